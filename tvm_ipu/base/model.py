@@ -1,0 +1,35 @@
+"""A model between stages: a Relax module and the contract of its inputs and outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from tvm_ipu.base.tensor import TensorSpec
+
+if TYPE_CHECKING:
+    import tvm
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network as Relax.
+
+    Attributes:
+        module: Its function ``main`` takes the inputs in the order of ``inputs`` and returns a tuple of
+            the outputs in the order of ``outputs``. Weights are constants inside.
+        inputs: Inputs of the model, as the caller sees them.
+        outputs: Outputs of the model, as the caller sees them.
+        name: Name for messages and for the image's metadata.
+        source: Facts about where it came from (file, opset, producer) for the image's metadata.
+    """
+
+    module: tvm.ir.IRModule
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    name: str
+    source: dict[str, object] = field(default_factory=dict)
+
+    def with_module(self, module: tvm.ir.IRModule) -> Model:
+        """The same contract over another module."""
+        return replace(self, module=module)

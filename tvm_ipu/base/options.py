@@ -1,0 +1,37 @@
+"""How to compile: everything that a user can choose and that does not describe the chip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvm_ipu.base.errors import OptionError
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """Choices of one compilation.
+
+    Attributes:
+        precision: Type of weights and activations inside: ``fp32``, ``fp16`` or ``bf16``.
+            Inputs and outputs keep the model's own types.
+        passes: Passes of the user's own, ``module:function``, run first on the Relax module.
+        dump_dir: Folder that receives the IR after each stage and the linked object, or None.
+        verify: Check the IR's well-formedness after every pass.
+        jobs: Processes or threads that generate code.
+    """
+
+    precision: str = "fp32"
+    passes: tuple[str, ...] = ()
+    dump_dir: Path | None = None
+    verify: bool = False
+    jobs: int = 2
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise OptionError(
+                f"--precision: '{self.precision}' is not known",
+                f"allowed are {', '.join(PRECISIONS)}",
+            )

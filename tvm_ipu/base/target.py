@@ -1,0 +1,124 @@
+"""What a chip is: instruction set, cores, caches and memories, read from one TOML file in ``targets/``."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tvm_ipu.base.errors import TargetError
+
+_PACKAGE_DIR = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Target:
+    """A chip. How to compile for it is not here but in ``options.CompileOptions``.
+
+    Attributes:
+        name: Name of the file without ``.toml``, as given to ``--target``.
+        description: One line for ``tvm-ipu targets``.
+        arch: ``x86_64``, ``aarch64``, ``arm``, ``riscv64`` or ``hexagon``; fixes the C calling convention.
+        triple: LLVM target triple of the kernels.
+        cpu: LLVM ``mcpu``; empty for the triple's default.
+        features: LLVM ``mattr`` entries, each with its sign (``+v``).
+        requires: CPU features, in the runtime's spelling, that an image for this chip needs to run.
+        pointer_bits: 32 or 64.
+        vector_bits: Width in bits of the vector registers that float kernels use; 0 where there are none.
+        vector_registers: Number of those registers (of float registers where there are none).
+        cores: Cores that the analytic model assumes.
+        l1_bytes: Level-1 data cache of one core.
+        l2_bytes: Level-2 cache of one core.
+        l3_bytes: Last-level cache, shared; 0 where there is none.
+        zig_triple: Target of ``zig cc`` for the native runner, linked statically.
+        zig_cpu: ``-mcpu`` of ``zig cc``; empty for the default.
+        qemu: Command line prefix that runs the chip's programs on another machine.
+        numerics: ``float-requant`` or ``integer-requant`` (docs/numerics.md).
+        isa: Instruction-set extensions that templates may ask for (``avx512``, ``vnni``, ``hvx`` ...).
+    """
+
+    name: str
+    description: str
+    arch: str
+    triple: str
+    cpu: str = ""
+    features: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    pointer_bits: int = 64
+    vector_bits: int = 128
+    vector_registers: int = 32
+    cores: int = 2
+    l1_bytes: int = 32 * 1024
+    l2_bytes: int = 512 * 1024
+    l3_bytes: int = 0
+    zig_triple: str = ""
+    zig_cpu: str = ""
+    qemu: tuple[str, ...] = ()
+    numerics: str = "float-requant"
+    isa: frozenset[str] = frozenset()
+
+    def lanes(self, bits: int = 32) -> int:
+        """Elements of ``bits`` bits in one vector register; 1 where the chip has no vectors."""
+        return max(1, self.vector_bits // bits)
+
+
+def target_dirs() -> tuple[Path, ...]:
+    """Folders searched for ``<name>.toml``: inside the wheel, then the source tree."""
+    return (_PACKAGE_DIR / "_targets", _PACKAGE_DIR.parent / "targets")
+
+
+def target_names() -> list[str]:
+    """Names of all targets that this build knows, sorted."""
+    return sorted({f.stem for d in target_dirs() if d.is_dir() for f in d.glob("*.toml")})
+
+
+@lru_cache(maxsize=None)
+def load_target(name: str) -> Target:
+    """Read the target ``name`` from its file; ``host`` resolves to the best one this machine can run.
+
+    Raises:
+        TargetError: No such target, or its file has an unknown or missing key.
+    """
+    if name == "host":
+        from tvm_ipu.base.host import detect_host  # not at import: it runs system calls
+
+        return detect_host()
+    for folder in target_dirs():
+        path = folder / f"{name}.toml"
+        if path.is_file():
+            return parse_target(path)
+    raise TargetError(
+        f"--target: unknown target '{name}'", f"known are host, {', '.join(target_names())}"
+    )
+
+
+def parse_target(path: Path) -> Target:
+    """Read one target file.
+
+    Raises:
+        TargetError: The file is not TOML or has an unknown, missing or wrongly typed key.
+    """
+    try:
+        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise TargetError(f"{path}: not a TOML file: {err}") from err
+    fields = {k for k in Target.__dataclass_fields__ if k != "name"}
+    unknown = sorted(set(data) - fields)
+    if unknown:
+        raise TargetError(
+            f"{path}: unknown key '{unknown[0]}'", f"allowed are {', '.join(sorted(fields))}"
+        )
+    for key in ("description", "arch", "triple"):
+        if key not in data:
+            raise TargetError(f"{path}: key '{key}' is missing")
+    for key, value in data.items():
+        if isinstance(value, list):
+            data[key] = frozenset(value) if key == "isa" else tuple(value)
+    return Target(name=path.stem, **data)
+
+
+def with_cores(target: Target, cores: int) -> Target:
+    """``target`` with another number of cores."""
+    return replace(target, cores=cores)

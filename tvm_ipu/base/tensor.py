@@ -1,0 +1,94 @@
+"""Tensor types shared by every stage: names, shapes and element types of a model's inputs and outputs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class DType(IntEnum):
+    """Element types of tensors. The values are part of the image format and never change."""
+
+    BOOL = 1
+    INT8 = 2
+    UINT8 = 3
+    INT16 = 4
+    UINT16 = 5
+    INT32 = 6
+    UINT32 = 7
+    INT64 = 8
+    UINT64 = 9
+    FLOAT16 = 10
+    BFLOAT16 = 11
+    FLOAT32 = 12
+    FLOAT64 = 13
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return _ITEMSIZE[self]
+
+    @property
+    def label(self) -> str:
+        """The name that numpy, TVM and the command line use, such as ``float32``."""
+        return self.name.lower()
+
+    @property
+    def is_float(self) -> bool:
+        """True for the floating-point types."""
+        return self >= DType.FLOAT16
+
+    @classmethod
+    def parse(cls, text: str) -> DType:
+        """The type called ``text`` (``float32``, ``fp32``, ``int8`` ...).
+
+        Raises:
+            ValueError: ``text`` names no type.
+        """
+        name = _ALIASES.get(text.lower(), text.lower()).upper()
+        if name not in cls.__members__:
+            allowed = ", ".join(d.label for d in cls)
+            raise ValueError(f"unknown element type '{text}'; allowed are {allowed}")
+        return cls[name]
+
+
+_ITEMSIZE = {
+    DType.BOOL: 1,
+    DType.INT8: 1,
+    DType.UINT8: 1,
+    DType.INT16: 2,
+    DType.UINT16: 2,
+    DType.INT32: 4,
+    DType.UINT32: 4,
+    DType.INT64: 8,
+    DType.UINT64: 8,
+    DType.FLOAT16: 2,
+    DType.BFLOAT16: 2,
+    DType.FLOAT32: 4,
+    DType.FLOAT64: 8,
+}
+_ALIASES = {"fp16": "float16", "fp32": "float32", "fp64": "float64", "bf16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    Attributes:
+        name: Name in the source model, unchanged.
+        shape: Static dimensions; ``()`` is a scalar.
+        dtype: Element type.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: DType
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes of the dense, row-major tensor."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype.label}[{','.join(map(str, self.shape))}]"

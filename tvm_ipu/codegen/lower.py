@@ -1,0 +1,168 @@
+"""Lower scheduled kernels to LLVM's input and compile them into one object file.
+
+The calling convention of every kernel in an image is
+``int32_t kernel(const uintptr_t *args, void *scratch, int32_t begin, int32_t end)``: ``args[i]`` is the
+address of argument ``i``, ``scratch`` is memory private to the calling thread, and units ``[begin, end)`` of the
+kernel's one parallel loop are computed (docs/decisions/0004-kernel-abi.md).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import tirx
+from tvm.s_tir import transform as s_passes
+from tvm.tirx import transform as t_passes
+
+from tvm_ipu.base.program import ALIGNMENT
+from tvm_ipu.base.target import Target
+from tvm_ipu.codegen.tvm_target import to_tvm
+from tvm_ipu.kernels.mathlib import LowerMath
+
+MAX_STACK_BYTES = 8 * 1024
+"""A buffer larger than this that a kernel allocates goes to the thread's scratch memory, not to the stack."""
+
+
+@dataclass(frozen=True)
+class LoweredKernel:
+    """A kernel in LLVM's input form.
+
+    Attributes:
+        func: Function with the calling convention of the module's docstring.
+        scratch_size: Bytes of scratch memory it needs.
+    """
+
+    func: tirx.PrimFunc
+    scratch_size: int
+
+
+def lower_kernel(func: tirx.PrimFunc, symbol: str, target: Target) -> LoweredKernel:
+    """Lower one scheduled kernel and give it the image's calling convention.
+
+    Args:
+        func: Parameters are buffers; at most one parallel loop, outermost.
+        symbol: Name of the function in the object file.
+        target: Chip to lower for.
+    """
+    chip = to_tvm(target)
+    func = func.with_attr("tirx.noalias", True).with_attr("global_symbol", symbol)
+    with chip, tvm.transform.PassContext(config={"tirx.disable_assert": True}):
+        mod = tvm.transform.Sequential(_passes(chip, target))(tvm.IRModule({symbol: func}))
+        lowered = mod[symbol]
+    func, scratch_size = _to_abi(lowered, symbol, target)
+    return LoweredKernel(func, scratch_size)
+
+
+def compile_object(kernels: Sequence[LoweredKernel], target: Target) -> bytes:
+    """Compile lowered kernels into one relocatable object file and return its bytes."""
+    chip = to_tvm(target)
+    mod = tvm.IRModule({str(k.func.attrs["global_symbol"]): k.func for k in kernels})
+    mod = t_passes.BindTarget(chip.with_host(chip))(mod)
+    mod = t_passes.LowerIntrin()(t_passes.LowerTVMBuiltin()(mod))
+    built = tvm.get_global_func("target.build.llvm")(mod, chip)
+    with tempfile.TemporaryDirectory(prefix="tvm_ipu-") as folder:
+        path = Path(folder) / "kernels.o"
+        built.write_to_file(str(path), "o")
+        return path.read_bytes()
+
+
+def _passes(chip: tvm.target.Target, target: Target) -> list[tvm.transform.Pass]:
+    """The lowering passes, in order: blocks away, buffers flat, math by polynomials, vectors, clean-up."""
+    return [
+        t_passes.BindTarget(chip.with_host(chip)),
+        s_passes.CanonicalizeLoop(),
+        s_passes.LowerInitBlock(),
+        s_passes.PlanAndUpdateBufferAllocationLocation(),
+        s_passes.ConvertBlocksToOpaque(),
+        s_passes.CompactBufferAllocation(),
+        s_passes.LowerMatchBuffer(),
+        s_passes.StmtSimplify(),
+        s_passes.LowerOpaqueBlock(),
+        t_passes.FlattenBuffer(),
+        t_passes.BF16ComputeLegalize(),
+        LowerMath(target),
+        t_passes.NarrowDataType(32),
+        s_passes.LoopPartition(),
+        t_passes.VectorizeLoop(),
+        t_passes.StorageRewrite(),
+        s_passes.HoistIfThenElse(),
+        t_passes.UnrollLoop(),
+        s_passes.RenormalizeSplitPattern(),
+        t_passes.StmtSimplify(),
+        t_passes.RemoveNoOp(),
+        s_passes.RewriteUnsafeSelect(),
+        t_passes.CommonSubexprElim(),
+        t_passes.BF16StorageLegalize(),
+    ]
+
+
+def _to_abi(func: tirx.PrimFunc, symbol: str, target: Target) -> tuple[tirx.PrimFunc, int]:
+    """Replace buffer parameters by the argument array, the parallel loop by ``[begin, end)``."""
+    word = f"uint{target.pointer_bits}"
+    args_ptr = tirx.Var("args", tvm.ir.PointerType(tvm.ir.PrimType(word), "global"))
+    scratch = tirx.Var("scratch", tvm.ir.PointerType(tvm.ir.PrimType("uint8"), "global"))
+    begin, end = tirx.Var("begin", "int32"), tirx.Var("end", "int32")
+    args = tirx.decl_buffer((len(func.params),), word, name="args_")
+
+    prologue: list[tirx.Stmt] = [tirx.DeclBuffer(args, data=args_ptr)]
+    for i, param in enumerate(func.params):
+        address = tirx.BufferLoad(args, [tirx.IntImm("int32", i)])
+        pointer = tvm.ir.PointerType(param.ty.dtype, "global")
+        prologue.append(tirx.DeclBuffer(param, data=tirx.reinterpret(pointer, address)))
+
+    body, scratch_size = _move_to_scratch(func.body, scratch)
+    body, loops = _split_units(body, begin, end)
+    if loops == 0:  # the only unit is unit 0; a caller never passes an empty range
+        prologue.append(tirx.Evaluate(tirx.IntImm("int32", 0)))
+    result = tirx.PrimFunc(
+        [args_ptr, scratch, begin, end],
+        tirx.SeqStmt([*prologue, body, tirx.Return(tirx.IntImm("int32", 0))]),
+        ret_type=tvm.ir.PrimType("int32"),
+    )
+    return result.with_attr({"global_symbol": symbol, "tirx.noalias": True}), scratch_size
+
+
+def _split_units(body: tirx.Stmt, begin: tirx.Var, end: tirx.Var) -> tuple[tirx.Stmt, int]:
+    """Make the outermost parallel loop run over ``[begin, end)``; parallel loops inside it become serial."""
+    count = 0
+
+    def outermost(loop: tirx.For) -> tirx.For:
+        nonlocal count
+        if loop.kind != tirx.ForKind.PARALLEL:
+            return loop
+        count += 1
+        return tirx.For(
+            loop.loop_var, begin, end - begin, tirx.ForKind.SERIAL, loop.body, None, loop.annotations
+        )
+
+    body = tvm_ffi.structural_map(body, (tirx.For, outermost), order="pre")
+    if count > 1:
+        raise AssertionError(f"a kernel must have one parallel loop, found {count}")
+    return body, count
+
+
+def _move_to_scratch(body: tirx.Stmt, scratch: tirx.Var) -> tuple[tirx.Stmt, int]:
+    """Place large allocations in the thread's scratch memory, one after the other."""
+    offset = 0
+
+    def place(alloc: tirx.AllocBuffer) -> tirx.Stmt:
+        nonlocal offset
+        dtype = tvm.DataType(alloc.buffer.ty.dtype.dtype)
+        size = (dtype.bits + 7) // 8 * dtype.lanes
+        for extent in alloc.buffer.ty.shape:
+            size *= int(extent)
+        if size <= MAX_STACK_BYTES:
+            return alloc
+        start = offset
+        offset += (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        address: Any = tirx.handle_add_byte_offset(scratch, tirx.IntImm("int32", start))
+        pointer = tvm.ir.PointerType(alloc.buffer.ty.dtype, "global")
+        return tirx.DeclBuffer(alloc.buffer, data=tirx.reinterpret(pointer, address))
+
+    return tvm_ffi.structural_map(body, (tirx.AllocBuffer, place)), offset
