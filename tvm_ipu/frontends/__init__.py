@@ -1,0 +1,1 @@
+"""Model file or object -> Relax. The only stage that imports onnx and other frameworks."""

@@ -1,0 +1,1 @@
+"""ONNX models: reading and checking, simplification, and conversion to Relax."""
