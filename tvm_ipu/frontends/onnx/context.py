@@ -129,7 +129,7 @@ class Context:
 
 
 def _as_int(dim: Any) -> int | None:
-    return int(dim) if isinstance(dim, int | tvm.ir.IntImm) else None
+    return int(dim) if isinstance(dim, int | tvm.tirx.IntImm) else None
 
 
 Converter = Callable[[Context, Node], "relax.Expr | Sequence[relax.Expr]"]
