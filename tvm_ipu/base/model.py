@@ -10,6 +10,9 @@ from tvm_ipu.base.tensor import TensorSpec
 if TYPE_CHECKING:
     import tvm
 
+VIEW_OPS = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
+"""Operators that change a tensor's shape and not its bytes: no kernel, no copy."""
+
 
 @dataclass(frozen=True)
 class Model:

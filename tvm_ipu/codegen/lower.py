@@ -63,8 +63,13 @@ def compile_object(kernels: Sequence[LoweredKernel], target: Target) -> bytes:
     """Compile lowered kernels into one relocatable object file and return its bytes."""
     chip = to_tvm(target)
     mod = tvm.IRModule({str(k.func.attrs["global_symbol"]): k.func for k in kernels})
-    mod = t_passes.BindTarget(chip.with_host(chip))(mod)
-    mod = t_passes.LowerIntrin()(t_passes.LowerTVMBuiltin()(mod))
+    finish = [
+        t_passes.BindTarget(chip.with_host(chip)),
+        t_passes.BF16StorageLegalize(),
+        t_passes.LowerTVMBuiltin(),
+        t_passes.LowerIntrin(),
+    ]
+    mod = tvm.transform.Sequential(finish)(mod)
     built = tvm.get_global_func("target.build.llvm")(mod, chip)
     with tempfile.TemporaryDirectory(prefix="tvm_ipu-") as folder:
         path = Path(folder) / "kernels.o"
@@ -98,7 +103,6 @@ def _passes(chip: tvm.target.Target, target: Target) -> list[tvm.transform.Pass]
         t_passes.RemoveNoOp(),
         s_passes.RewriteUnsafeSelect(),
         t_passes.CommonSubexprElim(),
-        t_passes.BF16StorageLegalize(),
     ]
 
 

@@ -1,0 +1,196 @@
+"""From a fused Relax module to a program: kernels scheduled, compiled and linked, memory planned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import tvm_ffi
+from tvm import relax, te, tirx
+
+from tvm_ipu.base.model import Model
+from tvm_ipu.base.program import Arg, Call, Plan, Program, Space
+from tvm_ipu.base.target import Target
+from tvm_ipu.base.tensor import DType
+from tvm_ipu.codegen.link import link
+from tvm_ipu.codegen.lower import LoweredKernel, compile_object, lower_kernel
+from tvm_ipu.codegen.straight_line import Step, straight_line
+from tvm_ipu.codegen.tensors import ConstantPool, Storage, Value, align, plan_arena
+from tvm_ipu.kernels.select import schedule
+from tvm_ipu.kernels.stage import Stage, TempSpec
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, steps done, steps in all)."""
+
+
+@dataclass
+class _Kernels:
+    """Kernels of a program: equal functions are scheduled and compiled once."""
+
+    target: Target
+    scheduled: dict[tvm_ffi.StructuralKey, tuple[list[Stage], list[TempSpec]]] = field(default_factory=dict)
+    symbols: dict[tvm_ffi.StructuralKey, str] = field(default_factory=dict)
+    stages: dict[str, Stage] = field(default_factory=dict)
+
+    def schedule(self, func: tirx.PrimFunc) -> tuple[list[Stage], list[TempSpec]]:
+        """Stages and temporaries of one fused function."""
+        key = tvm_ffi.StructuralKey(func.without_attr("global_symbol"))
+        if key not in self.scheduled:
+            self.scheduled[key] = schedule(func, self.target)
+        return self.scheduled[key]
+
+    def symbol(self, stage: Stage, name: str) -> str:
+        """Symbol of the stage's kernel, named after its first user."""
+        key = tvm_ffi.StructuralKey(stage.func.without_attr("global_symbol"))
+        if key not in self.symbols:
+            self.symbols[key] = f"k{len(self.symbols)}_{name}"[:60]
+            self.stages[self.symbols[key]] = stage
+        return self.symbols[key]
+
+
+def build_program(models: Sequence[Model], target: Target, jobs: int = 2, progress: Progress | None = None) -> Program:
+    """Compile models, one for each set of input shapes, into one program over the same weights.
+
+    Args:
+        models: Each one's module holds fused, legalised functions and a straight-line ``main``.
+        target: Chip to compile for.
+        jobs: Threads that lower and compile kernels.
+        progress: Told what is being done.
+
+    Raises:
+        ToolError: No linker, or it failed.
+    """
+    kernels = _Kernels(target)
+    pool = ConstantPool()
+    drafts = [_PlanDraft(model, kernels, pool) for model in models]
+    lowered = _lower(kernels, target, jobs, progress)
+    objects = _compile(list(lowered.values()), target, jobs, progress)
+    linked = link(objects, target)
+    return Program(
+        target=target,
+        plans=tuple(draft.finish(kernels, lowered) for draft in drafts),
+        code=linked.code,
+        symbols={name: linked.symbols[name] for name in kernels.stages},
+        weights=bytes(pool.weights),
+        consts=bytes(pool.consts),
+        metadata={"model": models[0].name, **models[0].source},
+    )
+
+
+def _lower(kernels: _Kernels, target: Target, jobs: int, progress: Progress | None) -> dict[str, LoweredKernel]:
+    lowered: dict[str, LoweredKernel] = {}
+    with ThreadPoolExecutor(max_workers=jobs) as threads:
+        results = threads.map(lambda item: lower_kernel(item[1].func, item[0], target), kernels.stages.items())
+        for name, kernel in zip(kernels.stages, results, strict=True):
+            lowered[name] = kernel
+            if progress:
+                progress("lowering kernels", len(lowered), len(kernels.stages))
+    return lowered
+
+
+def _compile(kernels: list[LoweredKernel], target: Target, jobs: int, progress: Progress | None) -> list[bytes]:
+    """Object files of the kernels; several, so that threads share the work and progress shows."""
+    size = max(1, math.ceil(len(kernels) / (4 * jobs)))
+    chunks = [kernels[i : i + size] for i in range(0, len(kernels), size)]
+    objects: list[bytes] = []
+    with ThreadPoolExecutor(max_workers=jobs) as threads:
+        for obj in threads.map(lambda chunk: compile_object(chunk, target), chunks):
+            objects.append(obj)
+            if progress:
+                progress("compiling kernels", len(objects), len(chunks))
+    return objects
+
+
+@dataclass(frozen=True)
+class _DraftCall:
+    symbol: str
+    args: tuple[Value, ...]
+    layer: str
+    op: str
+
+
+class _PlanDraft:
+    """Calls of one plan while storages have no offsets yet."""
+
+    def __init__(self, model: Model, kernels: _Kernels, pool: ConstantPool) -> None:
+        self.model = model
+        self.calls: list[_DraftCall] = []
+        self._kernels = kernels
+        steps, outputs = straight_line(model, pool)
+        self._outputs = self._place_outputs(outputs, steps)
+        for step in steps:
+            self._add(step)
+
+    def _add(self, step: Step) -> None:
+        stages, temps = self._kernels.schedule(step.func)
+        temporaries = []
+        for shape, dtype in temps:
+            kind = DType.parse(dtype)
+            size = math.prod(shape) * kind.itemsize
+            temporaries.append(Value(Storage(Space.ARENA, size), tuple(shape), kind))
+        for stage in stages:
+            args = tuple((step.args if kind == "param" else temporaries)[i] for kind, i in stage.args)
+            for arg in args:
+                arg.storage.touch(len(self.calls))
+            symbol = self._kernels.symbol(stage, step.op)
+            self.calls.append(_DraftCall(symbol, args, step.layer, step.op))
+
+    def _place_outputs(self, outputs: list[Value], steps: list[Step]) -> list[Value]:
+        """Let every output be written in its own memory; copy what is an input, a constant or shared."""
+        placed = []
+        for index, value in enumerate(outputs):
+            if value.storage.space is Space.ARENA and value.storage.size == value.nbytes:
+                value.storage.space, value.storage.index = Space.OUTPUT, index
+            else:
+                target = Value(Storage(Space.OUTPUT, value.nbytes, index), value.shape, value.dtype)
+                steps.append(Step(_copy_function(value), (value, target), f"output {index}", "copy"))
+                value = target
+            placed.append(value)
+        return placed
+
+    def finish(self, kernels: _Kernels, lowered: dict[str, LoweredKernel]) -> Plan:
+        """Plan the arena and fix every address."""
+        top = 0
+        io_offsets: list[list[int]] = []
+        for specs in (self.model.inputs, self.model.outputs):
+            offsets = []
+            for spec in specs:
+                offsets.append(top)
+                top = align(top + spec.nbytes)
+            io_offsets.append(offsets)
+        storages = list({id(v.storage): v.storage for c in self.calls for v in c.args}.values())
+        arena = [s for s in storages if s.space is Space.ARENA]
+        arena_size = plan_arena(arena, top)
+        return Plan(
+            inputs=self.model.inputs,
+            outputs=self.model.outputs,
+            input_offsets=tuple(io_offsets[0]),
+            output_offsets=tuple(io_offsets[1]),
+            calls=tuple(_finish_call(call, kernels.stages[call.symbol]) for call in self.calls),
+            arena_size=arena_size,
+            scratch_size=max((lowered[c.symbol].scratch_size for c in self.calls), default=0),
+            tensor_bytes=sum(s.size for s in arena),
+        )
+
+
+def _finish_call(call: _DraftCall, stage: Stage) -> Call:
+    args = tuple(Arg(v.storage.space, v.storage.index, v.storage.offset, v.nbytes) for v in call.args)
+    return Call(
+        kernel=call.symbol,
+        args=args,
+        extent=stage.extent,
+        grain=stage.grain,
+        layer=call.layer,
+        op=call.op,
+        template=stage.template,
+        flops=stage.flops,
+        bytes=sum(a.size for a in args),
+    )
+
+
+def _copy_function(value: Value) -> tirx.PrimFunc:
+    """A function that copies a tensor."""
+    source = te.placeholder(value.shape, value.dtype.label, name="source")
+    return te.create_prim_func([source, te.compute(value.shape, lambda *i: source(*i), name="copy")])

@@ -1,0 +1,93 @@
+"""Read a fused Relax ``main`` as a straight line of kernel calls over values in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import relax, tirx
+from tvm.ir.expr import GenericConst
+
+from tvm_ipu.base.errors import ModelError
+from tvm_ipu.base.model import VIEW_OPS, Model
+from tvm_ipu.base.program import Space
+from tvm_ipu.base.tensor import DType
+from tvm_ipu.codegen.tensors import ConstantPool, Storage, Value
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a fused function, outputs last among ``args``."""
+
+    func: tirx.PrimFunc
+    args: tuple[Value, ...]
+    layer: str
+    op: str
+
+
+def straight_line(model: Model, pool: ConstantPool) -> tuple[list[Step], list[Value]]:
+    """Steps of ``main`` in order, and the values of its outputs.
+
+    Args:
+        model: Its ``main`` has bindings of ``call_tir``, views, tuples and aliases only.
+        pool: Receives the constants.
+    """
+    reader = _Reader(model, pool)
+    main = model.module["main"]
+    for index, (param, spec) in enumerate(zip(main.params, model.inputs, strict=True)):
+        storage = Storage(Space.INPUT, spec.nbytes, index)
+        reader.values[param] = [Value(storage, spec.shape, spec.dtype)]
+    for block in main.body.blocks:
+        for binding in block.bindings:
+            reader.values[binding.var] = reader.read(binding.var, binding.value)
+    return reader.steps, reader.tensors(main.body.body)
+
+
+class _Reader:
+    def __init__(self, model: Model, pool: ConstantPool) -> None:
+        self.model = model
+        self.pool = pool
+        self.steps: list[Step] = []
+        self.values: dict[relax.Var, list[Value]] = {}
+
+    def tensors(self, expr: relax.Expr) -> list[Value]:
+        """Values of an expression: one for a tensor, several for a tuple."""
+        if isinstance(expr, relax.Var):
+            return self.values[expr]
+        if isinstance(expr, GenericConst):
+            array = expr.value.numpy()
+            dtype = DType.parse(str(expr.ty.dtype))
+            return [Value(self.pool.add(array), tuple(array.shape), dtype)]
+        if isinstance(expr, relax.Tuple):
+            return [value for field in expr.fields for value in self.tensors(field)]
+        raise ModelError(f"code generation: cannot place a {type(expr).__name__} in memory")
+
+    def read(self, var: relax.Var, expr: relax.Expr) -> list[Value]:
+        """Values of one binding; a call becomes a step."""
+        if isinstance(expr, relax.TupleGetItem):
+            return [self.tensors(expr.tuple_value)[expr.index]]
+        if not isinstance(expr, relax.Call):
+            return self.tensors(expr)
+        name = getattr(expr.op, "name", "")
+        if name in VIEW_OPS:
+            (source,) = self.tensors(expr.args[0])
+            shape = tuple(int(d) for d in expr.ty.shape)
+            return [Value(source.storage, shape, source.dtype)]
+        if name == "relax.call_tir":
+            return self._call(var, expr)
+        raise ModelError(
+            f"code generation: operator '{name}' of layer '{var.name}' has no kernel",
+            "report this model: the importer should have refused it",
+        )
+
+    def _call(self, var: relax.Var, call: relax.Call) -> list[Value]:
+        outputs = []
+        types = call.ty.fields if isinstance(call.ty, relax.TupleType) else [call.ty]
+        for ty in types:
+            shape, dtype = tuple(int(d) for d in ty.shape), DType.parse(str(ty.dtype))
+            value = Value(Storage(Space.ARENA, 0), shape, dtype)
+            value.storage.size = value.nbytes
+            outputs.append(value)
+        func = self.model.module[call.args[0]]
+        self.steps.append(
+            Step(func, (*self.tensors(call.args[1]), *outputs), var.name, call.args[0].name_hint)
+        )
+        return outputs

@@ -1,0 +1,111 @@
+"""Values of the straight-line program: which memory each Relax value lives in, and for how long."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tvm_ipu.base.program import ALIGNMENT, Space
+from tvm_ipu.base.tensor import DType
+
+
+@dataclass
+class Storage:
+    """Memory of one value; views of a value share it.
+
+    Attributes:
+        space: Memory it lives in.
+        size: Bytes.
+        index: Number of the input or output.
+        offset: Bytes from the start of the memory; for the arena known once it is planned.
+        first: Number of the first call that touches it.
+        last: Number of the last call that touches it.
+    """
+
+    space: Space
+    size: int
+    index: int = 0
+    offset: int = 0
+    first: int = -1
+    last: int = -1
+
+    def touch(self, call: int) -> None:
+        """Record that call number ``call`` reads or writes this memory."""
+        self.first = call if self.first < 0 else min(self.first, call)
+        self.last = max(self.last, call)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of static shape in some memory."""
+
+    storage: Storage
+    shape: tuple[int, ...]
+    dtype: DType
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the dense tensor."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass
+class ConstantPool:
+    """Constants of an image, each distinct content stored once.
+
+    Floating-point values go to the weights, which are not verified at load; integers may be used as
+    addresses and go to the verified constants.
+    """
+
+    weights: bytearray = field(default_factory=bytearray)
+    consts: bytearray = field(default_factory=bytearray)
+    _seen: dict[bytes, Storage] = field(default_factory=dict)
+
+    def add(self, array: np.ndarray) -> Storage:
+        """Storage of ``array``'s bytes, appended unless the same bytes are there already."""
+        array = np.ascontiguousarray(array)
+        is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+        space = Space.WEIGHTS if is_float else Space.CONSTS
+        data = array.reshape(-1).view(np.uint8)
+        key = hashlib.blake2b(data, digest_size=16, salt=bytes([space])).digest()
+        if key not in self._seen:
+            pool = self.weights if space is Space.WEIGHTS else self.consts
+            pool.extend(bytes(-len(pool) % ALIGNMENT))
+            self._seen[key] = Storage(space, data.nbytes, offset=len(pool))
+            pool.extend(data)
+        return self._seen[key]
+
+
+def plan_arena(storages: list[Storage], start: int) -> int:
+    """Give every arena storage an offset and return the arena's size in bytes.
+
+    Greedy by size: the largest storage first, each at the lowest offset where no storage that lives at
+    the same time is in the way (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net
+    Inference", 2020).
+
+    Args:
+        storages: Storages with their lifetimes in ``first`` and ``last``.
+        start: First free byte; inputs and outputs lie below.
+    """
+    placed: list[Storage] = []
+    top = start
+    for storage in sorted(storages, key=lambda s: (-s.size, s.first)):
+        offset = start
+        for other in sorted(placed, key=lambda s: s.offset):
+            if other.last < storage.first or storage.last < other.first:
+                continue
+            if offset + storage.size <= other.offset:
+                break
+            offset = max(offset, align(other.offset + other.size))
+        storage.offset = offset
+        placed.append(storage)
+        top = max(top, align(offset + storage.size))
+    return top
+
+
+def align(size: int) -> int:
+    """``size`` rounded up to the alignment of tensors."""
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,86 @@
+"""The passes, in order, from an imported Relax module to fused kernels."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import partial
+
+import tvm
+from tvm import relax
+
+from tvm_ipu.base.errors import OptionError
+from tvm_ipu.base.model import VIEW_OPS
+from tvm_ipu.base.options import CompileOptions
+from tvm_ipu.base.target import Target
+from tvm_ipu.passes.fold_constants import fold_constants
+from tvm_ipu.passes.fold_scale import fold_scale
+from tvm_ipu.passes.lower_operators import lower_operators
+from tvm_ipu.passes.simplify_transposes import simplify_transposes
+from tvm_ipu.passes.to_mixed_precision import to_mixed_precision
+from tvm_ipu.passes.to_nhwc import to_nhwc
+
+Pass = Callable[[tvm.ir.IRModule], tvm.ir.IRModule]
+
+STORAGE_DTYPE = {"fp16": "float16", "bf16": "bfloat16"}
+
+
+def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
+    """Passes by phase; a phase ends where ``--dump-ir`` writes the module."""
+    precision: list[Pass] = []
+    if options.precision != "fp32":
+        precision = [partial(to_mixed_precision, dtype=STORAGE_DTYPE[options.precision]), fold_constants]
+    return {
+        "user": [load_user_pass(spec) for spec in options.passes],
+        "canonical": [
+            relax.transform.CanonicalizeBindings(),
+            fold_constants,
+            fold_scale,  # before to_nhwc: it reads OIHW weights
+            simplify_transposes,
+        ],
+        "layout": [to_nhwc, fold_constants, simplify_transposes, fold_constants],
+        "precision": precision,
+        "kernels": [
+            partial(lower_operators, target=target),
+            relax.transform.LegalizeOps(skip_ops=list(VIEW_OPS)),
+            relax.transform.AnnotateTIROpPattern(),
+            relax.transform.FuseOps(),
+            relax.transform.FuseTIR(),
+            relax.transform.DeadCodeElimination(),
+        ],
+    }
+
+
+def run_phases(
+    module: tvm.ir.IRModule,
+    target: Target,
+    options: CompileOptions,
+    after: Callable[[str, tvm.ir.IRModule], None] | None = None,
+) -> tvm.ir.IRModule:
+    """Run all phases; ``after(phase, module)`` is told the module after each."""
+    for name, passes in phases(target, options).items():
+        for one in passes:
+            module = one(module)
+            if options.verify:
+                relax.analysis.well_formed(module)
+        if after is not None:
+            after(name, module)
+    return module
+
+
+def load_user_pass(spec: str) -> Pass:
+    """A user's own pass, given as ``module:function``.
+
+    Raises:
+        OptionError: The module or function does not exist.
+    """
+    module_name, _, function = spec.partition(":")
+    if not function:
+        raise OptionError(f"--pass: '{spec}' is not of the form module:function")
+    try:
+        found: Pass = getattr(importlib.import_module(module_name), function)
+    except ImportError as err:
+        raise OptionError(f"--pass: cannot import module '{module_name}': {err}") from err
+    except AttributeError as err:
+        raise OptionError(f"--pass: module '{module_name}' has no function '{function}'") from err
+    return found

@@ -1,0 +1,156 @@
+"""Rewrite the one dataflow block of ``main``, binding by binding."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.ir.expr import GenericConst
+
+
+class Rewriter:
+    """Builds a new ``main`` from an old one; a rule sees each call with its arguments already rewritten.
+
+    Attributes:
+        builder: Where a rule emits further bindings.
+        uses: Times that each variable of the old ``main`` is used.
+    """
+
+    def __init__(self, module: tvm.ir.IRModule) -> None:
+        self._typed = True
+        main = module["main"]
+        functions = {var: func for var, func in module.functions.items() if var.name_hint != "main"}
+        self.builder = relax.BlockBuilder(tvm.IRModule(functions, attrs=module.attrs))
+        self._main = main
+        self._new: dict[relax.Var, relax.Expr] = {}
+        self._values: dict[relax.Var, relax.Expr] = {}
+        self._origin: dict[relax.Var, relax.Var] = {}
+        self.uses: Counter[relax.Var] = Counter()
+        for binding in _bindings(main):
+            self.uses.update(used_vars(binding.value))
+        self.uses.update(used_vars(main.body.body))
+
+    def run(self, rule: Rule, outputs: Outputs | None = None, typed: bool = True) -> tvm.ir.IRModule:
+        """The new module.
+
+        Args:
+            rule: Applied to every call in order; it returns the replacement, or None to keep the call.
+            outputs: Makes the new outputs from the rewritten ones; None keeps them.
+            typed: Infer a call's type before the rule sees it; False where its new arguments may not fit
+                together until the rule has mended them.
+        """
+        self._typed = typed
+        with self.builder.function("main", list(self._main.params)):
+            with self.builder.dataflow():
+                for binding in _bindings(self._main):
+                    self._bind(binding, rule)
+                results = self.substitute(self._main.body.body)
+                if not isinstance(results, relax.Tuple):
+                    raise TypeError(f"main must return a tuple, found {results.ty}")
+                if outputs is not None:
+                    results = relax.Tuple(outputs(self, list(results.fields)))
+                result = self.builder.emit_output(results)
+            self.builder.emit_func_output(result)
+        module = self.builder.finalize()
+        return relax.transform.DeadCodeElimination()(module)
+
+    def _bind(self, binding: relax.VarBinding, rule: Rule) -> None:
+        value = self.substitute(binding.value)
+        if isinstance(value, relax.Call):
+            if self._typed:
+                value = self.builder.normalize(value)
+            replaced = rule(self, value)
+            value = value if replaced is None else replaced
+        if isinstance(value, relax.TupleGetItem) and isinstance(value.tuple_value, relax.Tuple):
+            value = value.tuple_value.fields[value.index]
+        if not isinstance(value, relax.Call | relax.TupleGetItem):
+            self._new[binding.var] = value  # an alias, a constant or a tuple: no binding of its own
+            return
+        var = self.builder.emit(value, name_hint=binding.var.name)
+        self._new[binding.var] = var
+        self._values[var] = value
+        self._origin[var] = binding.var
+
+    def substitute(self, expr: relax.Expr) -> relax.Expr:
+        """``expr`` with the old variables replaced by the new ones."""
+        if isinstance(expr, relax.Var):
+            return self._new.get(expr, expr)
+        if isinstance(expr, relax.Tuple):
+            return relax.Tuple([self.substitute(field) for field in expr.fields])
+        if isinstance(expr, relax.TupleGetItem):
+            return relax.TupleGetItem(self.substitute(expr.tuple_value), expr.index)
+        if isinstance(expr, relax.Call):
+            args = [self.substitute(arg) for arg in expr.args]
+            if all(new.same_as(old) for new, old in zip(args, expr.args, strict=True)):
+                return expr
+            types = expr.ty_args if op_name(expr) in ("relax.call_tir", "relax.call_pure_packed") else None
+            return relax.Call(expr.op, args, expr.attrs, types, expr.span)
+        return expr
+
+    def emit(self, expr: relax.Expr, name: str = "") -> relax.Var:
+        """Emit a further binding, which later rules can look up."""
+        var = self.builder.emit(expr, name_hint=name) if name else self.builder.emit(expr)
+        self._values[var] = expr
+        return var
+
+    def value(self, expr: relax.Expr) -> relax.Expr:
+        """What a new variable is bound to, or ``expr`` itself."""
+        return self._values.get(expr, expr) if isinstance(expr, relax.Var) else expr
+
+    def single_use(self, expr: relax.Expr) -> bool:
+        """True when the variable has exactly one use in the old ``main``."""
+        origin = self._origin.get(expr) if isinstance(expr, relax.Var) else None
+        return origin is not None and self.uses[origin] == 1
+
+
+Rule = Callable[[Rewriter, relax.Call], relax.Expr | None]
+Outputs = Callable[[Rewriter, list[relax.Expr]], list[relax.Expr]]
+
+
+def rewrite(
+    module: tvm.ir.IRModule, rule: Rule, outputs: Outputs | None = None, typed: bool = True
+) -> tvm.ir.IRModule:
+    """``module`` with ``rule`` applied to every call of ``main`` and dead code removed (``Rewriter.run``)."""
+    return Rewriter(module).run(rule, outputs, typed)
+
+
+def _bindings(main: relax.Function) -> list[relax.VarBinding]:
+    return [binding for block in main.body.blocks for binding in block.bindings]
+
+
+def used_vars(expr: relax.Expr) -> list[relax.Var]:
+    """Variables that an expression uses, with repetition."""
+    if isinstance(expr, relax.Var):
+        return [expr]
+    if isinstance(expr, relax.Tuple):
+        return [var for field in expr.fields for var in used_vars(field)]
+    if isinstance(expr, relax.TupleGetItem):
+        return used_vars(expr.tuple_value)
+    if isinstance(expr, relax.Call):
+        return [var for arg in expr.args for var in used_vars(arg)]
+    return []
+
+
+def op_name(expr: relax.Expr) -> str:
+    """Name of the operator that an expression calls, such as ``relax.add``; empty otherwise."""
+    return getattr(expr.op, "name", "") if isinstance(expr, relax.Call) else ""
+
+
+def constant(expr: relax.Expr) -> np.ndarray | None:
+    """Value of a constant tensor, None for anything else."""
+    return expr.value.numpy() if isinstance(expr, GenericConst) else None
+
+
+def shape_of(expr: relax.Expr) -> tuple[int, ...]:
+    """Static shape of a tensor expression."""
+    return tuple(int(dim) for dim in expr.ty.shape)
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """numpy's type of a TVM dtype; bfloat16 is ml_dtypes'."""
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
