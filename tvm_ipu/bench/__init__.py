@@ -1,0 +1,1 @@
+"""Measures images: repeated runs, and other runtimes beside them in the same run."""

@@ -1,0 +1,65 @@
+"""Arguments that several commands share, and types of option values."""
+
+from __future__ import annotations
+
+import argparse
+
+SHAPES_HELP = (
+    "shapes of the inputs, needed where the model leaves dimensions open: 'data:[1,3,224,224] ids:[1,128]', "
+    "'data=1,3,224,224 ids=1,128', or the shapes alone in the model's order, '1,3,224,224:1,128'"
+)
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--target``, under the names that other toolchains use as well."""
+    parser.add_argument(
+        "-t", "--target", "--soc-version", "--ipu-version", default="host", metavar="TARGET",
+        help="chip to compile for, see 'tvm-ipu targets' (default: host, the machine this runs on)",
+    )  # fmt: skip
+
+
+def add_input_shapes(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--input-shapes`` (all in one word) and ``--input-shape`` (a word an input)."""
+    parser.add_argument(
+        "--input-shapes", action="extend", nargs=1, default=[], metavar="SHAPES", help=SHAPES_HELP
+    )  # fmt: skip
+    parser.add_argument(
+        "--input-shape", dest="input_shapes", action="extend", nargs="+", default=[], metavar="NAME=SHAPE",
+        help="the same, with one or more words, an input each",
+    )  # fmt: skip
+
+
+def comma_list(text: str) -> tuple[str, ...]:
+    """``a,b`` -> ``("a", "b")``."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """``1,4`` -> ``(1, 4)``; each must be at least 1."""
+    try:
+        values = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of numbers such as 1,4") from None
+    if min(values) < 1:
+        raise argparse.ArgumentTypeError(f"{min(values)} is less than 1")
+    return values
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    return _at_least(text, 1)
+
+
+def count(text: str) -> int:
+    """A whole number of at least 0."""
+    return _at_least(text, 0)
+
+
+def _at_least(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+    return value

@@ -1,0 +1,70 @@
+"""``tvm-ipu compile``: a model becomes an image."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from tvm_ipu.base.options import PRECISIONS, CompileOptions
+from tvm_ipu.cli.arguments import add_input_shapes, add_target, comma_list, numbers
+from tvm_ipu.cli.terminal import print_facts, progress, size
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="model file (.onnx)")
+    add_target(parser)
+    parser.add_argument(
+        "-o", "--output", "--output-file", type=Path, metavar="IMAGE",
+        help="image to write; by default the model's name with .img, in this folder",
+    )  # fmt: skip
+    add_input_shapes(parser)
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32",
+        help="type of weights and activations inside; inputs and outputs keep the model's (default: fp32)",
+    )  # fmt: skip
+    parser.add_argument(
+        "-b", "--batch", type=numbers, default=(), metavar="N,N",
+        help="batch sizes; each becomes a plan of its own over the same weights",
+    )  # fmt: skip
+    parser.add_argument(
+        "--outputs", type=comma_list, default=(), metavar="NAME,NAME",
+        help="tensors to use as outputs; what they do not need is left out",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pass", dest="passes", action="append", default=[], metavar="MODULE:FUNCTION",
+        help="a Relax pass of your own, run before all others; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--dump-ir", type=Path, metavar="DIR", help="write the program after each stage to DIR")
+    parser.add_argument("--verify", action="store_true", help="check the program after every pass")
+    parser.add_argument(
+        "-j", "--jobs", type=int, default=os.cpu_count() or 1, metavar="N",
+        help="threads that generate code (default: one a core)",
+    )  # fmt: skip
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Compile, and print what was made."""
+    from tvm_ipu import driver
+
+    output = args.output or Path(f"{args.model.stem}.img")
+    options = CompileOptions(
+        precision=args.precision,
+        passes=tuple(args.passes),
+        dump_dir=args.dump_ir,
+        verify=args.verify,
+        jobs=args.jobs,
+    )
+    with progress(args.verbose) as report:
+        result = driver.compile_model(
+            args.model,
+            args.target,
+            output,
+            input_shapes=args.input_shapes,
+            batches=args.batch,
+            outputs=args.outputs,
+            options=options,
+            progress=report,
+        )
+    return 0

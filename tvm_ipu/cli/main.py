@@ -1,0 +1,122 @@
+"""The command ``tvm-ipu``: finds the command, parses its arguments and turns errors into messages.
+
+Each command is a module of this package with two functions: ``configure(parser)`` declares the arguments,
+``execute(args)`` does the work and returns the exit code. Only the modules named on the command line are
+imported, and they import the compiler inside ``execute``: ``--help`` and ``run`` start without TVM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Collection, Iterable, Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from tvm_ipu import __version__
+from tvm_ipu.base.errors import OptionError, TvmIpuError
+
+COMMANDS = {
+    "compile": "compile a model into an image for a target",
+    "run": "run an image",
+    "bench": "time images side by side, also against other runtimes",
+    "inspect": "describe a model or an image",
+    "convert": "turn an ONNX model into an optimised ONNX model of fixed shapes",
+    "targets": "list the targets, or describe one",
+    "doctor": "describe this machine, its compilers and the versions in use",
+}
+INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a program that Ctrl-C ended
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that reports a wrong command line like any other mistake of the user's."""
+
+    def error(self, message: str) -> NoReturn:
+        raise OptionError(message, f"see '{self.prog} --help'")
+
+
+def build_parser(commands: Collection[str]) -> argparse.ArgumentParser:
+    """The parser of the command line, with the arguments of those in ``commands`` (names of ``COMMANDS``)."""
+    parser = _Parser(
+        prog="tvm-ipu",
+        description="Compiles a trained network into one file for a chip, and runs that file.",
+        epilog="Words in an option's name may be joined by '-' or by '_'.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"tvm-ipu {__version__}")
+    _add_verbose(parser, default=False)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
+        )
+        if name in commands:
+            import_module(f"tvm_ipu.cli.{name}").configure(subparser)
+        _add_verbose(subparser, default=argparse.SUPPRESS)
+    return parser
+
+
+def _add_verbose(parser: argparse.ArgumentParser, default: bool | str) -> None:
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", default=default, help="print each step, and tracebacks of errors"
+    )
+
+
+def normalise(words: Iterable[str]) -> list[str]:
+    """Command-line words with every option spelt with dashes: ``--input_shapes=a_b`` -> ``--input-shapes=a_b``."""
+    result = []
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option.startswith("--"):
+            option = "--" + option[2:].replace("_", "-")
+        result.append(option + equals + value)
+    return result
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 after an error, 130 after Ctrl-C.
+
+    Args:
+        words: The command line without the program's name; by default that of this process.
+    """
+    words = normalise(sys.argv[1:] if words is None else words)
+    verbose = not {"-v", "--verbose"}.isdisjoint(words)
+    try:
+        args = build_parser(words).parse_args(words)
+        code: int = import_module(f"tvm_ipu.cli.{args.command}").execute(args)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of stdout is gone; without this the interpreter would fail to flush it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as err:
+        if verbose:
+            traceback.print_exc()
+        message, hint = describe(err)
+        print(f"error: {message}", file=sys.stderr)
+        if hint:
+            print(f"hint: {hint}", file=sys.stderr)
+        return 1
+
+
+def describe(err: Exception) -> tuple[str, str]:
+    """Message and hint (which may be empty) for an exception that ended a command."""
+    if isinstance(err, TvmIpuError):
+        return err.message, err.hint
+    if isinstance(err, MemoryError):
+        return "not enough memory", "close other programs, or compile for fewer or smaller input shapes"
+    if isinstance(err, OSError):
+        where = f"{err.filename}: " if err.filename else ""
+        hint = "free some space, or write to another disk" if err.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        return f"{where}{err.strerror or err}", hint
+    return (
+        f"internal error: {type(err).__name__}: {err}",
+        "this is a mistake in tvm_ipu; run again with -v and report what it prints",
+    )
