@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 VIEW_OPS = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
 """Operators that change a tensor's shape and not its bytes: no kernel, no copy."""
 
+LAYERS_ATTR = "tvm_ipu.layers"
+"""Module attribute: name of a fused function -> names of the model's nodes that it computes."""
+
 
 @dataclass(frozen=True)
 class Model:

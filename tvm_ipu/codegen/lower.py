@@ -25,8 +25,9 @@ from tvm_ipu.base.target import Target
 from tvm_ipu.codegen.tvm_target import to_tvm
 from tvm_ipu.kernels.mathlib import LowerMath
 
-MAX_STACK_BYTES = 8 * 1024
-"""A buffer larger than this that a kernel allocates goes to the thread's scratch memory, not to the stack."""
+MAX_STACK_BYTES = {"global": 1024, "local": 8 * 1024}
+"""By storage scope: a larger buffer that a kernel allocates goes to the thread's scratch memory, not to the stack.
+Register tiles are ``local``; TVM would ask its own runtime for a ``global`` buffer of more than 1 KB."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def _move_to_scratch(body: tirx.Stmt, scratch: tirx.Var) -> tuple[tirx.Stmt, int
         size = (dtype.bits + 7) // 8 * dtype.lanes
         for extent in alloc.buffer.ty.shape:
             size *= int(extent)
-        if size <= MAX_STACK_BYTES:
+        if size <= MAX_STACK_BYTES[alloc.buffer.scope()]:
             return alloc
         start = offset
         offset += (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from tvm import relax, tirx
 from tvm.ir.expr import GenericConst
 
 from tvm_ipu.base.errors import ModelError
-from tvm_ipu.base.model import VIEW_OPS, Model
+from tvm_ipu.base.model import LAYERS_ATTR, VIEW_OPS, Model
 from tvm_ipu.base.program import Space
 from tvm_ipu.base.tensor import DType
 from tvm_ipu.codegen.tensors import ConstantPool, Storage, Value
@@ -47,6 +48,8 @@ class _Reader:
         self.pool = pool
         self.steps: list[Step] = []
         self.values: dict[relax.Var, list[Value]] = {}
+        attrs = model.module.attrs
+        self.layers = dict(attrs[LAYERS_ATTR]) if attrs is not None and LAYERS_ATTR in attrs else {}
 
     def tensors(self, expr: relax.Expr) -> list[Value]:
         """Values of an expression: one for a tensor, several for a tuple."""
@@ -86,8 +89,14 @@ class _Reader:
             value = Value(Storage(Space.ARENA, 0), shape, dtype)
             value.storage.size = value.nbytes
             outputs.append(value)
-        func = self.model.module[call.args[0]]
-        self.steps.append(
-            Step(func, (*self.tensors(call.args[1]), *outputs), var.name, call.args[0].name_hint)
-        )
+        callee = call.args[0]
+        args = (*self.tensors(call.args[1]), *outputs)
+        layer = str(self.layers.get(callee.name_hint, var.name))
+        self.steps.append(Step(self.model.module[callee], args, layer, _op_label(callee.name_hint)))
         return outputs
+
+
+def _op_label(function: str) -> str:
+    """Kind of operator, from the name of its function: ``fused_conv2d1_add_relu`` -> ``conv2d_add_relu``."""
+    parts = function.removeprefix("fused_").split("_")
+    return "_".join(re.sub(r"(?<=[a-z])\d+$", "", part) if not part.endswith(("1d", "2d", "3d")) else part for part in parts)

@@ -16,6 +16,7 @@ from tvm_ipu.base.target import Target
 from tvm_ipu.passes.fold_constants import fold_constants
 from tvm_ipu.passes.fold_scale import fold_scale
 from tvm_ipu.passes.lower_operators import lower_operators
+from tvm_ipu.passes.name_layers import mark_layers, name_layers
 from tvm_ipu.passes.simplify_transposes import simplify_transposes
 from tvm_ipu.passes.to_mixed_precision import to_mixed_precision
 from tvm_ipu.passes.to_nhwc import to_nhwc
@@ -44,7 +45,9 @@ def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
             partial(lower_operators, target=target),
             relax.transform.LegalizeOps(skip_ops=list(VIEW_OPS)),
             relax.transform.AnnotateTIROpPattern(),
+            mark_layers,
             relax.transform.FuseOps(),
+            name_layers,
             relax.transform.FuseTIR(),
             relax.transform.DeadCodeElimination(),
         ],

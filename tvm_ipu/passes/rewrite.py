@@ -31,7 +31,7 @@ class Rewriter:
         self._values: dict[relax.Var, relax.Expr] = {}
         self._origin: dict[relax.Var, relax.Var] = {}
         self.uses: Counter[relax.Var] = Counter()
-        for binding in _bindings(main):
+        for binding in bindings(main):
             self.uses.update(used_vars(binding.value))
         self.uses.update(used_vars(main.body.body))
 
@@ -47,7 +47,7 @@ class Rewriter:
         self._typed = typed
         with self.builder.function("main", list(self._main.params)):
             with self.builder.dataflow():
-                for binding in _bindings(self._main):
+                for binding in bindings(self._main):
                     self._bind(binding, rule)
                 results = self.substitute(self._main.body.body)
                 if not isinstance(results, relax.Tuple):
@@ -119,7 +119,8 @@ def rewrite(
     return Rewriter(module).run(rule, outputs, typed)
 
 
-def _bindings(main: relax.Function) -> list[relax.VarBinding]:
+def bindings(main: relax.Function) -> list[relax.VarBinding]:
+    """Bindings of a function, in order."""
     return [binding for block in main.body.blocks for binding in block.bindings]
 
 

@@ -1,0 +1,152 @@
+"""The flow: one function a command, one line a stage.
+
+    model - frontends -> Relax - passes -> Relax, fused - codegen -> Program - image -> file
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tvm
+
+from tvm_ipu.base.errors import OptionError
+from tvm_ipu.base.model import Model
+from tvm_ipu.base.options import CompileOptions
+from tvm_ipu.base.program import Program
+from tvm_ipu.base.shapes import parse_input_shapes
+from tvm_ipu.base.target import load_target
+from tvm_ipu.codegen.build import Progress, build_program
+from tvm_ipu.frontends.loaders import LoadOptions, load_model
+from tvm_ipu.frontends.onnx.convert import convert
+from tvm_ipu.frontends.onnx.summary import ModelSummary, summarize
+from tvm_ipu.image.reader import ImageInfo, read_image
+from tvm_ipu.image.schema import MAGIC
+from tvm_ipu.image.writer import write_image
+from tvm_ipu.passes.pipeline import run_phases
+
+
+@dataclass(frozen=True)
+class CompileReport:
+    """What one compilation made.
+
+    Attributes:
+        image: File that was written.
+        program: What is in it.
+        seconds: Time of each stage, in order.
+    """
+
+    image: Path
+    program: Program
+    seconds: dict[str, float]
+
+
+def compile_model(
+    model: Path,
+    target: str,
+    output: Path,
+    *,
+    input_shapes: Sequence[str] = (),
+    batches: Sequence[int] = (),
+    outputs: Sequence[str] = (),
+    options: CompileOptions | None = None,
+    progress: Progress | None = None,
+) -> CompileReport:
+    """Compile a model file into an image.
+
+    Args:
+        model: Model file; its suffix decides the loader.
+        target: Name of a target, or ``host``.
+        output: Image to write; nothing is left there when the compilation fails.
+        input_shapes: Shapes of the inputs, in any form that ``base.shapes`` reads.
+        batches: Batch sizes; each becomes a plan of the image, over the same weights.
+        outputs: Names of the tensors to compute; the model's own outputs by default.
+        options: How to compile.
+        progress: Told what is being done.
+
+    Raises:
+        TvmIpuError: Anything the user can mend.
+    """
+    options = options or CompileOptions()
+    clock = _Clock(progress)
+    chip = load_target(target)
+    shapes = parse_input_shapes(input_shapes)
+    with clock.stage("loading"):
+        loads = [LoadOptions(shapes, tuple(outputs), batch) for batch in batches or (None,)]
+        models = [load_model(model, load) for load in loads]
+    with clock.stage("passes"):
+        models = [one.with_module(run_phases(one.module, chip, options, _dumper(options, one))) for one in models]
+    with clock.stage("code generation"):
+        program = build_program(models, chip, options.jobs, progress)
+    with clock.stage("writing"):
+        write_image(program, output)
+    return CompileReport(output, program, clock.seconds)
+
+
+def convert_model(
+    model: Path, output: Path, *, input_shapes: Sequence[str] = (), precision: str = "fp32", opset: int | None = None
+) -> None:
+    """Write ``model`` as an optimised ONNX model of fixed shapes.
+
+    Raises:
+        TvmIpuError: Anything the user can mend.
+    """
+    convert(model, output, parse_input_shapes(input_shapes, "--input-shape"), precision, opset)
+
+
+def inspect_file(path: Path) -> ModelSummary | ImageInfo:
+    """What a model or an image contains; the file's first bytes tell which it is.
+
+    Raises:
+        TvmIpuError: The file is missing, damaged or neither.
+    """
+    try:
+        with path.open("rb") as file:
+            is_image = file.read(len(MAGIC)) == MAGIC
+    except OSError as err:
+        raise OptionError(f"cannot read '{path}': {err.strerror}") from err
+    return read_image(path) if is_image else summarize(path)
+
+
+class _Clock:
+    """Seconds of each stage."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+
+    def stage(self, name: str) -> _Stage:
+        if self._progress:
+            self._progress(name, 0, 0)
+        return _Stage(self, name)
+
+
+@dataclass
+class _Stage:
+    clock: _Clock
+    name: str
+    start: float = 0.0
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.clock.seconds[self.name] = time.perf_counter() - self.start
+
+
+def _dumper(options: CompileOptions, model: Model) -> Callable[[str, tvm.ir.IRModule], None] | None:
+    """Writes the module after each phase to ``--dump-ir``'s folder."""
+    if options.dump_dir is None:
+        return None
+    folder = options.dump_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[str] = []
+
+    def dump(phase: str, module: tvm.ir.IRModule) -> None:
+        name = f"{model.name}.{len(written)}-{phase}.py"
+        (folder / name).write_text(module.script(show_meta=False), encoding="utf-8")
+        written.append(name)
+
+    return dump
