@@ -1,0 +1,204 @@
+"""Before and after of each Relax pass, and equality of what both compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import tvm
+from numpy.typing import NDArray
+from tvm import relax
+
+from tvm_ipu.base.errors import OptionError
+from tvm_ipu.base.model import LAYERS_ATTR
+from tvm_ipu.base.options import CompileOptions
+from tvm_ipu.base.target import load_target
+from tvm_ipu.passes.fold_constants import fold_constants
+from tvm_ipu.passes.fold_scale import fold_scale
+from tvm_ipu.passes.name_layers import mark_layers, name_layers
+from tvm_ipu.passes.pipeline import load_user_pass, run_phases
+from tvm_ipu.passes.rewrite import bindings, op_name, shape_of
+from tvm_ipu.passes.simplify_transposes import simplify_transposes
+from tvm_ipu.passes.to_mixed_precision import to_mixed_precision
+from tvm_ipu.passes.to_nhwc import to_nhwc
+
+Body = Callable[..., relax.Expr]
+
+
+def constant(*shape: int, seed: int = 0) -> relax.Expr:
+    return relax.const(np.random.default_rng(seed).standard_normal(shape).astype("float32"))
+
+
+def build(body: Callable[[relax.BlockBuilder, relax.Var], relax.Expr], *shape: int) -> tvm.ir.IRModule:
+    """A module whose ``main`` returns a tuple of what ``body`` makes from one float32 input."""
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType(shape, "float32"))
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            result = builder.emit_output(relax.Tuple([body(builder, x)]))
+        builder.emit_func_output(result)
+    return builder.get()
+
+
+def operators(module: tvm.ir.IRModule) -> list[str]:
+    """Operators of ``main``, in order, without the prefix."""
+    return [op_name(b.value).removeprefix("relax.") for b in bindings(module["main"]) if op_name(b.value)]
+
+
+def run(module: tvm.ir.IRModule, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What TVM's virtual machine computes, independent of our code generation."""
+    machine = relax.VirtualMachine(tvm.compile(module, target="llvm"), tvm.cpu())
+    result: NDArray[np.float32] = machine["main"](tvm.runtime.tensor(x))[0].numpy()
+    return result
+
+
+def image_like(*shape: int) -> NDArray[np.float32]:
+    return np.random.default_rng(7).standard_normal(shape).astype("float32")
+
+
+def conv_bn(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+    conv = builder.emit(relax.op.nn.conv2d(x, constant(8, 3, 3, 3), padding=1), "conv1")
+    biased = builder.emit(relax.op.add(conv, constant(1, 8, 1, 1, seed=1)), "bias1")
+    scaled = builder.emit(relax.op.multiply(biased, constant(1, 8, 1, 1, seed=2)), "bn1")
+    shifted = builder.emit(relax.op.add(scaled, constant(1, 8, 1, 1, seed=3)), "bn1_shift")
+    return builder.emit(relax.op.nn.relu(shifted), "relu1")
+
+
+def test_fold_scale_leaves_one_convolution_and_one_bias() -> None:
+    before = build(conv_bn, 1, 3, 6, 6)
+    after = fold_scale(before)
+    assert operators(after) == ["nn.conv2d", "add", "nn.relu"]
+    x = image_like(1, 3, 6, 6)
+    np.testing.assert_allclose(run(after, x), run(before, x), rtol=1e-5, atol=1e-5)
+
+
+def test_fold_scale_keeps_a_convolution_that_has_another_use() -> None:
+    def body(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        conv = builder.emit(relax.op.nn.conv2d(x, constant(8, 3, 3, 3)))
+        scaled = builder.emit(relax.op.multiply(conv, constant(1, 8, 1, 1, seed=2)))
+        return builder.emit(relax.op.add(scaled, conv))
+
+    before = build(body, 1, 3, 6, 6)
+    assert operators(fold_scale(before)) == operators(before)
+
+
+@pytest.mark.parametrize("factor", [(1, 1, 4, 4), (8, 1, 1, 1)])
+def test_fold_scale_ignores_what_is_not_per_channel(factor: tuple[int, ...]) -> None:
+    def body(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        conv = builder.emit(relax.op.nn.conv2d(x, constant(1, 3, 3, 3)))
+        return builder.emit(relax.op.multiply(conv, constant(*factor)))
+
+    before = build(body, 1, 3, 6, 6)
+    assert operators(fold_scale(before)) == operators(before)
+
+
+def test_fold_constants() -> None:
+    def body(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        turned = builder.emit(relax.op.permute_dims(constant(3, 4), [1, 0]))
+        shifted = builder.emit(relax.op.add(turned, relax.const(np.float32(1))))
+        shaped = builder.emit(relax.op.reshape(shifted, (2, 6)))
+        return builder.emit(relax.op.multiply(x, shaped))
+
+    after = fold_constants(build(body, 2, 6))
+    assert operators(after) == ["multiply"]
+    expected = (constant(3, 4).value.numpy().T + 1).reshape(2, 6)
+    np.testing.assert_array_equal(run(after, np.ones((2, 6), "float32")), expected)
+
+
+def test_transposes_cancel() -> None:
+    def body(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        there = builder.emit(relax.op.permute_dims(x, [0, 3, 1, 2]))
+        return builder.emit(relax.op.permute_dims(there, [0, 2, 3, 1]))
+
+    assert operators(simplify_transposes(build(body, 1, 4, 5, 6))) == []
+
+
+def test_transposes_merge() -> None:
+    def body(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        there = builder.emit(relax.op.permute_dims(x, [1, 2, 0]))
+        return builder.emit(relax.op.permute_dims(there, [1, 0, 2]))
+
+    before = build(body, 4, 5, 6)
+    after = simplify_transposes(before)
+    assert operators(after) == ["permute_dims"]
+    x = image_like(4, 5, 6)
+    np.testing.assert_array_equal(run(after, x), x.transpose(1, 2, 0).transpose(1, 0, 2))
+
+
+def test_transpose_of_unit_dimensions_is_a_reshape() -> None:
+    after = simplify_transposes(build(lambda b, x: b.emit(relax.op.permute_dims(x, [0, 3, 1, 2])), 1, 1, 1, 7))
+    assert operators(after) == ["reshape"]
+    assert shape_of(bindings(after["main"])[0].value) == (1, 7, 1, 1)
+
+
+def test_to_nhwc_leaves_two_transposes_at_the_border() -> None:
+    def body(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        y = conv_bn(builder, x)
+        y = builder.emit(relax.op.nn.max_pool2d(y, (2, 2), strides=(2, 2)))
+        return builder.emit(relax.op.nn.conv2d(y, constant(4, 8, 1, 1, seed=5)))
+
+    before = build(body, 1, 3, 8, 8)
+    after = simplify_transposes(fold_constants(to_nhwc(before)))
+    assert operators(after).count("permute_dims") == 2
+    assert operators(after)[0] == operators(after)[-1] == "permute_dims"
+    x = image_like(1, 3, 8, 8)
+    np.testing.assert_allclose(run(after, x), run(before, x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 2e-3), ("bfloat16", 2e-2)])
+def test_mixed_precision_keeps_types_at_the_border(dtype: str, tolerance: float) -> None:
+    def body(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        y = conv_bn(builder, x)
+        return builder.emit(relax.op.nn.softmax(y, axis=1))
+
+    before = build(body, 1, 3, 6, 6)
+    after = to_mixed_precision(before, dtype)
+    inner = {op_name(b.value): str(b.var.ty.dtype) for b in bindings(after["main"]) if op_name(b.value)}
+    assert inner["relax.nn.conv2d"] == dtype
+    assert inner["relax.nn.softmax"] == "float32"
+    assert str(after["main"].body.body.ty.fields[0].dtype) == "float32"
+    x = image_like(1, 3, 6, 6) / 4  # the reference accumulates in the small type too
+    assert np.abs(run(after, x) - run(before, x)).max() < tolerance
+
+
+def test_layers_are_named_after_nodes() -> None:
+    module = build(conv_bn, 1, 3, 6, 6)
+    named = []
+
+    def after(phase: str, result: tvm.ir.IRModule) -> None:
+        if phase == "kernels":
+            named.extend(dict(result.attrs[LAYERS_ATTR]).values())
+
+    run_phases(module, load_target("x86-64-v3"), CompileOptions(), after)
+    assert any("conv1" in name and "relu1" in name for name in named)
+
+
+def test_mark_and_name_layers() -> None:
+    module = relax.transform.LegalizeOps()(build(conv_bn, 1, 3, 6, 6))
+    module = relax.transform.AnnotateTIROpPattern()(module)
+    module = name_layers(relax.transform.FuseOps()(mark_layers(module)))
+    assert list(dict(module.attrs[LAYERS_ATTR]).values()) == ["conv1+bias1+bn1+bn1_shift+relu1"]
+
+
+def double_everything(module: tvm.ir.IRModule) -> tvm.ir.IRModule:
+    """A user's pass, for the test below."""
+    return module.with_attr("seen", 1)
+
+
+def test_user_pass() -> None:
+    module = load_user_pass(f"{__name__}:double_everything")(build(conv_bn, 1, 3, 6, 6))
+    assert module.attrs["seen"] == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("nocolon", "not of the form module:function"),
+        ("no_such_module_at_all:f", "cannot import module 'no_such_module_at_all'"),
+        ("os:no_such_function", "has no function 'no_such_function'"),
+    ],
+)
+def test_user_pass_errors(spec: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        load_user_pass(spec)
