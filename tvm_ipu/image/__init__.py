@@ -1,0 +1,1 @@
+"""The offline image: its layout, writer and reader."""
