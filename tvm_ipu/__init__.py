@@ -54,7 +54,7 @@ _HOME = {
     "load_target": "tvm_ipu.base.target",
     "target_names": "tvm_ipu.base.target",
 }
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604 -- the names come from the one table above
+__all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> object:

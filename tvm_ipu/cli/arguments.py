@@ -13,20 +13,30 @@ SHAPES_HELP = (
 def add_target(parser: argparse.ArgumentParser) -> None:
     """Declare ``--target``, under the names that other toolchains use as well."""
     parser.add_argument(
-        "-t", "--target", "--soc-version", "--ipu-version", default="host", metavar="TARGET",
+        "-t",
+        "--target",
+        "--soc-version",
+        "--ipu-version",
+        default="host",
+        metavar="TARGET",
         help="chip to compile for, see 'tvm-ipu targets' (default: host, the machine this runs on)",
-    )  # fmt: skip
+    )
 
 
 def add_input_shapes(parser: argparse.ArgumentParser) -> None:
     """Declare ``--input-shapes`` (all in one word) and ``--input-shape`` (a word an input)."""
     parser.add_argument(
         "--input-shapes", action="extend", nargs=1, default=[], metavar="SHAPES", help=SHAPES_HELP
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--input-shape", dest="input_shapes", action="extend", nargs="+", default=[], metavar="NAME=SHAPE",
+        "--input-shape",
+        dest="input_shapes",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME=SHAPE",
         help="the same, with one or more words, an input each",
-    )  # fmt: skip
+    )
 
 
 def comma_list(text: str) -> tuple[str, ...]:

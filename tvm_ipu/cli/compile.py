@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections import Counter
 from pathlib import Path
 
 from tvm_ipu.base.options import PRECISIONS, CompileOptions
-from tvm_ipu.cli.arguments import add_input_shapes, add_target, comma_list, numbers
-from tvm_ipu.cli.terminal import print_facts, progress, size
+from tvm_ipu.base.program import Program
+from tvm_ipu.cli.arguments import add_input_shapes, add_target, comma_list, numbers, positive
+from tvm_ipu.cli.terminal import print_facts, progress, scaled, size
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -16,32 +18,55 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="model file (.onnx)")
     add_target(parser)
     parser.add_argument(
-        "-o", "--output", "--output-file", type=Path, metavar="IMAGE",
+        "-o",
+        "--output",
+        "--output-file",
+        type=Path,
+        metavar="IMAGE",
         help="image to write; by default the model's name with .img, in this folder",
-    )  # fmt: skip
+    )
     add_input_shapes(parser)
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32",
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
         help="type of weights and activations inside; inputs and outputs keep the model's (default: fp32)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "-b", "--batch", type=numbers, default=(), metavar="N,N",
+        "-b",
+        "--batch",
+        type=numbers,
+        default=(),
+        metavar="N,N",
         help="batch sizes; each becomes a plan of its own over the same weights",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--outputs", type=comma_list, default=(), metavar="NAME,NAME",
+        "--outputs",
+        type=comma_list,
+        default=(),
+        metavar="NAME,NAME",
         help="tensors to use as outputs; what they do not need is left out",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--pass", dest="passes", action="append", default=[], metavar="MODULE:FUNCTION",
+        "--pass",
+        dest="passes",
+        action="append",
+        default=[],
+        metavar="MODULE:FUNCTION",
         help="a Relax pass of your own, run before all others; may be repeated",
-    )  # fmt: skip
-    parser.add_argument("--dump-ir", type=Path, metavar="DIR", help="write the program after each stage to DIR")
+    )
+    parser.add_argument(
+        "--dump-ir", type=Path, metavar="DIR", help="write the program after each stage to DIR"
+    )
     parser.add_argument("--verify", action="store_true", help="check the program after every pass")
     parser.add_argument(
-        "-j", "--jobs", type=int, default=os.cpu_count() or 1, metavar="N",
+        "-j",
+        "--jobs",
+        type=positive,
+        default=os.cpu_count() or 1,
+        metavar="N",
         help="threads that generate code (default: one a core)",
-    )  # fmt: skip
+    )
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -67,4 +92,25 @@ def execute(args: argparse.Namespace) -> int:
             options=options,
             progress=report,
         )
+    stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.seconds.items())
+    print(f"wrote {result.image} in {sum(result.seconds.values()):.1f} s ({stages})")
+    print_facts(_facts(result.program, result.image.stat().st_size))
     return 0
+
+
+def _facts(program: Program, file_size: int) -> list[tuple[str, str]]:
+    """What the user should know about a new image."""
+    facts = [
+        ("target", program.target.name),
+        ("file", f"{size(file_size)}: code {size(len(program.code))}, weights {size(len(program.weights))}"),
+    ]
+    for plan in program.plans:
+        shapes = f"{', '.join(map(str, plan.inputs))} -> {', '.join(map(str, plan.outputs))}"
+        templates = Counter(call.template for call in plan.calls)
+        facts += [
+            ("plan", shapes),
+            ("  work", scaled(sum(call.flops for call in plan.calls), "FLOP")),
+            ("  kernels", f"{len(plan.calls)}: " + ", ".join(f"{n} {t}" for t, n in templates.most_common())),
+            ("  memory", f"{size(plan.arena_size)} (all tensors side by side: {size(plan.tensor_bytes)})"),
+        ]
+    return facts

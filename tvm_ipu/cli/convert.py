@@ -14,16 +14,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="ONNX model")
     parser.add_argument("--input-model", type=Path, metavar="MODEL", help="the same, as an option")
     parser.add_argument(
-        "-o", "--output-model", "--output", type=Path, required=True, metavar="ONNX", help="ONNX model to write"
-    )  # fmt: skip
+        "-o",
+        "--output-model",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="ONNX",
+        help="ONNX model to write",
+    )
     add_input_shapes(parser)
     parser.add_argument(
-        "--precision", choices=("fp32", "fp16"), default="fp32",
+        "--precision",
+        choices=("fp32", "fp16"),
+        default="fp32",
         help="type of the floating-point weights and activations (default: fp32)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--convert-version", type=positive, metavar="N", help="opset of the result; by default the model's own"
-    )  # fmt: skip
+        "--convert-version",
+        type=positive,
+        metavar="N",
+        help="opset of the result; by default the model's own",
+    )
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -36,7 +47,7 @@ def execute(args: argparse.Namespace) -> int:
     driver.convert_model(
         model,
         args.output_model,
-        input_shapes=" ".join(args.input_shapes),
+        input_shapes=args.input_shapes,
         precision=args.precision,
         opset=args.convert_version,
     )

@@ -62,12 +62,16 @@ def build_parser(commands: Collection[str]) -> argparse.ArgumentParser:
 
 def _add_verbose(parser: argparse.ArgumentParser, default: bool | str) -> None:
     parser.add_argument(
-        "-v", "--verbose", action="store_true", default=default, help="print each step, and tracebacks of errors"
+        "-v",
+        "--verbose",
+        action="store_true",
+        default=default,
+        help="print each step, and tracebacks of errors",
     )
 
 
 def normalise(words: Iterable[str]) -> list[str]:
-    """Command-line words with every option spelt with dashes: ``--input_shapes=a_b`` -> ``--input-shapes=a_b``."""
+    """The words with every option spelt with dashes: ``--dump_ir=a_b`` -> ``--dump-ir=a_b``."""
     result = []
     for word in words:
         option, equals, value = word.partition("=")
@@ -114,8 +118,8 @@ def describe(err: Exception) -> tuple[str, str]:
         return "not enough memory", "close other programs, or compile for fewer or smaller input shapes"
     if isinstance(err, OSError):
         where = f"{err.filename}: " if err.filename else ""
-        hint = "free some space, or write to another disk" if err.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        return f"{where}{err.strerror or err}", hint
+        full = err.errno in (errno.ENOSPC, errno.EDQUOT)
+        return f"{where}{err.strerror or err}", "free some space, or write to another disk" if full else ""
     return (
         f"internal error: {type(err).__name__}: {err}",
         "this is a mistake in tvm_ipu; run again with -v and report what it prints",

@@ -11,7 +11,9 @@ from tvm_ipu.cli.terminal import print_facts, print_table
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="target to describe; all are listed without it")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="target to describe; all are listed without it"
+    )
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -22,7 +24,9 @@ def execute(args: argparse.Namespace) -> int:
         print_facts((name, _text(value)) for name, value in values if value not in ("", (), frozenset()))
     else:
         targets = [load_target(name) for name in target_names()]
-        print_table(("target", "architecture", "description"), [(t.name, t.arch, t.description) for t in targets])
+        print_table(
+            ("target", "architecture", "description"), [(t.name, t.arch, t.description) for t in targets]
+        )
         print(f"host is {load_target('host').name} here")
     return 0
 
