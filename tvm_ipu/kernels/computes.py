@@ -1,0 +1,283 @@
+"""What the kernel templates compute, as tensor expressions, and how they want their weights packed.
+
+Each computation carries the name of its template and the parameters that its shapes do not tell as block
+attributes ``tvm_ipu.*``. Its meaning is the expression itself: a kernel that no template takes is scheduled from it.
+
+Weights are packed in panels of ``lanes`` output channels, the last one padded with zeros, so that a kernel loads one
+vector of weights for each step along the reduction.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from tvm import te, tirx
+
+from tvm_ipu.base.target import Target
+
+Pair = tuple[int, int]
+Padding = tuple[int, int, int, int]
+"""Rows above, columns left, rows below, columns right."""
+
+TEMPLATE = "tvm_ipu.template"
+"""Block attribute that names the template."""
+
+_ACCUMULATOR = {"float16": "float32", "bfloat16": "float32", "int8": "int32", "uint8": "int32", "int16": "int32"}
+
+
+def accumulator(dtype: str) -> str:
+    """Type in which products of ``dtype`` elements are summed."""
+    return _ACCUMULATOR.get(dtype, dtype)
+
+
+def weight_lanes(dtype: str, target: Target) -> int:
+    """Output channels in one panel of packed weights of type ``dtype``."""
+    return target.lanes(int(tirx.const(0, accumulator(dtype)).ty.dtype.bits))
+
+
+def is_depthwise(in_channels: int, out_channels: int, groups: int) -> bool:
+    """True where every channel is a group of its own: such weights go to ``depthwise_conv2d``."""
+    return groups == in_channels == out_channels and groups > 1
+
+
+def output_size(size: int, kernel: int, stride: int, before: int, after: int, dilation: int) -> int:
+    """Positions of a window along one padded dimension."""
+    return (size + before + after - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def conv2d(
+    x: te.Tensor,
+    packed: te.Tensor,
+    channels: int,
+    stride: Pair = (1, 1),
+    padding: Padding = (0, 0, 0, 0),
+    dilation: Pair = (1, 1),
+    out_dtype: str | None = None,
+) -> te.Tensor:
+    """2-D convolution.
+
+    Args:
+        x: ``[batch, height, width, in_channels]``.
+        packed: ``[groups, panels, kernel_height, kernel_width, in_channels / groups, lanes]`` (``pack_conv2d``).
+        channels: Output channels.
+        stride: Rows and columns from one window to the next.
+        padding: Zeros around ``x``.
+        dilation: Rows and columns from one tap of a window to the next.
+        out_dtype: Type of the result; None for that of ``x``, or of the accumulator where ``x`` holds integers.
+
+    Returns:
+        ``[batch, out_height, out_width, channels]``.
+    """
+    batch, height, width, _ = shape_of(x)
+    groups, _, kernel_h, kernel_w, depth, lanes = shape_of(packed)
+    in_group = channels // groups
+    rows = te.reduce_axis((0, kernel_h), "kh")
+    cols = te.reduce_axis((0, kernel_w), "kw")
+    deep = te.reduce_axis((0, depth), "kc")
+    dtype = accumulator(x.dtype)
+
+    def window(b: Any, y: Any, z: Any, o: Any) -> Any:
+        group, channel = o // in_group, o % in_group
+        value = _padded(x, (b, y, z, group * depth + deep), (rows, cols), stride, padding, dilation)
+        weight = packed[group, channel // lanes, rows, cols, deep, channel % lanes]
+        return te.sum(value.astype(dtype) * weight.astype(dtype), axis=[rows, cols, deep])
+
+    out_h = output_size(height, kernel_h, stride[0], padding[0], padding[2], dilation[0])
+    out_w = output_size(width, kernel_w, stride[1], padding[1], padding[3], dilation[1])
+    attrs = _window_attrs("conv2d", stride, padding, dilation)
+    y = te.compute((batch, out_h, out_w, channels), window, name="conv2d", attrs=attrs)
+    return _output(y, x.dtype, out_dtype)
+
+
+def depthwise_conv2d(
+    x: te.Tensor,
+    packed: te.Tensor,
+    stride: Pair = (1, 1),
+    padding: Padding = (0, 0, 0, 0),
+    dilation: Pair = (1, 1),
+    out_dtype: str | None = None,
+) -> te.Tensor:
+    """2-D convolution of each channel with a kernel of its own.
+
+    Args:
+        x: ``[batch, height, width, channels]``.
+        packed: ``[panels, kernel_height, kernel_width, lanes]`` (``pack_depthwise``).
+        stride: Rows and columns from one window to the next.
+        padding: Zeros around ``x``.
+        dilation: Rows and columns from one tap of a window to the next.
+        out_dtype: As for ``conv2d``.
+
+    Returns:
+        ``[batch, out_height, out_width, channels]``.
+    """
+    batch, height, width, channels = shape_of(x)
+    _, kernel_h, kernel_w, lanes = shape_of(packed)
+    rows = te.reduce_axis((0, kernel_h), "kh")
+    cols = te.reduce_axis((0, kernel_w), "kw")
+    dtype = accumulator(x.dtype)
+
+    def window(b: Any, y: Any, z: Any, c: Any) -> Any:
+        value = _padded(x, (b, y, z, c), (rows, cols), stride, padding, dilation)
+        weight = packed[c // lanes, rows, cols, c % lanes]
+        return te.sum(value.astype(dtype) * weight.astype(dtype), axis=[rows, cols])
+
+    out_h = output_size(height, kernel_h, stride[0], padding[0], padding[2], dilation[0])
+    out_w = output_size(width, kernel_w, stride[1], padding[1], padding[3], dilation[1])
+    attrs = _window_attrs("depthwise", stride, padding, dilation)
+    y = te.compute((batch, out_h, out_w, channels), window, name="depthwise_conv2d", attrs=attrs)
+    return _output(y, x.dtype, out_dtype)
+
+
+def dense(x: te.Tensor, packed: te.Tensor, units: int, out_dtype: str | None = None) -> te.Tensor:
+    """Product with a constant matrix.
+
+    Args:
+        x: ``[..., depth]``.
+        packed: ``[panels, depth, lanes]`` (``pack_dense``).
+        units: Columns of the matrix.
+        out_dtype: As for ``conv2d``.
+
+    Returns:
+        ``[..., units]``.
+    """
+    *leading, depth = shape_of(x)
+    lanes = shape_of(packed)[2]
+    dtype = accumulator(x.dtype)
+    k = te.reduce_axis((0, depth), "k")
+
+    def product(*at: Any) -> Any:
+        *row, n = at
+        weight = packed[n // lanes, k, n % lanes]
+        return te.sum(x[(*row, k)].astype(dtype) * weight.astype(dtype), axis=k)
+
+    y = te.compute((*leading, units), product, name="dense", attrs={TEMPLATE: "dense"})
+    return _output(y, x.dtype, out_dtype)
+
+
+def matmul(a: te.Tensor, b: te.Tensor, transpose_b: bool = False, out_dtype: str | None = None) -> te.Tensor:
+    """Product of two matrices, or of many where the leading dimensions broadcast as numpy's do.
+
+    Args:
+        a: ``[..., m, k]``.
+        b: ``[..., k, n]``, or ``[..., n, k]`` with ``transpose_b``.
+        transpose_b: Whether ``b`` holds the transposed matrix.
+        out_dtype: As for ``conv2d``.
+
+    Returns:
+        ``[..., m, n]``.
+    """
+    *lead_a, m, depth = shape_of(a)
+    *lead_b, n, _ = shape_of(b) if transpose_b else (*shape_of(b)[:-2], shape_of(b)[-1], depth)
+    leading = np.broadcast_shapes(tuple(lead_a), tuple(lead_b))
+    dtype = accumulator(a.dtype)
+    k = te.reduce_axis((0, depth), "k")
+
+    def product(*at: Any) -> Any:
+        *batch, i, j = at
+        left = a[(*_broadcast_index(batch, lead_a), i, k)]
+        right = b[(*_broadcast_index(batch, lead_b), *((j, k) if transpose_b else (k, j)))]
+        return te.sum(left.astype(dtype) * right.astype(dtype), axis=k)
+
+    attrs = {TEMPLATE: "matmul", "tvm_ipu.transpose_b": int(transpose_b)}
+    y = te.compute((*leading, m, n), product, name="matmul", attrs=attrs)
+    return _output(y, a.dtype, out_dtype)
+
+
+def pack_conv2d(weight: np.ndarray, lanes: int, groups: int = 1) -> np.ndarray:
+    """Pack ``[out_channels, kernel_height, kernel_width, in_channels / groups]`` for ``conv2d``."""
+    out_channels, *window = weight.shape
+    grouped = weight.reshape(groups, out_channels // groups, *window)
+    panels = _pad_to(grouped, 1, lanes).reshape(groups, -1, lanes, *window)
+    return np.ascontiguousarray(panels.transpose(0, 1, 3, 4, 5, 2))
+
+
+def pack_depthwise(weight: np.ndarray, lanes: int) -> np.ndarray:
+    """Pack ``[channels, kernel_height, kernel_width, 1]`` for ``depthwise_conv2d``."""
+    channels, kernel_h, kernel_w, _ = weight.shape
+    panels = _pad_to(weight.reshape(channels, kernel_h, kernel_w), 0, lanes).reshape(-1, lanes, kernel_h, kernel_w)
+    return np.ascontiguousarray(panels.transpose(0, 2, 3, 1))
+
+
+def pack_dense(weight: np.ndarray, lanes: int) -> np.ndarray:
+    """Pack a matrix ``[depth, units]`` for ``dense``."""
+    depth, _ = weight.shape
+    return np.ascontiguousarray(_pad_to(weight, 1, lanes).reshape(depth, -1, lanes).transpose(1, 0, 2))
+
+
+def pack_conv2d_te(weight: te.Tensor, lanes: int, groups: int = 1) -> te.Tensor:
+    """``pack_conv2d`` for weights that are known only at run time."""
+    out_channels, kernel_h, kernel_w, depth = shape_of(weight)
+    size = out_channels // groups
+
+    def element(g: Any, p: Any, y: Any, z: Any, c: Any, lane: Any) -> Any:
+        channel = p * lanes + lane
+        inside = weight[g * size + channel, y, z, c]
+        return inside if size % lanes == 0 else _or_zero(channel < size, inside)
+
+    shape = (groups, math.ceil(size / lanes), kernel_h, kernel_w, depth, lanes)
+    return te.compute(shape, element, name="pack_conv2d")
+
+
+def pack_depthwise_te(weight: te.Tensor, lanes: int) -> te.Tensor:
+    """``pack_depthwise`` for weights that are known only at run time."""
+    channels, kernel_h, kernel_w, _ = shape_of(weight)
+
+    def element(p: Any, y: Any, z: Any, lane: Any) -> Any:
+        channel = p * lanes + lane
+        inside = weight[channel, y, z, 0]
+        return inside if channels % lanes == 0 else _or_zero(channel < channels, inside)
+
+    shape = (math.ceil(channels / lanes), kernel_h, kernel_w, lanes)
+    return te.compute(shape, element, name="pack_depthwise")
+
+
+def shape_of(tensor: te.Tensor) -> tuple[int, ...]:
+    """Static shape of a tensor."""
+    return tuple(int(dim) for dim in tensor.shape)
+
+
+def _padded(
+    x: te.Tensor, at: tuple[Any, Any, Any, Any], taps: tuple[Any, Any], stride: Pair, padding: Padding, dilation: Pair
+) -> Any:
+    """Element of ``x`` under a tap of the window at output position ``at``; zero outside."""
+    _, height, width, _ = shape_of(x)
+    b, y, z, c = at
+    row = y * stride[0] + taps[0] * dilation[0] - padding[0]
+    col = z * stride[1] + taps[1] * dilation[1] - padding[1]
+    if not any(padding):
+        return x[b, row, col, c]
+    return _or_zero(tirx.all(row >= 0, row < height, col >= 0, col < width), x[b, row, col, c])
+
+
+def _or_zero(condition: Any, value: Any) -> Any:
+    return tirx.if_then_else(condition, value, tirx.const(0, str(value.ty)))
+
+
+def _output(y: te.Tensor, dtype: str, out_dtype: str | None) -> te.Tensor:
+    """``y`` in the type that the caller asked for."""
+    wanted = out_dtype or (dtype if "float" in dtype else y.dtype)
+    return y if y.dtype == wanted else te.compute(y.shape, lambda *at: y(*at).astype(wanted), name="cast")
+
+
+def _window_attrs(template: str, stride: Pair, padding: Padding, dilation: Pair) -> dict[str, Any]:
+    return {
+        TEMPLATE: template,
+        "tvm_ipu.stride": list(stride),
+        "tvm_ipu.padding": list(padding),
+        "tvm_ipu.dilation": list(dilation),
+    }
+
+
+def _broadcast_index(batch: list[Any], leading: list[int]) -> list[Any]:
+    """Index into a tensor with dimensions ``leading`` for the broadcast index ``batch``."""
+    own = batch[len(batch) - len(leading) :]
+    return [0 if size == 1 else at for at, size in zip(own, leading, strict=True)]
+
+
+def _pad_to(array: np.ndarray, axis: int, multiple: int) -> np.ndarray:
+    """``array`` with zeros appended along ``axis`` up to a multiple of ``multiple``."""
+    pad = [(0, 0)] * array.ndim
+    pad[axis] = (0, -array.shape[axis] % multiple)
+    return np.pad(array, pad)
