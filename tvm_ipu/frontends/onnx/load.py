@@ -1,0 +1,115 @@
+"""Read and check an ONNX file: everything that can be wrong with a file before its graph is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import FunctionProto, GraphProto, ModelProto
+
+from tvm_ipu.base.errors import ModelError
+from tvm_ipu.frontends.onnx.graph import Array
+from tvm_ipu.frontends.onnx.tensors import densify, read_tensor
+
+MIN_OPSET = 7
+PROTOBUF_LIMIT = 2**31 - 1
+"""Bytes that a protobuf message can have; larger models keep their weights in external data files."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model as read.
+
+    Attributes:
+        graph: Its main graph, without weights.
+        weights: Values of the initializers by name.
+        opsets: Opset versions by domain (``""`` is the standard one).
+        functions: Model-local functions by domain and name.
+        folder: Where external data of tensors in attributes lie.
+        name: File name without suffix, or the graph's name.
+        facts: About the file, for the image's metadata.
+    """
+
+    graph: GraphProto
+    weights: dict[str, Array]
+    opsets: dict[str, int]
+    functions: dict[tuple[str, str], FunctionProto]
+    folder: Path
+    name: str
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+def read_file(path: Path) -> Source:
+    """Read the ONNX file at ``path``.
+
+    Raises:
+        ModelError: It is missing, empty, truncated, no ONNX model, of an unknown opset, or its data are.
+    """
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise ModelError(f"'{path}' is a folder", "give the model file in it")
+        if size == 0:
+            raise ModelError(f"'{path}' is empty")
+        if size > PROTOBUF_LIMIT:
+            raise ModelError(
+                f"'{path}' is larger than 2 GB, which no ONNX file can be",
+                "save the model with its weights as external data",
+            )
+        model = ModelProto.FromString(path.read_bytes())
+    except FileNotFoundError as err:
+        raise ModelError(f"model file '{path}' does not exist") from err
+    except OSError as err:
+        raise ModelError(f"cannot read model file '{path}': {err.strerror}") from err
+    except DecodeError as err:
+        raise ModelError(f"'{path}' is not an ONNX model, or it is truncated") from err
+    return read_proto(model, path.parent, path.stem, str(path))
+
+
+def read_proto(model: ModelProto, folder: Path = Path(), name: str = "", label: str = "") -> Source:
+    """Take a model apart into graph and weights; ``model`` itself is left as it is.
+
+    Args:
+        model: The model.
+        folder: Where its external data lie.
+        name: Name of the model; its graph's by default.
+        label: What to call it in messages.
+
+    Raises:
+        ModelError: It has no graph, an unknown opset, or damaged or missing data.
+    """
+    label = label or f"model '{name or model.graph.name}'"
+    if not model.HasField("graph") or not model.opset_import or not model.graph.output:
+        raise ModelError(f"{label} is not an ONNX model, or it is truncated: it has no graph, opset or outputs")
+    opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
+    _check_opset(opsets, label)
+    weights = {t.name: read_tensor(t, folder) for t in model.graph.initializer}
+    weights |= {s.values.name: densify(s, folder) for s in model.graph.sparse_initializer}
+    graph = GraphProto()
+    graph.name = model.graph.name
+    for part in ("node", "input", "output", "value_info"):
+        getattr(graph, part).extend(getattr(model.graph, part))
+    facts: dict[str, object] = {
+        "format": "onnx",
+        "opset": opsets.get("", 0),
+        "ir_version": model.ir_version,
+        "producer": f"{model.producer_name} {model.producer_version}".strip(),
+    }
+    functions = {("" if f.domain == "ai.onnx" else f.domain, f.name): f for f in model.functions}
+    return Source(graph, weights, opsets, functions, folder, name or graph.name, facts)
+
+
+def _check_opset(opsets: dict[str, int], label: str) -> None:
+    version, newest = opsets.get("", MIN_OPSET), onnx.defs.onnx_opset_version()
+    if version > newest:
+        raise ModelError(
+            f"{label} uses opset {version}; the installed onnx {onnx.__version__} knows opsets up to {newest}",
+            "install a newer onnx package, or export the model with an older opset",
+        )
+    if version < MIN_OPSET:
+        raise ModelError(
+            f"{label} uses opset {version}; supported are opsets {MIN_OPSET} to {newest}",
+            f"convert it first: tvm-ipu convert MODEL --convert-version {MIN_OPSET + 6} --output-model OUT.onnx",
+        )

@@ -1,0 +1,72 @@
+"""An ONNX model as a flat graph with static shapes and known values computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from onnx import FunctionProto
+
+from tvm_ipu.base.errors import ModelError
+from tvm_ipu.frontends.onnx import rules_control, rules_sequence, rules_static
+from tvm_ipu.frontends.onnx.functions import model_function, schema_function
+from tvm_ipu.frontends.onnx.graph import Array, Const, Graph, Op, Tensor, Value
+from tvm_ipu.frontends.onnx.load import Source
+from tvm_ipu.frontends.onnx.walker import Rule, Scope, Visit, Walker
+
+RULES: dict[str, Rule] = {**rules_static.RULES, **rules_control.RULES, **rules_sequence.RULES}
+
+Supports = Callable[[str, str], bool]
+"""Whether an operator, given by domain and type, shall remain; others are replaced by their function body."""
+
+
+def simplify(
+    source: Source, inputs: tuple[Tensor, ...], constants: Mapping[str, Array], supports: Supports
+) -> Graph:
+    """Evaluate the model as far as its inputs' shapes and its weights allow.
+
+    Args:
+        source: The model.
+        inputs: Its inputs with static shapes.
+        constants: Values of inputs that are not to be inputs any more.
+        supports: Which operators to keep.
+
+    Raises:
+        ModelError: The graph is damaged, its shapes do not go together, or an output is a sequence.
+    """
+    names = [n for node in source.graph.node for n in node.output] + [t.name for t in inputs] + list(source.weights)
+    walker = Walker(RULES, _expander(source, supports), [*names, *constants], source.folder)
+    values = {name: Const(name, array) for name, array in {**source.weights, **constants}.items()}
+    env: dict[str, Value] = {**values, **{t.name: t for t in inputs}}
+    results = walker.graph(source.graph, Scope(env, source.opsets))
+    outputs = [(info.name, _tensor(info.name, v)) for info, v in zip(source.graph.output, results, strict=True)]
+    graph = Graph(source.name, inputs, tuple(outputs), tuple(walker.ops), dict(source.opsets), source.facts)
+    return without_dead_ops(graph)
+
+
+def without_dead_ops(graph: Graph) -> Graph:
+    """The graph without nodes whose results nobody uses."""
+    needed = {id(value) for _, value in graph.outputs}
+    live: list[Op] = []
+    for op in reversed(graph.ops):
+        if any(id(t) in needed for t in op.outputs if t):
+            live.append(op)
+            needed.update(id(v) for v in op.inputs if v)
+    return replace(graph, ops=tuple(reversed(live)))
+
+
+def _expander(source: Source, supports: Supports) -> Callable[[Visit], FunctionProto | None]:
+    def expand(visit: Visit) -> FunctionProto | None:
+        body = model_function(source.functions, visit)
+        if body is not None or supports(visit.node.domain, visit.node.op_type):
+            return body
+        return schema_function(visit)
+
+    return expand
+
+
+def _tensor(name: str, value: Value) -> Const | Tensor:
+    if isinstance(value, Const | Tensor):
+        return value
+    found = "a sequence" if value is not None else "an empty optional"
+    raise ModelError(f"output '{name}' is {found}; only tensors can be outputs")
