@@ -20,6 +20,7 @@ from tvm_ipu.passes.name_layers import mark_layers, name_layers
 from tvm_ipu.passes.pipeline import load_user_pass, run_phases
 from tvm_ipu.passes.rewrite import bindings, op_name, shape_of
 from tvm_ipu.passes.simplify_transposes import simplify_transposes
+from tvm_ipu.passes.sink_transposes import sink_transposes
 from tvm_ipu.passes.to_mixed_precision import to_mixed_precision
 from tvm_ipu.passes.to_nhwc import to_nhwc
 
@@ -144,6 +145,24 @@ def test_to_nhwc_leaves_two_transposes_at_the_border() -> None:
     assert operators(after)[0] == operators(after)[-1] == "permute_dims"
     x = image_like(1, 3, 8, 8)
     np.testing.assert_allclose(run(after, x), run(before, x), rtol=1e-5, atol=1e-5)
+
+
+def test_transposes_sink_through_what_convert_layout_does_not_know() -> None:
+    def body(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        y = builder.emit(relax.op.permute_dims(x, [0, 3, 1, 2]))
+        shifted = builder.emit(relax.op.add(y, relax.const(np.float32(3))))
+        clipped = builder.emit(relax.op.clip(shifted, 0, 6))
+        y = builder.emit(relax.op.multiply(y, clipped))
+        pooled = builder.emit(relax.op.mean(y, axis=[2, 3], keepdims=True))
+        y = builder.emit(relax.op.multiply(y, pooled))
+        y = builder.emit(relax.op.add(y, constant(1, 8, 1, 1)))
+        return builder.emit(relax.op.permute_dims(y, [0, 2, 3, 1]))
+
+    before = build(body, 1, 5, 6, 8)
+    after = simplify_transposes(sink_transposes(before))
+    assert "permute_dims" not in operators(after)
+    x = image_like(1, 5, 6, 8)
+    np.testing.assert_allclose(run(after, x), run(before, x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 2e-3), ("bfloat16", 2e-2)])

@@ -23,8 +23,7 @@ def fold_scale(module: tvm.ir.IRModule) -> tvm.ir.IRModule:
 def _fold(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
     if op_name(call) not in ("relax.multiply", "relax.add"):
         return None
-    factor = constant(call.args[1])
-    inner_var = call.args[0]
+    inner_var, factor = _constant_second(call)
     if factor is None or not rewriter.single_use(inner_var):
         return None
     inner = rewriter.value(inner_var)
@@ -37,20 +36,28 @@ def _fold(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
 
 def _fold_add(rewriter: Rewriter, call: relax.Call, inner: relax.Call, factor: np.ndarray) -> relax.Expr | None:
     """``(y + b) + t`` and ``(conv + b) * s``."""
-    bias = constant(inner.args[1])
+    inner_var, bias = _constant_second(inner)
     if bias is None or not np.can_cast(factor.dtype, bias.dtype) or bias.dtype.kind != "f":
         return None
     if np.broadcast_shapes(bias.shape, factor.shape) != bias.shape:
         return None
     if op_name(call) == "relax.add":
-        return relax.op.add(inner.args[0], relax.const(bias + factor))
-    conv = rewriter.value(inner.args[0])
-    if op_name(conv) != "relax.nn.conv2d" or not rewriter.single_use(inner.args[0]):
+        return relax.op.add(inner_var, relax.const(bias + factor))
+    conv = rewriter.value(inner_var)
+    if op_name(conv) != "relax.nn.conv2d" or not rewriter.single_use(inner_var):
         return None
     scaled = _scaled_conv(conv, factor)
     if scaled is None:
         return None
     return relax.op.add(rewriter.emit(scaled), relax.const(bias * factor))
+
+
+def _constant_second(call: relax.Call) -> tuple[relax.Expr, np.ndarray | None]:
+    """Operands of a commutative call, the constant one second."""
+    second = constant(call.args[1])
+    if second is not None:
+        return call.args[0], second
+    return call.args[1], constant(call.args[0])
 
 
 def _scaled_conv(conv: relax.Call, factor: np.ndarray) -> relax.Call | None:

@@ -18,6 +18,7 @@ from tvm_ipu.passes.fold_scale import fold_scale
 from tvm_ipu.passes.lower_operators import lower_operators
 from tvm_ipu.passes.name_layers import mark_layers, name_layers
 from tvm_ipu.passes.simplify_transposes import simplify_transposes
+from tvm_ipu.passes.sink_transposes import sink_transposes
 from tvm_ipu.passes.to_mixed_precision import to_mixed_precision
 from tvm_ipu.passes.to_nhwc import to_nhwc
 
@@ -39,7 +40,7 @@ def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
             fold_scale,  # before to_nhwc: it reads OIHW weights
             simplify_transposes,
         ],
-        "layout": [to_nhwc, fold_constants, simplify_transposes, fold_constants],
+        "layout": [to_nhwc, fold_constants, simplify_transposes, sink_transposes, simplify_transposes, fold_constants],
         "precision": precision,
         "kernels": [
             partial(lower_operators, target=target),

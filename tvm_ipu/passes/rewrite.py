@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +18,8 @@ class Rewriter:
 
     Attributes:
         builder: Where a rule emits further bindings.
-        uses: Times that each variable of the old ``main`` is used.
+        uses: Operators of the calls that use each variable of the old ``main``, with repetition; ``""`` stands for
+            a use that is no call.
     """
 
     def __init__(self, module: tvm.ir.IRModule) -> None:
@@ -30,10 +31,12 @@ class Rewriter:
         self._new: dict[relax.Var, relax.Expr] = {}
         self._values: dict[relax.Var, relax.Expr] = {}
         self._origin: dict[relax.Var, relax.Var] = {}
-        self.uses: Counter[relax.Var] = Counter()
+        self.uses: defaultdict[relax.Var, list[str]] = defaultdict(list)
         for binding in bindings(main):
-            self.uses.update(used_vars(binding.value))
-        self.uses.update(used_vars(main.body.body))
+            for var in used_vars(binding.value):
+                self.uses[var].append(op_name(binding.value))
+        for var in used_vars(main.body.body):
+            self.uses[var].append("")
 
     def run(self, rule: Rule, outputs: Outputs | None = None, typed: bool = True) -> tvm.ir.IRModule:
         """The new module.
@@ -102,10 +105,14 @@ class Rewriter:
         """What a new variable is bound to, or ``expr`` itself."""
         return self._values.get(expr, expr) if isinstance(expr, relax.Var) else expr
 
+    def users(self, expr: relax.Expr) -> list[str]:
+        """Operators of the calls that use a variable in the old ``main``; empty where that is not known."""
+        origin = self._origin.get(expr) if isinstance(expr, relax.Var) else None
+        return [] if origin is None else self.uses[origin]
+
     def single_use(self, expr: relax.Expr) -> bool:
         """True when the variable has exactly one use in the old ``main``."""
-        origin = self._origin.get(expr) if isinstance(expr, relax.Var) else None
-        return origin is not None and self.uses[origin] == 1
+        return len(self.users(expr)) == 1
 
 
 Rule = Callable[[Rewriter, relax.Call], relax.Expr | None]
