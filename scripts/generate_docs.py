@@ -1,18 +1,23 @@
-"""Writes docs/cli.md from the commands' own parsers; ``--check`` only says whether the file is up to date."""
+"""Writes what the documentation says about commands and targets; ``--check`` only says whether it is up to date.
+
+docs/cli.md comes from the commands' own parsers, README.md's table of targets from targets/*.toml.
+"""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
+from tvm_ipu.base.target import load_target, target_names
 from tvm_ipu.cli.main import COMMANDS, build_parser
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
+ROOT = Path(__file__).resolve().parent.parent
 HEAD = """\
 # Command line
 
-<!-- Written by scripts/cli_reference.py from the commands themselves; do not edit. -->
+<!-- Written by scripts/generate_docs.py from the commands themselves; do not edit. -->
 
 `tvm-ipu COMMAND ...`, or `python -m tvm_ipu COMMAND ...`. Words in an option's name may be joined by `-` or
 by `_`. Every command takes `-v` (print each step, and tracebacks of errors) and `--help`.
@@ -24,8 +29,8 @@ EVERYWHERE = {"help", "verbose"}
 """Arguments that every command has."""
 
 
-def reference() -> str:
-    """The page."""
+def cli_page(old: str) -> str:
+    """docs/cli.md; nothing of the old page is kept."""
     parser = build_parser(tuple(COMMANDS))
     (subparsers,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     return "\n".join([HEAD, *(_section(name, subparsers.choices[name]) for name in COMMANDS)])
@@ -51,15 +56,31 @@ def _value(action: argparse.Action) -> str:
     return " ".join(words) + (" ..." if action.nargs in ("+", "*") else "")
 
 
+def readme(old: str) -> str:
+    """README.md with its table of targets replaced."""
+    targets = [load_target(name) for name in target_names()]
+    rows = [f"| `{t.name}` | {t.arch} | {t.description} |" for t in targets]
+    table = "\n".join(["| target | architecture | what it is |", "| --- | --- | --- |", *rows])
+    return re.sub(r"(<!-- targets -->\n).*?(\n<!-- /targets -->)", rf"\1{table}\2", old, flags=re.DOTALL)
+
+
+PAGES = {ROOT / "docs" / "cli.md": cli_page, ROOT / "README.md": readme}
+
+
 def main() -> int:
-    """Write or check the page."""
-    text = reference()
-    if sys.argv[1:] == ["--check"]:
-        if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
-            return 0
-        print(f"{PAGE} is out of date: run python scripts/cli_reference.py", file=sys.stderr)
+    """Write or check the pages."""
+    stale = []
+    for page, write in PAGES.items():
+        old = page.read_text(encoding="utf-8") if page.is_file() else ""
+        new = write(old)
+        if new != old:
+            stale.append(page)
+            if "--check" not in sys.argv:
+                page.write_text(new, encoding="utf-8")
+    if stale and "--check" in sys.argv:
+        names = ", ".join(str(page.relative_to(ROOT)) for page in stale)
+        print(f"out of date: {names}; run python scripts/generate_docs.py", file=sys.stderr)
         return 1
-    PAGE.write_text(text, encoding="utf-8")
     return 0
 
 
