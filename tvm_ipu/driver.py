@@ -1,6 +1,6 @@
 """The flow: one function a command, one line a stage.
 
-    model - frontends -> Relax - passes -> Relax, fused - codegen -> Program - image -> file
+model - frontends -> Relax - passes -> Relax, fused - codegen -> Program - image -> file
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tvm_ipu.frontends.loaders import LoadOptions, load_model
 from tvm_ipu.frontends.onnx.convert import convert
 from tvm_ipu.frontends.onnx.summary import ModelSummary, summarize
 from tvm_ipu.image.reader import ImageInfo, read_image
-from tvm_ipu.image.schema import MAGIC
+from tvm_ipu.image.schema import MAGIC_BYTES
 from tvm_ipu.image.writer import write_image
 from tvm_ipu.passes.pipeline import run_phases
 
@@ -77,7 +77,9 @@ def compile_model(
         loads = [LoadOptions(shapes, tuple(outputs), batch) for batch in batches or (None,)]
         models = [load_model(model, load) for load in loads]
     with clock.stage("passes"):
-        models = [one.with_module(run_phases(one.module, chip, options, _dumper(options, one))) for one in models]
+        models = [
+            one.with_module(run_phases(one.module, chip, options, _dumper(options, one))) for one in models
+        ]
     with clock.stage("code generation"):
         program = build_program(models, chip, options.jobs, progress)
     with clock.stage("writing"):
@@ -86,7 +88,12 @@ def compile_model(
 
 
 def convert_model(
-    model: Path, output: Path, *, input_shapes: Sequence[str] = (), precision: str = "fp32", opset: int | None = None
+    model: Path,
+    output: Path,
+    *,
+    input_shapes: Sequence[str] = (),
+    precision: str = "fp32",
+    opset: int | None = None,
 ) -> None:
     """Write ``model`` as an optimised ONNX model of fixed shapes.
 
@@ -104,7 +111,7 @@ def inspect_file(path: Path) -> ModelSummary | ImageInfo:
     """
     try:
         with path.open("rb") as file:
-            is_image = file.read(len(MAGIC)) == MAGIC
+            is_image = file.read(len(MAGIC_BYTES)) == MAGIC_BYTES
     except OSError as err:
         raise OptionError(f"cannot read '{path}': {err.strerror}") from err
     return read_image(path) if is_image else summarize(path)

@@ -128,7 +128,9 @@ def test_transposes_merge() -> None:
 
 
 def test_transpose_of_unit_dimensions_is_a_reshape() -> None:
-    after = simplify_transposes(build(lambda b, x: b.emit(relax.op.permute_dims(x, [0, 3, 1, 2])), 1, 1, 1, 7))
+    after = simplify_transposes(
+        build(lambda b, x: b.emit(relax.op.permute_dims(x, [0, 3, 1, 2])), 1, 1, 1, 7)
+    )
     assert operators(after) == ["reshape"]
     assert shape_of(bindings(after["main"])[0].value) == (1, 7, 1, 1)
 

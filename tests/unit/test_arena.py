@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tvm_ipu.base.program import ALIGNMENT, Space
 from tvm_ipu.codegen.tensors import ConstantPool, Storage, plan_arena
@@ -18,7 +17,8 @@ def test_storages_alive_together_never_overlap(sizes: list[tuple[int, int, int]]
     total = plan_arena(storages, start)
     for i, one in enumerate(storages):
         assert one.offset % ALIGNMENT == 0
-        assert start <= one.offset and one.offset + one.size <= max(total, start)
+        assert start <= one.offset
+        assert one.offset + one.size <= max(total, start)
         for other in storages[:i]:
             together = one.first <= other.last and other.first <= one.last
             apart = one.offset + one.size <= other.offset or other.offset + other.size <= one.offset
@@ -36,6 +36,7 @@ def test_equal_constants_are_stored_once() -> None:
     first, again = pool.add(weight), pool.add(weight.copy().reshape(3, 2))
     index = pool.add(np.arange(6, dtype="int64"))
     assert first is again
-    assert first.space is Space.WEIGHTS and index.space is Space.CONSTS
+    assert first.space is Space.WEIGHTS
+    assert index.space is Space.CONSTS
     assert pool.weights == weight.tobytes()
     assert len(pool.consts) == 48

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import tvm_ffi
-from tvm import relax, te, tirx
+from tvm import te, tirx
 
 from tvm_ipu.base.model import Model
 from tvm_ipu.base.program import Arg, Call, Plan, Program, Space
@@ -50,7 +50,9 @@ class _Kernels:
         return self.symbols[key]
 
 
-def build_program(models: Sequence[Model], target: Target, jobs: int = 2, progress: Progress | None = None) -> Program:
+def build_program(
+    models: Sequence[Model], target: Target, jobs: int = 2, progress: Progress | None = None
+) -> Program:
     """Compile models, one for each set of input shapes, into one program over the same weights.
 
     Args:
@@ -79,10 +81,14 @@ def build_program(models: Sequence[Model], target: Target, jobs: int = 2, progre
     )
 
 
-def _lower(kernels: _Kernels, target: Target, jobs: int, progress: Progress | None) -> dict[str, LoweredKernel]:
+def _lower(
+    kernels: _Kernels, target: Target, jobs: int, progress: Progress | None
+) -> dict[str, LoweredKernel]:
     lowered: dict[str, LoweredKernel] = {}
     with ThreadPoolExecutor(max_workers=jobs) as threads:
-        results = threads.map(lambda item: lower_kernel(item[1].func, item[0], target), kernels.stages.items())
+        results = threads.map(
+            lambda item: lower_kernel(item[1].func, item[0], target), kernels.stages.items()
+        )
         for name, kernel in zip(kernels.stages, results, strict=True):
             lowered[name] = kernel
             if progress:
@@ -90,7 +96,9 @@ def _lower(kernels: _Kernels, target: Target, jobs: int, progress: Progress | No
     return lowered
 
 
-def _compile(kernels: list[LoweredKernel], target: Target, jobs: int, progress: Progress | None) -> list[bytes]:
+def _compile(
+    kernels: list[LoweredKernel], target: Target, jobs: int, progress: Progress | None
+) -> list[bytes]:
     """Object files of the kernels; several, so that threads share the work and progress shows."""
     size = max(1, math.ceil(len(kernels) / (4 * jobs)))
     chunks = [kernels[i : i + size] for i in range(0, len(kernels), size)]

@@ -2,8 +2,8 @@
 
 The calling convention of every kernel in an image is
 ``int32_t kernel(const uintptr_t *args, void *scratch, int32_t begin, int32_t end)``: ``args[i]`` is the
-address of argument ``i``, ``scratch`` is memory private to the calling thread, and units ``[begin, end)`` of the
-kernel's one parallel loop are computed (docs/decisions/0004-kernel-abi.md).
+address of argument ``i``, ``scratch`` is memory private to the calling thread, and units ``[begin, end)`` of
+the kernel's one parallel loop are computed (docs/decisions/0004-kernel-abi.md).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from tvm_ipu.codegen.tvm_target import to_tvm
 from tvm_ipu.kernels.mathlib import LowerMath
 
 MAX_STACK_BYTES = {"global": 1024, "local": 8 * 1024}
-"""By storage scope: a larger buffer that a kernel allocates goes to the thread's scratch memory, not to the stack.
-Register tiles are ``local``; TVM would ask its own runtime for a ``global`` buffer of more than 1 KB."""
+"""By storage scope: a larger buffer that a kernel allocates goes to the thread's scratch memory, not to the
+stack. Register tiles are ``local``; TVM would ask its runtime for a ``global`` buffer of more than 1 KB."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from tvm_ipu.base.program import Space
 from tvm_ipu.base.tensor import DType
 from tvm_ipu.codegen.tensors import ConstantPool, Storage, Value
 
+
 @dataclass(frozen=True)
 class Step:
     """One call of a fused function, outputs last among ``args``."""
@@ -99,4 +100,7 @@ class _Reader:
 def _op_label(function: str) -> str:
     """Kind of operator, from the name of its function: ``fused_conv2d1_add_relu`` -> ``conv2d_add_relu``."""
     parts = function.removeprefix("fused_").split("_")
-    return "_".join(re.sub(r"(?<=[a-z])\d+$", "", part) if not part.endswith(("1d", "2d", "3d")) else part for part in parts)
+    return "_".join(
+        re.sub(r"(?<=[a-z])\d+$", "", part) if not part.endswith(("1d", "2d", "3d")) else part
+        for part in parts
+    )

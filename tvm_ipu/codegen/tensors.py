@@ -70,7 +70,7 @@ class ConstantPool:
         is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
         space = Space.WEIGHTS if is_float else Space.CONSTS
         data = array.reshape(-1).view(np.uint8)
-        key = hashlib.blake2b(data, digest_size=16, salt=bytes([space])).digest()
+        key = hashlib.blake2b(data.data, digest_size=16, salt=bytes([space])).digest()
         if key not in self._seen:
             pool = self.weights if space is Space.WEIGHTS else self.consts
             pool.extend(bytes(-len(pool) % ALIGNMENT))

@@ -1,0 +1,1 @@
+"""Passes over Relax, one a file; ``pipeline`` puts them in order."""

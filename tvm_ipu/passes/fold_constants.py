@@ -49,7 +49,7 @@ def _fold(_: Rewriter, call: relax.Call) -> relax.Expr | None:
 
 
 def evaluate(name: str, call: relax.Call, first: np.ndarray) -> np.ndarray | None:
-    """Value of ``call`` of operator ``name`` whose first argument is ``first``; None if it is not constant."""
+    """Value of ``call`` of operator ``name`` with first argument ``first``; None if it is not constant."""
     if name == "relax.permute_dims":
         axes: Any = call.attrs.axes
         return np.ascontiguousarray(first.transpose(None if axes is None else [int(a) for a in axes]))

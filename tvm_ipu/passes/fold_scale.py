@@ -1,9 +1,9 @@
 """Fold a constant scale and shift per channel (BatchNorm) into the convolution before it.
 
-    lv0 = R.nn.conv2d(x, w)                 lv0 = R.nn.conv2d(x, w * s)
-    lv1 = R.add(lv0, b)              ->     lv1 = R.add(lv0, b * s + t)
-    lv2 = R.multiply(lv1, s)
-    lv3 = R.add(lv2, t)
+lv0 = R.nn.conv2d(x, w)                 lv0 = R.nn.conv2d(x, w * s)
+lv1 = R.add(lv0, b)              ->     lv1 = R.add(lv0, b * s + t)
+lv2 = R.multiply(lv1, s)
+lv3 = R.add(lv2, t)
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def _fold(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
     return None
 
 
-def _fold_add(rewriter: Rewriter, call: relax.Call, inner: relax.Call, factor: np.ndarray) -> relax.Expr | None:
+def _fold_add(
+    rewriter: Rewriter, call: relax.Call, inner: relax.Call, factor: np.ndarray
+) -> relax.Expr | None:
     """``(y + b) + t`` and ``(conv + b) * s``."""
     inner_var, bias = _constant_second(inner)
     if bias is None or not np.can_cast(factor.dtype, bias.dtype) or bias.dtype.kind != "f":

@@ -1,15 +1,115 @@
 """Lower the operators that have a kernel template to that template's computation, weights packed.
 
-    lv = R.nn.conv2d(x, w, ...)      ->      lv = R.call_tir(conv2d_packed, (x, packed_w), ...)
+lv = R.nn.conv2d(x, w, ...)      ->      lv = R.call_tir(conv2d, (x, packed_w), ...)
+lv = R.matmul(x, w)              ->      lv = R.call_tir(dense, (x, packed_w), ...)
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
 import tvm
+from tvm import relax, te
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.passes.rewrite import rewrite
+from tvm_ipu.kernels import computes
+from tvm_ipu.passes.rewrite import Rewriter, constant, op_name, rewrite, shape_of
+from tvm_ipu.passes.simplify_transposes import permutation
+
+ANCHOR = 4
+"""TVM's pattern ``kOutEWiseFusable``: elementwise operators that follow are fused into the kernel."""
+
 
 def lower_operators(module: tvm.ir.IRModule, target: Target) -> tvm.ir.IRModule:
     """Replace convolutions and matrix products by calls of packed kernels."""
-    return rewrite(module, lambda _rewriter, _call: None)
+    rules = {"relax.nn.conv2d": _conv2d, "relax.matmul": _matmul}
+
+    def rule(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
+        lower = rules.get(op_name(call))
+        return lower(rewriter, call, target) if lower else None
+
+    return rewrite(module, rule)
+
+
+def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr | None:
+    """Convolution in NHWC with OHWI weights, constant or not."""
+    attrs = call.attrs
+    if attrs.data_layout != "NHWC" or attrs.kernel_layout != "OHWI" or attrs.out_layout != "NHWC":
+        return None
+    x, weight = call.args
+    channels, in_channels, groups = shape_of(weight)[0], shape_of(x)[3], int(attrs.groups)
+    window: dict[str, Any] = {
+        "stride": _pair(attrs.strides),
+        "padding": tuple(int(p) for p in attrs.padding),
+        "dilation": _pair(attrs.dilation),
+        "out_dtype": str(call.ty.dtype),
+    }
+    lanes = computes.weight_lanes(str(x.ty.dtype), target)
+    if computes.is_depthwise(in_channels, channels, groups):
+        pack = partial(computes.pack_depthwise, lanes=lanes)
+        pack_te = partial(computes.pack_depthwise_te, lanes=lanes)
+        compute = partial(computes.depthwise_conv2d, **window)
+        return _call(rewriter, "depthwise_conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
+    pack = partial(computes.pack_conv2d, lanes=lanes, groups=groups)
+    pack_te = partial(computes.pack_conv2d_te, lanes=lanes, groups=groups)
+    compute = partial(computes.conv2d, channels=channels, **window)
+    return _call(rewriter, "conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
+
+
+def _matmul(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr | None:
+    """Product with a constant matrix, or of two tensors of rank 2 or more."""
+    a, b = call.args
+    out_dtype = str(call.ty.dtype)
+    if min(len(shape_of(a)), len(shape_of(b))) < 2:
+        return None
+    matrix = constant(b)
+    if matrix is not None and matrix.size == math.prod(matrix.shape[-2:]) and matrix.ndim <= len(shape_of(a)):
+        depth, units = shape_of(b)[-2:]
+        lanes = computes.weight_lanes(str(a.ty.dtype), target)
+        packed = relax.const(computes.pack_dense(matrix.reshape(depth, units), lanes))
+        compute = partial(computes.dense, units=units, out_dtype=out_dtype)
+        return _call(rewriter, "dense", compute, [a, packed])
+    transposed = rewriter.value(b)
+    if op_name(transposed) == "relax.permute_dims" and _swaps_last_two(transposed):
+        compute = partial(computes.matmul, transpose_b=True, out_dtype=out_dtype)
+        return _call(rewriter, "matmul", compute, [a, transposed.args[0]])
+    return _call(rewriter, "matmul", partial(computes.matmul, out_dtype=out_dtype), [a, b])
+
+
+def _packed(
+    rewriter: Rewriter, weight: relax.Expr, pack: Callable[..., object], pack_te: Callable[..., te.Tensor]
+) -> relax.Expr:
+    """Weights in a template's layout: packed now where they are constant, at run time otherwise."""
+    value = constant(weight)
+    if value is not None:
+        return relax.const(pack(value))
+    return rewriter.emit(_call(rewriter, "pack_weights", pack_te, [weight]))
+
+
+def _call(
+    rewriter: Rewriter, name: str, compute: Callable[..., te.Tensor], args: Sequence[relax.Expr]
+) -> relax.Expr:
+    """A ``call_tir`` of the computation on ``args``."""
+    tensors = [te.placeholder(shape_of(arg), str(arg.ty.dtype), name=f"a{i}") for i, arg in enumerate(args)]
+    result = compute(*tensors)
+    func = (
+        te.create_prim_func([*tensors, result])
+        .with_attr("op_pattern", ANCHOR)
+        .with_attr("tirx.noalias", True)
+    )
+    func = func.without_attr("global_symbol")
+    var = rewriter.builder.add_func(func, name)
+    return relax.call_tir(var, list(args), relax.TensorType(computes.shape_of(result), result.dtype))
+
+
+def _swaps_last_two(transpose: relax.Call) -> bool:
+    axes = permutation(transpose)
+    return axes[-2:] == [len(axes) - 1, len(axes) - 2] and axes[:-2] == list(range(len(axes) - 2))
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    first, second = values
+    return int(first), int(second)

@@ -40,7 +40,14 @@ def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
             fold_scale,  # before to_nhwc: it reads OIHW weights
             simplify_transposes,
         ],
-        "layout": [to_nhwc, fold_constants, simplify_transposes, sink_transposes, simplify_transposes, fold_constants],
+        "layout": [
+            to_nhwc,
+            fold_constants,
+            simplify_transposes,
+            sink_transposes,
+            simplify_transposes,
+            fold_constants,
+        ],
         "precision": precision,
         "kernels": [
             partial(lower_operators, target=target),

@@ -18,8 +18,8 @@ class Rewriter:
 
     Attributes:
         builder: Where a rule emits further bindings.
-        uses: Operators of the calls that use each variable of the old ``main``, with repetition; ``""`` stands for
-            a use that is no call.
+        uses: Operators of the calls that use each variable of the old ``main``, with repetition;
+            ``""`` stands for a use that is no call.
     """
 
     def __init__(self, module: tvm.ir.IRModule) -> None:
@@ -160,5 +160,5 @@ def shape_of(expr: relax.Expr) -> tuple[int, ...]:
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
-    """numpy's type of a TVM dtype; bfloat16 is ml_dtypes'."""
+    """Numpy's type of a TVM dtype; bfloat16 is ml_dtypes'."""
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)

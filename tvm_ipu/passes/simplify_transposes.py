@@ -1,8 +1,8 @@
 """Remove transposes and reshapes that move nothing, and merge those that follow each other.
 
-    lv0 = R.permute_dims(x, axes=[0, 3, 1, 2])
-    lv1 = R.permute_dims(lv0, axes=[0, 2, 3, 1])    ->   x
-    lv2 = R.permute_dims(y, axes=[0, 3, 1, 2])      ->   R.reshape(y, ...)     (y is 1x1x1xC)
+lv0 = R.permute_dims(x, axes=[0, 3, 1, 2])
+lv1 = R.permute_dims(lv0, axes=[0, 2, 3, 1])    ->   x
+lv2 = R.permute_dims(y, axes=[0, 3, 1, 2])      ->   R.reshape(y, ...)     (y is 1x1x1xC)
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from tvm import relax
 
 from tvm_ipu.base.model import VIEW_OPS
 from tvm_ipu.passes.rewrite import Rewriter, op_name, rewrite, shape_of
-
 
 
 def simplify_transposes(module: tvm.ir.IRModule) -> tvm.ir.IRModule:

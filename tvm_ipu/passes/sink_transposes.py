@@ -19,12 +19,12 @@ from tvm_ipu.passes.simplify_transposes import permutation
 ELEMENTWISE = frozenset(
     f"relax.{name}"
     for name in (
-        "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "bitwise_not", "ceil", "clip", "cos", "cosh",
-        "erf", "exp", "floor", "isfinite", "isinf", "isnan", "log", "logical_not", "negative", "round", "rsqrt",
-        "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh", "trunc", "astype", "where",
+        "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "bitwise_not", "ceil", "clip",
+        "cos", "cosh", "erf", "exp", "floor", "isfinite", "isinf", "isnan", "log", "logical_not", "negative",
+        "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh", "trunc", "astype", "where",
         "nn.relu", "nn.leakyrelu", "nn.gelu", "nn.gelu_tanh", "nn.silu", "nn.softplus", "nn.selu", "nn.elu",
-        "add", "subtract", "multiply", "divide", "floor_divide", "mod", "floor_mod", "power", "maximum", "minimum",
-        "equal", "not_equal", "greater", "greater_equal", "less", "less_equal",
+        "add", "subtract", "multiply", "divide", "floor_divide", "mod", "floor_mod", "power", "maximum",
+        "minimum", "equal", "not_equal", "greater", "greater_equal", "less", "less_equal",
         "logical_and", "logical_or", "logical_xor",
     )
 )  # fmt: skip
@@ -68,7 +68,8 @@ def _common_axes(rewriter: Rewriter, call: relax.Call) -> list[int] | None:
     for arg in call.args:
         inner = rewriter.value(arg)
         if op_name(inner) == "relax.permute_dims" and all(
-            user in ELEMENTWISE or user in REDUCTIONS or user == "relax.permute_dims" for user in rewriter.users(arg)
+            user in ELEMENTWISE or user in REDUCTIONS or user == "relax.permute_dims"
+            for user in rewriter.users(arg)
         ):
             return permutation(inner)
     return None

@@ -4,8 +4,8 @@
                                            lv1 = R.add(lv0, const_f16)
                                            lv = R.astype(lv1, "float32")         (at an output only)
 
-Kernels accumulate in float32 whatever the storage type. Operators whose intermediate results leave fp16's range
-or lose too much in bf16's 8 bits stay in float32.
+Kernels accumulate in float32 whatever the storage type. Operators whose intermediate results leave fp16's
+range or lose too much in bf16's 8 bits stay in float32.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ KEEP_FLOAT32 = frozenset(
     for name in (
         "nn.softmax", "nn.log_softmax", "nn.layer_norm", "nn.rms_norm", "nn.group_norm", "nn.instance_norm",
         "nn.batch_norm", "mean", "sum", "prod", "variance", "std", "cumsum", "cumprod", "power", "exp", "log",
-        "erf", "nn.gelu", "sqrt", "rsqrt", "sin", "cos", "tan", "tanh", "argmax", "argmin", "topk", "sort", "argsort",
-        "call_tir", "quantize", "dequantize", "image.resize2d", "vision.non_max_suppression",
+        "erf", "nn.gelu", "sqrt", "rsqrt", "sin", "cos", "tan", "tanh", "argmax", "argmin", "topk", "sort",
+        "argsort", "call_tir", "quantize", "dequantize", "image.resize2d", "vision.non_max_suppression",
         "vision.all_class_non_max_suppression", "vision.roi_align",
     )
 )  # fmt: skip

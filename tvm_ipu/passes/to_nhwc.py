@@ -4,7 +4,8 @@
                                         lv1 = R.nn.conv2d(lv0, w', data_layout="NHWC", kernel_layout="OHWI")
                                         lv = R.permute_dims(lv1, axes=[0, 3, 1, 2])
 
-The transposes cancel between layers; those of weights are folded (``simplify_transposes``, ``fold_constants``).
+The transposes cancel between layers (``simplify_transposes``); those of weights are folded
+(``fold_constants``).
 """
 
 from __future__ import annotations
