@@ -57,17 +57,15 @@ class Context:
     """Emits Relax for the nodes of one model.
 
     Attributes:
-        bb: The builder, inside the dataflow block of ``main``.
-        hint: Name that bindings get until the next node; the importer sets it.
+        bb: The builder, inside the dataflow block of ``main``; the importer's names bindings after the node.
     """
 
     def __init__(self, bb: relax.BlockBuilder) -> None:
         self.bb = bb
-        self.hint = ""
 
     def emit(self, expr: relax.Expr) -> relax.Var:
-        """Normalise ``expr`` and bind it to a new variable named after the node."""
-        return self.bb.emit(expr, self.hint)
+        """Normalise ``expr`` and bind it to a new variable."""
+        return self.bb.emit(expr)
 
     def te(self, fn: Callable[..., Any], *args: Any, name: str) -> relax.Expr:
         """Emit a tensor expression as a PrimFunc and its call.

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from onnx import FunctionProto
 
 from tvm_ipu.base.errors import ModelError
 from tvm_ipu.frontends.onnx import rules_control, rules_sequence, rules_static
 from tvm_ipu.frontends.onnx.functions import model_function, schema_function
-from tvm_ipu.frontends.onnx.graph import Array, Const, Graph, Op, Tensor, Value
+from tvm_ipu.frontends.onnx.graph import (
+    Array,
+    Const,
+    Graph,
+    Op,
+    Tensor,
+    Value,
+    attributes,
+    domain_of,
+    node_label,
+)
 from tvm_ipu.frontends.onnx.load import Source
 from tvm_ipu.frontends.onnx.walker import Rule, Scope, Visit, Walker
 
@@ -35,13 +46,26 @@ def simplify(
         ModelError: The graph is damaged, its shapes do not go together, or an output is a sequence.
     """
     names = [n for node in source.graph.node for n in node.output] + [t.name for t in inputs] + list(source.weights)
-    walker = Walker(RULES, _expander(source, supports), [*names, *constants], source.folder)
+    walker = Walker(RULES, _expander(source.functions, supports), [*names, *constants], source.folder)
     values = {name: Const(name, array) for name, array in {**source.weights, **constants}.items()}
     env: dict[str, Value] = {**values, **{t.name: t for t in inputs}}
     results = walker.graph(source.graph, Scope(env, source.opsets))
     outputs = [(info.name, _tensor(info.name, v)) for info, v in zip(source.graph.output, results, strict=True)]
     graph = Graph(source.name, inputs, tuple(outputs), tuple(walker.ops), dict(source.opsets), source.facts)
     return without_dead_ops(graph)
+
+
+def expand_op(op: Op, opsets: Mapping[str, int], supports: Supports) -> Graph | None:
+    """The function body of one node of a simplified graph, simplified; None where its operator has none."""
+    walker = Walker(RULES, _expander({}, supports), [v.name for v in op.inputs if v], Path())
+    scope = Scope({}, {**opsets, domain_of(op.node): op.version})
+    visit = Visit(op.node, op.inputs, attributes(op.node), op.version, scope)
+    body = schema_function(visit)
+    if body is None:
+        return None
+    results = walker.call(body, visit)
+    outputs = tuple((t.name, _tensor(t.name, v)) for t, v in zip(op.outputs, results, strict=False) if t)
+    return without_dead_ops(Graph(node_label(op.node), (), outputs, tuple(walker.ops), dict(opsets)))
 
 
 def without_dead_ops(graph: Graph) -> Graph:
@@ -55,10 +79,12 @@ def without_dead_ops(graph: Graph) -> Graph:
     return replace(graph, ops=tuple(reversed(live)))
 
 
-def _expander(source: Source, supports: Supports) -> Callable[[Visit], FunctionProto | None]:
+def _expander(
+    functions: Mapping[tuple[str, str], FunctionProto], supports: Supports
+) -> Callable[[Visit], FunctionProto | None]:
     def expand(visit: Visit) -> FunctionProto | None:
-        body = model_function(source.functions, visit)
-        if body is not None or supports(visit.node.domain, visit.node.op_type):
+        body = model_function(functions, visit)
+        if body is not None or supports(domain_of(visit.node), visit.node.op_type):
             return body
         return schema_function(visit)
 
