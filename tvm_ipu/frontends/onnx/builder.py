@@ -32,16 +32,16 @@ class NodeBuilder(relax.BlockBuilder):  # type: ignore[misc]
         return var
 
     def _flatten(self, expr: relax.Expr, name: str, bound: dict[int, relax.Var]) -> relax.Expr:
-        """``expr`` with its nested calls bound to variables, each once: ``bound`` holds those by identity."""
+        """``expr`` with its nested calls bound to variables, each once: ``bound`` holds those by the hash that is their identity."""
 
         def leaf(part: relax.Expr) -> relax.Expr:
             if isinstance(part, relax.Tuple):
                 return self._flatten(part, name, bound)
             if not _is_operation(part):
                 return part
-            if id(part) not in bound:
-                bound[id(part)] = self._bind(part, name, bound)
-            return bound[id(part)]
+            if hash(part) not in bound:
+                bound[hash(part)] = self._bind(part, name, bound)
+            return bound[hash(part)]
 
         if isinstance(expr, relax.Tuple):
             return relax.Tuple([leaf(field) for field in expr.fields])
