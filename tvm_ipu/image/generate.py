@@ -52,7 +52,10 @@ def c_header() -> str:
 
 def _c_enum(name: str, values: type[IntEnum]) -> list[str]:
     prefix = "IPU_SECTION" if name == "section_type" else f"IPU_{name.upper()}"
-    return [f"enum ipu_{name} {{", *(f"  {prefix}_{v.name} = {v.value}," for v in values), "};", ""]
+    members = [f"  {prefix}_{v.name} = {v.value}," for v in values]
+    if name == "section_type":
+        members.append(f"  {prefix}_TYPE_END = {max(values) + 1}, /* for arrays indexed by section type */")
+    return [f"enum ipu_{name} {{", *members, "};", ""]
 
 
 def _c_struct(record: schema.Record) -> list[str]:

@@ -36,6 +36,7 @@ enum ipu_section_type {
   IPU_SECTION_PREPROCESSING = 32,
   IPU_SECTION_QUANTIZATION = 33,
   IPU_SECTION_SIGNATURE = 34,
+  IPU_SECTION_TYPE_END = 35, /* for arrays indexed by section type */
 };
 
 enum ipu_dtype {
