@@ -214,7 +214,7 @@ def pack_conv2d_te(weight: te.Tensor, lanes: int, groups: int = 1) -> te.Tensor:
     def element(g: Any, p: Any, y: Any, z: Any, c: Any, lane: Any) -> Any:
         channel = p * lanes + lane
         inside = weight[g * size + channel, y, z, c]
-        return inside if size % lanes == 0 else _or_zero(channel < size, inside)
+        return inside if size % lanes == 0 else _or_zero(channel < size, inside, weight.dtype)
 
     shape = (groups, math.ceil(size / lanes), kernel_h, kernel_w, depth, lanes)
     return te.compute(shape, element, name="pack_conv2d")
@@ -227,7 +227,7 @@ def pack_depthwise_te(weight: te.Tensor, lanes: int) -> te.Tensor:
     def element(p: Any, y: Any, z: Any, lane: Any) -> Any:
         channel = p * lanes + lane
         inside = weight[channel, y, z, 0]
-        return inside if channels % lanes == 0 else _or_zero(channel < channels, inside)
+        return inside if channels % lanes == 0 else _or_zero(channel < channels, inside, weight.dtype)
 
     shape = (math.ceil(channels / lanes), kernel_h, kernel_w, lanes)
     return te.compute(shape, element, name="pack_depthwise")
@@ -248,11 +248,11 @@ def _padded(
     col = z * stride[1] + taps[1] * dilation[1] - padding[1]
     if not any(padding):
         return x[b, row, col, c]
-    return _or_zero(tirx.all(row >= 0, row < height, col >= 0, col < width), x[b, row, col, c])
+    return _or_zero(tirx.all(row >= 0, row < height, col >= 0, col < width), x[b, row, col, c], x.dtype)
 
 
-def _or_zero(condition: Any, value: Any) -> Any:
-    return tirx.if_then_else(condition, value, tirx.const(0, str(value.ty)))
+def _or_zero(condition: Any, value: Any, dtype: str) -> Any:
+    return tirx.if_then_else(condition, value, tirx.const(0, dtype))
 
 
 def _output(y: te.Tensor, dtype: str, out_dtype: str | None) -> te.Tensor:

@@ -38,6 +38,11 @@ def vector_type(dtype: str, lanes: int) -> str:
     return dtype if lanes == 1 else f"{dtype}x{lanes}"
 
 
+def item_bytes(dtype: str) -> int:
+    """Bytes of one element of type ``dtype``."""
+    return int(tirx.const(0, dtype).ty.dtype.bits) // 8
+
+
 def broadcast(value: Expr, lanes: int) -> Expr:
     """A vector with ``value`` in every lane."""
     return value if lanes == 1 else tirx.Broadcast(value, index(lanes))
@@ -99,11 +104,10 @@ class Emitter:
 
     @contextmanager
     def loop(
-        self, name: str, start: Index, stop: Index, kind: tirx.ForKind = tirx.ForKind.SERIAL
+        self, name: str, start: Index, extent: Index, kind: tirx.ForKind = tirx.ForKind.SERIAL
     ) -> Iterator[Expr]:
-        """``for name in range(start, stop)``; one iteration known now becomes plain statements."""
-        extent = stop - start if isinstance(start, int) and isinstance(stop, int) else index(stop) - start
-        if extent == 1 and kind != tirx.ForKind.PARALLEL:
+        """``extent`` iterations from ``start`` on; a single one becomes plain statements."""
+        if isinstance(extent, int) and extent == 1 and kind != tirx.ForKind.PARALLEL:
             yield index(start)
             return
         var = tirx.Var(name, "int32")

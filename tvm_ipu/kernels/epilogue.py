@@ -1,0 +1,222 @@
+"""Elementwise operators that follow a template's own computation, evaluated on its registers before the one store.
+
+The epilogue of a fused function is the largest set of blocks after the anchor that read the anchor's result, or each
+other's, only at their own output position. Whatever else they read may be broadcast or indexed in any way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tvm_ffi
+from tvm import ir, tirx
+
+from tvm_ipu.kernels.emit import Emitter, Expr, flat_buffer, index
+from tvm_ipu.kernels.registers import RegisterTile
+
+Coordinates = Callable[[Expr], tuple[Expr, ...]]
+"""Position in all dimensions but the last, from the flat number of a row."""
+
+MAX_UNROLLED_SIZE = 12
+"""A longer epilogue is emitted once, in a loop over the register tile's rows."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One elementwise block: ``target[axes] = value``.
+
+    Attributes:
+        target: Buffer that the block defines.
+        axes: Its axis variables, one for each dimension.
+        value: Scalar expression in terms of the axes.
+    """
+
+    target: tirx.Buffer
+    axes: tuple[tirx.Var, ...]
+    value: Expr
+
+
+class Epilogue:
+    """Steps on the elements of ``anchor`` and the tensors that they read and write.
+
+    Args:
+        anchor: Buffer that the template computes; all steps have its shape.
+        steps: Elementwise blocks in order.
+        outputs: Those of ``anchor`` and the steps' targets that later kernels need.
+
+    Attributes:
+        sources: Buffers of the fused function that the epilogue reads and writes.
+        buffers: The same as flat buffers, to be parameters of the kernel.
+    """
+
+    def __init__(self, anchor: tirx.Buffer, steps: Sequence[Step], outputs: Sequence[tirx.Buffer]) -> None:
+        self.anchor = anchor
+        self.steps = tuple(steps)
+        self.outputs = tuple(outputs)
+        internal = {anchor, *(step.target for step in steps)}
+        operands = [b for step in steps for b in loaded_buffers(step.value) if b not in internal]
+        self.sources = tuple(dict.fromkeys([*operands, *outputs]))
+        self._flat = {b: flat_buffer(b.name, math.prod(shape_of(b)), dtype_of(b)) for b in self.sources}
+        self.buffers = tuple(self._flat.values())
+        self._unroll = sum(expression_size(step.value) for step in steps) <= MAX_UNROLLED_SIZE
+
+    @property
+    def flops(self) -> int:
+        """Arithmetic operations on the whole tensor: one for each operator of the steps."""
+        return math.prod(shape_of(self.anchor)) * sum(expression_size(s.value) for s in self.steps)
+
+    def emit(
+        self, e: Emitter, tile: RegisterTile, row: Expr, column: Expr, coordinates: Coordinates | None = None
+    ) -> None:
+        """Finish a register tile and store it.
+
+        Args:
+            e: Where the statements go.
+            tile: Results of the anchor, in rows that are consecutive in memory.
+            row: Flat number of the tile's first row.
+            column: First column.
+            coordinates: Position of a row; by default worked out from its number.
+        """
+        position = coordinates or self._decode
+        if self._unroll:
+            for m in range(tile.rows):
+                for v, width in enumerate(tile.widths):
+                    at = index(tile.at(m, v))
+                    self._vector(e, tile.buffer, at, row + m, column + v * tile.lanes, width, position)
+            return
+        per_row = len(tile.widths) * tile.lanes
+        memory = e.alloc("tile", tile.rows * per_row, tile.dtype)
+        for at in range(0, tile.rows * per_row, tile.lanes):
+            e.store(memory, at, e.load(tile.buffer, at, tile.lanes), tile.lanes)
+        with e.loop("m", 0, tile.rows) as m:
+            for v, width in enumerate(tile.widths):
+                at = m * per_row + v * tile.lanes
+                self._vector(e, memory, at, row + m, column + v * tile.lanes, width, position)
+
+    def _vector(
+        self, e: Emitter, tile: tirx.Buffer, at: Expr, row: Expr, column: Expr, width: int, position: Coordinates
+    ) -> None:
+        with e.loop("lane", 0, width, tirx.ForKind.VECTORIZED) as lane:
+            place = _Place(self, row, column + lane, position)
+            values = {self.anchor: e.bind("value", e.load(tile, at + lane))}
+            for step in self.steps:
+                values[step.target] = e.bind("value", place.evaluate(step, values))
+            for output in self.outputs:
+                e.store(self._flat[output], place.row * self._columns + place.column, values[output])
+
+    @property
+    def _columns(self) -> int:
+        return shape_of(self.anchor)[-1]
+
+    def _decode(self, row: Expr) -> tuple[Expr, ...]:
+        """Position of a row in the anchor's dimensions but the last."""
+        leading = shape_of(self.anchor)[:-1]
+        position = []
+        for axis, size in enumerate(leading):
+            inner = math.prod(leading[axis + 1 :])
+            outer = row if inner == 1 else tirx.floordiv(row, inner)
+            position.append(outer if axis == 0 else tirx.floormod(outer, size))
+        return tuple(position)
+
+
+class _Place:
+    """One element's position, and the value of a step's expression there."""
+
+    def __init__(self, epilogue: Epilogue, row: Expr, column: Expr, position: Coordinates) -> None:
+        self._epilogue = epilogue
+        self.row = row
+        self.column = column
+        self._position = position
+
+    def evaluate(self, step: Step, values: dict[tirx.Buffer, Expr]) -> Expr:
+        def load(node: ir.TensorLoad) -> Expr:
+            if node.source in values:
+                return values[node.source]
+            return self._load(node, step.axes)
+
+        def axis(var: ir.Var) -> Expr:
+            for i, own in enumerate(step.axes):
+                if own.same_as(var):
+                    return self._coordinate(i).astype(str(var.ty))
+            return var
+
+        return tvm_ffi.structural_map(step.value, [(ir.TensorLoad, load), (ir.Var, axis)], order="pre")
+
+    def _load(self, node: ir.TensorLoad, axes: tuple[tirx.Var, ...]) -> Expr:
+        """Load from an operand, with the index as simple as it can be."""
+        flat = self._epilogue._flat.get(node.source)
+        if flat is None:
+            return node
+        shape = shape_of(node.source)
+        if shape == shape_of(self._epilogue.anchor) and is_identity(node.indices, axes, shape):
+            return tirx.BufferLoad(flat, [self.row * shape[-1] + self.column])
+        offset: Any = 0
+        for at, size, stride in zip(node.indices, shape, strides_of(shape), strict=True):
+            if size > 1:
+                offset = offset + self._index(at, axes) * stride
+        return tirx.BufferLoad(flat, [index(offset)])
+
+    def _index(self, at: Expr, axes: tuple[tirx.Var, ...]) -> Expr:
+        """An index expression of a step as an int32 expression of the position."""
+        for i, own in enumerate(axes):
+            if own.same_as(at):
+                return self._coordinate(i)
+        if isinstance(at, tirx.IntImm):
+            return index(int(at))
+        step = Step(self._epilogue.anchor, axes, at)
+        return self.evaluate(step, {}).astype("int32")
+
+    def _coordinate(self, axis: int) -> Expr:
+        last = len(shape_of(self._epilogue.anchor)) - 1
+        return self.column if axis == last else self._position(self.row)[axis]
+
+
+def shape_of(buffer: tirx.Buffer) -> tuple[int, ...]:
+    """Static shape of a buffer."""
+    return tuple(int(dim) for dim in buffer.ty.shape)
+
+
+def dtype_of(buffer: tirx.Buffer) -> str:
+    """Element type of a buffer."""
+    return str(buffer.ty.dtype.dtype)
+
+
+def strides_of(shape: Sequence[int]) -> list[int]:
+    """Elements from one index to the next in each dimension of a dense tensor."""
+    return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+
+
+def is_identity(indices: Sequence[Expr], axes: Sequence[tirx.Var], shape: Sequence[int]) -> bool:
+    """True when ``indices`` are the axes in order; a dimension of one element may be indexed by zero."""
+    return len(indices) == len(axes) and all(
+        at.same_as(axis) or (size == 1 and isinstance(at, tirx.IntImm))
+        for at, axis, size in zip(indices, axes, shape, strict=True)
+    )
+
+
+def loads(value: Expr) -> list[ir.TensorLoad]:
+    """All loads in an expression."""
+    found: list[ir.TensorLoad] = []
+    tvm_ffi.structural_walk(value, (ir.TensorLoad, lambda node: found.append(node)))
+    return found
+
+
+def loaded_buffers(value: Expr) -> list[tirx.Buffer]:
+    """Buffers that an expression loads from."""
+    return [node.source for node in loads(value)]
+
+
+def expression_size(value: Expr) -> int:
+    """Operators in an expression; a mathematical function counts as many, for it becomes a polynomial."""
+    size = 0
+
+    def count(node: Expr) -> None:
+        nonlocal size
+        if not isinstance(node, ir.Var | ir.TensorLoad | tirx.IntImm | tirx.FloatImm):
+            size += 20 if isinstance(node, ir.Call) else 1
+
+    tvm_ffi.structural_walk(value, (tirx.Expr, count))
+    return size

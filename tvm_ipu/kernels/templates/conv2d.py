@@ -1,0 +1,203 @@
+"""2-D convolution in NHWC as an implicit matrix product with packed weights, in any number of groups.
+
+A register tile holds neighbouring columns of one output row. A unit of work is some output rows by some column blocks
+of one group; inside, the weights of a column block are reused by all rows of the unit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from tvm_ipu.base.target import Target
+from tvm_ipu.kernels import tiles
+from tvm_ipu.kernels.blocks import Blocks
+from tvm_ipu.kernels.emit import Emitter, Expr, cast, flat_buffer, index, item_bytes
+from tvm_ipu.kernels.epilogue import Epilogue
+from tvm_ipu.kernels.registers import RegisterTile, column_widths
+from tvm_ipu.kernels.templates.kernel import Kernel
+from tvm_ipu.kernels.window import Segment, Window
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Convolution of ``[batch, height, width, groups * depth]``.
+
+    Attributes:
+        window: Geometry.
+        groups: Groups of channels.
+        depth: Input channels of a group.
+        channels: Output channels of a group.
+        lanes: Output channels of a panel of weights.
+        left: Type of the image.
+        right: Type of the weights.
+        dtype: Type of the accumulators.
+    """
+
+    window: Window
+    groups: int
+    depth: int
+    channels: int
+    lanes: int
+    left: str
+    right: str
+    dtype: str
+
+    @property
+    def reduction(self) -> int:
+        """Products summed for one output element."""
+        return math.prod(self.window.kernel) * self.depth
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How to cut it.
+
+    Attributes:
+        columns: Output columns of a register tile.
+        vectors: Vectors of output channels in it.
+        row_blocks: Output rows of a unit.
+        channel_blocks: Blocks of output channels of a unit.
+    """
+
+    columns: int
+    vectors: int
+    row_blocks: int
+    channel_blocks: int
+
+    def cut(self, problem: Problem) -> tuple[Blocks, Blocks]:
+        """Output rows, and channel blocks of a group."""
+        rows = Blocks(problem.window.output_rows, 1, self.row_blocks)
+        return rows, Blocks(problem.channels, self.vectors * problem.lanes, self.channel_blocks)
+
+
+def space(problem: Problem, target: Target) -> list[Decision]:
+    """Decisions worth trying, the one that the model prefers first."""
+    panels = math.ceil(problem.channels / problem.lanes)
+    shapes = {
+        (min(columns, problem.window.output[1]), min(vectors, panels))
+        for columns, vectors in tiles.tile_shapes(target)
+    }
+    ranked = sorted(shapes, key=lambda s: (_compute(problem, Decision(*s, 1, 1), target), s))[:8]
+    decisions = [
+        Decision(columns, vectors, row_blocks, channel_blocks)
+        for columns, vectors in ranked
+        for row_blocks in tiles.powers(problem.window.output_rows)
+        for channel_blocks in tiles.powers(math.ceil(panels / vectors))
+    ]
+    return sorted(decisions, key=lambda d: cycles(problem, d, target))
+
+
+def cycles(problem: Problem, decision: Decision, target: Target) -> float:
+    """Modelled cycles on all cores of the target together."""
+    p = problem
+    rows, channels = decision.cut(p)
+    row_bytes = item_bytes(p.left) * p.window.size[1] * p.depth
+    right = item_bytes(p.right) * p.reduction
+    traffic = tiles.Traffic(
+        left=row_bytes * p.window.size[0] * p.window.batch,
+        right=right * p.channels,
+        left_unit=row_bytes * (rows.per_unit * p.window.stride[0] + p.window.kernel[0] - 1),
+        right_unit=right * channels.block * channels.per_unit,
+        left_block=row_bytes * p.window.kernel[0],
+        right_block=right * channels.block,
+    )
+    total = p.groups * (_compute(p, decision, target) + tiles.traffic_cycles(traffic, rows, channels, target))
+    return total * tiles.imbalance(p.groups * rows.units * channels.units, target.cores)
+
+
+def _compute(problem: Problem, decision: Decision, target: Target) -> float:
+    rows, channels = decision.cut(problem)
+    columns = Blocks(problem.window.output[1], decision.columns).pieces()
+    vectors = [(math.ceil(width / problem.lanes), n) for width, n in channels.pieces()]
+    pitch = problem.window.stride[1] * problem.groups * problem.depth * item_bytes(problem.left)
+    total = rows.size * tiles.compute_cycles(columns, vectors, problem.reduction)
+    return total * tiles.conflicts(decision.columns, pitch, target)
+
+
+def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Target) -> Kernel:
+    """The kernel: parameters are the image, the weights and the epilogue's buffers."""
+    rows, channels = decision.cut(problem)
+    units = channels.units * problem.groups
+    extent = rows.units * units
+    body = _Body(problem, decision, epilogue)
+    e = body.e
+    with e.loop("unit", 0, extent, tirx.ForKind.PARALLEL) as unit:
+        row_unit = e.bind("row_unit", tirx.floordiv(unit, units))
+        rest = e.bind("rest", tirx.floormod(unit, units))
+        group = e.bind("group", tirx.floordiv(rest, channels.units)) if problem.groups > 1 else index(0)
+        channel_unit = e.bind("channel_unit", tirx.floormod(rest, channels.units))
+        channels.emit(
+            e,
+            "channel",
+            channel_unit,
+            lambda channel, width: rows.emit(
+                e, "row", row_unit, lambda row, _: body.output_row(row, group, channel, width)
+            ),
+        )
+    func = tirx.PrimFunc([body.left, body.right, *epilogue.buffers], e.finish())
+    outputs = rows.size * problem.window.output[1] * problem.groups * problem.channels
+    flops = 2 * outputs * problem.reduction + epilogue.flops
+    return Kernel(func, extent, tiles.grain(cycles(problem, decision, target), extent), flops)
+
+
+class _Body:
+    """Statements inside a unit."""
+
+    def __init__(self, problem: Problem, decision: Decision, epilogue: Epilogue) -> None:
+        p, window = problem, problem.window
+        self.e = Emitter()
+        self._p = p
+        self._epilogue = epilogue
+        self._pitch = p.groups * p.depth
+        self._panel = p.reduction * p.lanes
+        self._segments = window.segments(decision.columns)
+        panels = math.ceil(p.channels / p.lanes)
+        self.left = flat_buffer("left", window.batch * math.prod(window.size) * self._pitch, p.left)
+        self.right = flat_buffer("right", p.groups * panels * self._panel, p.right)
+
+    def output_row(self, row: Expr, group: Expr, channel: Expr, width: int) -> None:
+        """One output row for ``width`` channels of a group from ``channel`` on."""
+        e, p, window = self.e, self._p, self._p.window
+        image, y = window.locate(e, row)
+        kernel_rows = window.kernel_rows(e, y)
+        first_row = image * window.size[0] + y * window.stride[0] - window.padding[0]
+        left = e.bind("row_at", first_row * (window.size[1] * self._pitch) + group * p.depth)
+        panels = math.ceil(p.channels / p.lanes)
+        right = e.bind("weights_at", group * (panels * self._panel) + channel * p.reduction)
+        for segment in self._segments:
+            with e.loop("block", 0, segment.count) as block:
+                x = e.bind("x", block * segment.width + segment.start)
+                tile = RegisterTile(e, segment.width, column_widths(width, p.lanes), p.lanes, p.dtype)
+                at = left + (x * window.stride[1] - window.padding[1]) * self._pitch
+                self._accumulate(tile, segment, kernel_rows, e.bind("left_at", at), right)
+                start = row * window.output[1]
+                self._epilogue.emit(
+                    e,
+                    tile,
+                    e.bind("pixel", start + x),
+                    e.bind("out_channel", group * p.channels + channel),
+                    lambda pixel: (image, y, pixel - start),
+                )
+
+    def _accumulate(
+        self, tile: RegisterTile, segment: Segment, kernel_rows: tuple[Expr, Expr], left: Expr, right: Expr
+    ) -> None:
+        e, p, window = self.e, self._p, self._p.window
+        line = window.dilation[0] * window.size[1] * self._pitch
+        tap_pitch = window.dilation[1] * self._pitch
+        column_pitch = window.stride[1] * self._pitch
+        with e.loop("kh", *kernel_rows) as kh:
+            left_at = e.bind("line_at", left + kh * line)
+            right_at = e.bind("right_at", right + kh * (window.kernel[1] * p.depth * p.lanes))
+            for tap, taps, columns in segment.runs(p.groups == 1 and window.dilation[1] == 1):
+                with e.loop("k", 0, taps * p.depth) as k:
+                    from_left = left_at + k + tap * tap_pitch
+                    from_right = right_at + (k + tap * p.depth) * p.lanes
+                    tile.add_outer_product(
+                        lambda m: cast(e.load(self.left, from_left + m * column_pitch), p.dtype),
+                        lambda v: cast(e.load(self.right, from_right + v * self._panel, p.lanes), p.dtype),
+                        columns,
+                    )

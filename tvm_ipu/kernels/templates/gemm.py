@@ -1,0 +1,140 @@
+"""Product of a row-major matrix and packed weights: dense layers and 1x1 convolutions.
+
+A unit of work is some row blocks by some column blocks. Inside, a column block's weights are reused by all row
+blocks of the unit; a register tile runs through the whole reduction before it is finished and stored.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from tvm_ipu.base.target import Target
+from tvm_ipu.kernels import tiles
+from tvm_ipu.kernels.blocks import Blocks
+from tvm_ipu.kernels.emit import Emitter, Expr, cast, flat_buffer, item_bytes
+from tvm_ipu.kernels.epilogue import Epilogue
+from tvm_ipu.kernels.registers import RegisterTile, column_widths
+from tvm_ipu.kernels.templates.kernel import Kernel
+
+
+@dataclass(frozen=True)
+class Problem:
+    """``[rows, depth] x [depth, columns]``.
+
+    Attributes:
+        rows: Rows of the left matrix and of the result.
+        depth: Length of the reduction.
+        columns: Columns of the result.
+        lanes: Columns of a panel of weights.
+        left: Type of the left matrix.
+        right: Type of the weights.
+        dtype: Type of the accumulators.
+    """
+
+    rows: int
+    depth: int
+    columns: int
+    lanes: int
+    left: str
+    right: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How to cut it.
+
+    Attributes:
+        rows: Rows of a register tile.
+        vectors: Vectors in a row of it.
+        row_blocks: Row blocks of a unit.
+        column_blocks: Column blocks of a unit.
+    """
+
+    rows: int
+    vectors: int
+    row_blocks: int
+    column_blocks: int
+
+    def cut(self, problem: Problem) -> tuple[Blocks, Blocks]:
+        """Row blocks and column blocks."""
+        rows = Blocks(problem.rows, self.rows, self.row_blocks)
+        return rows, Blocks(problem.columns, self.vectors * problem.lanes, self.column_blocks)
+
+
+def space(problem: Problem, target: Target) -> list[Decision]:
+    """Decisions worth trying, the one that the model prefers first."""
+    shapes = {
+        (min(rows, problem.rows), min(vectors, math.ceil(problem.columns / problem.lanes)))
+        for rows, vectors in tiles.tile_shapes(target)
+    }
+    ranked = sorted(shapes, key=lambda s: (_compute(problem, Decision(*s, 1, 1), target), s))[:8]
+    decisions = [
+        Decision(rows, vectors, row_blocks, column_blocks)
+        for rows, vectors in ranked
+        for row_blocks in tiles.powers(math.ceil(problem.rows / rows))
+        for column_blocks in tiles.powers(math.ceil(problem.columns / (vectors * problem.lanes)))
+    ]
+    return sorted(decisions, key=lambda d: cycles(problem, d, target))
+
+
+def cycles(problem: Problem, decision: Decision, target: Target) -> float:
+    """Modelled cycles on all cores of the target together."""
+    rows, columns = decision.cut(problem)
+    left, right = item_bytes(problem.left) * problem.depth, item_bytes(problem.right) * problem.depth
+    traffic = tiles.Traffic(
+        left=left * problem.rows,
+        right=right * problem.columns,
+        left_unit=left * rows.block * rows.per_unit,
+        right_unit=right * columns.block * columns.per_unit,
+        left_block=left * rows.block,
+        right_block=right * columns.block,
+    )
+    total = _compute(problem, decision, target) + tiles.traffic_cycles(traffic, rows, columns, target)
+    return total * tiles.imbalance(rows.units * columns.units, target.cores)
+
+
+def _compute(problem: Problem, decision: Decision, target: Target) -> float:
+    rows, columns = decision.cut(problem)
+    vectors = [(math.ceil(width / problem.lanes), n) for width, n in columns.pieces()]
+    pitch = problem.depth * item_bytes(problem.left)
+    return tiles.compute_cycles(rows.pieces(), vectors, problem.depth) * tiles.conflicts(rows.block, pitch, target)
+
+
+def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Target) -> Kernel:
+    """The kernel: parameters are the left matrix, the weights and the epilogue's buffers."""
+    p = problem
+    rows, columns = decision.cut(p)
+    left = flat_buffer("left", p.rows * p.depth, p.left)
+    right = flat_buffer("right", math.ceil(p.columns / p.lanes) * p.lanes * p.depth, p.right)
+    e = Emitter()
+
+    def tile(row: Expr, height: int, column: Expr, width: int) -> None:
+        registers = RegisterTile(e, height, column_widths(width, p.lanes), p.lanes, p.dtype)
+        left_at = e.bind("left_at", row * p.depth)
+        right_at = e.bind("right_at", column * p.depth)
+        with e.loop("k", 0, p.depth) as k:
+            registers.add_outer_product(
+                lambda m: cast(e.load(left, left_at + k + m * p.depth), p.dtype),
+                lambda v: cast(e.load(right, right_at + k * p.lanes + v * p.depth * p.lanes, p.lanes), p.dtype),
+            )
+        epilogue.emit(e, registers, row, column)
+
+    extent = rows.units * columns.units
+    with e.loop("unit", 0, extent, tirx.ForKind.PARALLEL) as unit:
+        row_unit = e.bind("row_unit", tirx.floordiv(unit, columns.units))
+        column_unit = e.bind("column_unit", tirx.floormod(unit, columns.units))
+        columns.emit(
+            e,
+            "column",
+            column_unit,
+            lambda column, width: rows.emit(
+                e, "row", row_unit, lambda row, height: tile(row, height, column, width)
+            ),
+        )
+    func = tirx.PrimFunc([left, right, *epilogue.buffers], e.finish())
+    flops = 2 * p.rows * p.depth * p.columns + epilogue.flops
+    return Kernel(func, extent, tiles.grain(cycles(p, decision, target), extent), flops)
