@@ -96,7 +96,7 @@ def _call(
     tensors = [te.placeholder(shape_of(arg), str(arg.ty.dtype), name=f"a{i}") for i, arg in enumerate(args)]
     result = compute(*tensors)
     func = (
-        te.create_prim_func([*tensors, result])
+        te.create_prim_func([*tensors, result], index_dtype_override="int64")
         .with_attr("op_pattern", ANCHOR)
         .with_attr("tirx.noalias", True)
     )
