@@ -34,7 +34,9 @@ def test_option_words_may_be_joined_by_either_sign(given, meant):
 
 @pytest.mark.parametrize("option", ["--target", "--soc_version", "--ipu-version", "-t"])
 def test_target_has_the_names_of_other_toolchains(option):
-    assert build_parser(["compile"]).parse_args(["compile", "m.onnx", *normalise([option]), "x"]).target == "x"
+    assert (
+        build_parser(["compile"]).parse_args(["compile", "m.onnx", *normalise([option]), "x"]).target == "x"
+    )
 
 
 def test_input_shapes_of_all_options_are_collected():
@@ -80,7 +82,10 @@ def test_verbose_adds_the_traceback(words, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "out.img"), "error: out.img: No space left on device\nhint: free"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out.img"),
+            "error: out.img: No space left on device\nhint: free",
+        ),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.npz"), "error: a.npz: No such file"),
         (MemoryError(), "error: not enough memory\nhint: "),
         (KeyError("x"), "error: internal error: KeyError: 'x'\nhint: this is a mistake in tvm_ipu"),
@@ -111,7 +116,9 @@ def test_help_loads_no_compiler(words):
         f"try: main({words!r})\nexcept SystemExit: pass\n"
         "print([m for m in ('tvm', 'onnx', 'numpy', 'rich') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.splitlines()[-1] == "[]"
 
 

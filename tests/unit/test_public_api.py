@@ -38,5 +38,7 @@ def test_every_name_is_there():
 
 def test_session_needs_neither_tvm_nor_onnx():
     program = "import sys, tvm_ipu; tvm_ipu.Session; print({'tvm', 'onnx'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout == "set()\n"

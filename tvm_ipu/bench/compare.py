@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from tvm_ipu.bench.data import Array
+from tvm_ipu.base.errors import OptionError
+from tvm_ipu.bench.data import fill
 from tvm_ipu.bench.timing import Timing, measure
+from tvm_ipu.runtime import Session
+from tvm_ipu.runtime.session import Array
 
 
 @dataclass(frozen=True)
@@ -17,15 +21,13 @@ class Contender:
 
     Attributes:
         name: The image's file name, or the other runtime's name.
-        version: Version of the image's format or of the runtime.
-        run: Runs the model once on inputs that it already has.
-        outputs: Outputs of the last run, in the model's order.
+        detail: Target of the image, or version of the runtime.
+        run: Runs the model once on inputs that it already has, and returns its outputs in the model's order.
     """
 
     name: str
-    version: str
-    run: Callable[[], object]
-    outputs: Callable[[], Sequence[Array]]
+    detail: str
+    run: Callable[[], Sequence[Array]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Result:
 
     Attributes:
         name: The contender's.
-        version: The contender's.
+        detail: The contender's.
         timing: Its runs.
         ratio: Its median divided by the first contender's.
         difference: Largest difference of its outputs from the first contender's, in units of the largest
@@ -42,10 +44,38 @@ class Result:
     """
 
     name: str
-    version: str
+    detail: str
     timing: Timing
     ratio: float
     difference: float
+
+
+def open_images(paths: Sequence[Path], plan: int, threads: int) -> tuple[list[Contender], dict[str, Array]]:
+    """Sessions on images that take the same inputs, and random inputs for all of them.
+
+    Args:
+        paths: Images, at least one.
+        plan: Number of the plan that each runs.
+        threads: Threads of each session.
+
+    Raises:
+        OptionError: The images differ in their inputs.
+        ImageError: A file is no image that runs here.
+    """
+    sessions = [Session(path, plan, threads) for path in paths]
+    inputs = sessions[0].inputs
+    for path, session in zip(paths, sessions, strict=True):
+        if session.inputs != inputs:
+            raise OptionError(
+                f"{path} takes {', '.join(map(str, session.inputs))}, not {', '.join(map(str, inputs))}",
+                "bench compares images of the same inputs",
+            )
+    data = fill(inputs, "random")
+    return [_image(path, session, data) for path, session in zip(paths, sessions, strict=True)], data
+
+
+def _image(path: Path, session: Session, inputs: Mapping[str, Array]) -> Contender:
+    return Contender(path.name, session.target, lambda: list(session.run(inputs).values()))
 
 
 def compare(contenders: Sequence[Contender], repeat: int, warmup: int) -> list[Result]:
@@ -57,21 +87,21 @@ def compare(contenders: Sequence[Contender], repeat: int, warmup: int) -> list[R
         warmup: Runs of each before the timed ones.
     """
     timings = measure([contender.run for contender in contenders], repeat, warmup)
-    first, first_outputs = timings[0], contenders[0].outputs()
+    first, first_outputs = timings[0], contenders[0].run()
     return [
         Result(
             name=contender.name,
-            version=contender.version,
+            detail=contender.detail,
             timing=timing,
             ratio=timing.median / first.median,
-            difference=difference(contender.outputs(), first_outputs),
+            difference=difference(contender.run(), first_outputs),
         )
         for contender, timing in zip(contenders, timings, strict=True)
     ]
 
 
 def difference(values: Sequence[Array], reference: Sequence[Array]) -> float:
-    """Largest over all outputs of ``max|value - reference| / max|reference|``; infinite where shapes differ."""
+    """Largest of all outputs' ``max|value - reference| / max|reference|``; infinite where shapes differ."""
     if [v.shape for v in values] != [r.shape for r in reference]:
         return float("inf")
     return max((_difference(v, r) for v, r in zip(values, reference, strict=True)), default=0.0)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tvm_ipu.base.errors import RunError
-from tvm_ipu.base.tensor import DType, TensorSpec
+from tvm_ipu.base.files import whole_file
+from tvm_ipu.base.tensor import TensorSpec
+from tvm_ipu.runtime.session import Array, numpy_dtype
 
-Array = np.ndarray[Any, Any]
 FILLS = ("random", "zeros", "ones")
 
 
 def fill(specs: Iterable[TensorSpec], kind: str, seed: int = 0) -> dict[str, Array]:
     """Arrays for all ``specs``: zeros, ones, or the same random values each time.
 
-    Random floats are uniform in [0, 1). Random integers are 0 or 1, which any model takes that uses them as an
-    index, a mask or a token.
+    Random floats are uniform in [0, 1). Random integers are 0 or 1, which suits indices, masks and tokens.
 
     Args:
         specs: What to make.
@@ -39,15 +37,6 @@ def fill(specs: Iterable[TensorSpec], kind: str, seed: int = 0) -> dict[str, Arr
     return {spec.name: array(spec) for spec in specs}
 
 
-def numpy_dtype(dtype: DType) -> np.dtype[Any]:
-    """The numpy type of ``dtype``; bfloat16 comes from ml_dtypes."""
-    if dtype is DType.BFLOAT16:
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(dtype.label)
-
-
 def load_arrays(path: Path) -> dict[str, Array]:
     """The arrays of an ``.npz`` file by name.
 
@@ -55,9 +44,12 @@ def load_arrays(path: Path) -> dict[str, Array]:
         RunError: The file is missing or is no ``.npz`` file of plain arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
-                raise RunError(f"{path}: one array without a name", "save it with numpy.savez(path, name=array)")
+                raise RunError(
+                    f"{path}: one array without a name", "save it with numpy.savez(path, name=array)"
+                )
             return dict(archive)
     except OSError as err:
         raise RunError(f"{path}: {err.strerror or err}") from err
@@ -71,17 +63,8 @@ def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            # numpy would take a member called "file" for its own argument
-            with zipfile.ZipFile(file, "w") as archive:
-                for name, array in arrays.items():
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-        temporary.replace(path)
-    except OSError as err:
-        err.filename = str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    # numpy.savez would take an array called "file" for its own argument
+    with whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)

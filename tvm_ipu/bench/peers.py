@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from tvm_ipu.base.errors import OptionError, ToolError
+from tvm_ipu.bench.compare import Contender
+from tvm_ipu.runtime.session import Array
 
-Arrays = Mapping[str, np.ndarray[Any, Any]]
-Outputs = list[np.ndarray[Any, Any]]
-Peer = tuple[str, Callable[[], Outputs]]
-"""Version, and a function that runs the model once and returns its outputs in the model's order."""
+Arrays = Mapping[str, Array]
 
 
-def open_onnxruntime(model: Path, inputs: Arrays, threads: int) -> Peer:
+def open_onnxruntime(model: Path, inputs: Arrays, threads: int) -> Contender:
     """The model in ONNX Runtime on ``threads`` threads, operators one after another.
 
     Raises:
@@ -36,11 +32,11 @@ def open_onnxruntime(model: Path, inputs: Arrays, threads: int) -> Peer:
         session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as err:
         raise ToolError(f"onnxruntime does not take {model}: {err}") from err
-    feeds = {value.name: inputs[value.name] for value in session.get_inputs()}
-    return onnxruntime.__version__, lambda: session.run(None, feeds)
+    feeds = _select([value.name for value in session.get_inputs()], inputs, model)
+    return Contender("onnxruntime", onnxruntime.__version__, lambda: session.run(None, feeds))
 
 
-def open_openvino(model: Path, inputs: Arrays, threads: int) -> Peer:
+def open_openvino(model: Path, inputs: Arrays, threads: int) -> Contender:
     """The model in OpenVINO on ``threads`` threads, for latency, without lowering its precision.
 
     Raises:
@@ -58,24 +54,24 @@ def open_openvino(model: Path, inputs: Arrays, threads: int) -> Peer:
     }
     try:
         network = openvino.Core().read_model(str(model))
-        network.reshape({value.any_name: list(inputs[value.any_name].shape) for value in network.inputs})
+        feeds = _select([value.any_name for value in network.inputs], inputs, model)
+        network.reshape({name: list(array.shape) for name, array in feeds.items()})
         request = openvino.compile_model(network, "CPU", settings).create_infer_request()
-    except Exception as err:
+    except RuntimeError as err:
         raise ToolError(f"openvino does not take {model}: {err}") from err
-    feeds = dict(inputs)
     outputs = range(len(network.outputs))
 
-    def run() -> Outputs:
+    def run() -> list[Array]:
         request.infer(feeds)
         return [request.get_output_tensor(i).data for i in outputs]
 
-    return openvino.get_version(), run
+    return Contender("openvino", openvino.get_version(), run)
 
 
 _PEERS = {"onnxruntime": open_onnxruntime, "openvino": open_openvino}
 
 
-def open_peer(name: str, model: Path, inputs: Arrays, threads: int) -> Peer:
+def open_peer(name: str, model: Path, inputs: Arrays, threads: int) -> Contender:
     """The model in the runtime called ``name`` (``onnxruntime`` or ``openvino``).
 
     Args:
@@ -91,6 +87,16 @@ def open_peer(name: str, model: Path, inputs: Arrays, threads: int) -> Peer:
     if name not in _PEERS:
         raise OptionError(f"--against: unknown runtime '{name}'", f"known are {', '.join(_PEERS)}")
     return _PEERS[name](model, inputs, threads)
+
+
+def _select(names: list[str], inputs: Arrays, model: Path) -> dict[str, Array]:
+    """The arrays that the peer's inputs called ``names`` get."""
+    missing = [name for name in names if name not in inputs]
+    if missing:
+        raise ToolError(
+            f"{model} has an input '{missing[0]}' that the image lacks", "was it made from this model?"
+        )
+    return {name: inputs[name] for name in names}
 
 
 def _not_installed(package: str) -> ToolError:

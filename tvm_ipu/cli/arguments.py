@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import argparse
-
-SHAPES_HELP = (
-    "shapes of the inputs, needed where the model leaves dimensions open: 'data:[1,3,224,224] ids:[1,128]', "
-    "'data=1,3,224,224 ids=1,128', or the shapes alone in the model's order, '1,3,224,224:1,128'"
-)
+import os
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -23,10 +19,19 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_input_shapes(parser: argparse.ArgumentParser) -> None:
+def add_input_shapes(
+    parser: argparse.ArgumentParser,
+    purpose: str = "shapes of the inputs, needed where the model leaves dimensions open",
+) -> None:
     """Declare ``--input-shapes`` (all in one word) and ``--input-shape`` (a word an input)."""
     parser.add_argument(
-        "--input-shapes", action="extend", nargs=1, default=[], metavar="SHAPES", help=SHAPES_HELP
+        "--input-shapes",
+        action="extend",
+        nargs=1,
+        default=[],
+        metavar="SHAPES",
+        help=f"{purpose}: 'data:[1,3,224,224] ids:[1,128]', 'data=1,3,224,224 ids=1,128', or the shapes "
+        "alone in the model's order, '1,3,224,224:1,128'",
     )
     parser.add_argument(
         "--input-shape",
@@ -36,6 +41,17 @@ def add_input_shapes(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=SHAPE",
         help="the same, with one or more words, an input each",
+    )
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--threads``."""
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="threads that share the work (default: one a core)",
     )
 
 

@@ -63,7 +63,15 @@ def _print_plan(plan: Plan) -> None:
         ]
     )
     rows = (
-        (call.layer, call.op, call.template, call.kernel, scaled(call.flops, ""), size(call.bytes), call.extent)
+        (
+            call.layer,
+            call.op,
+            call.template,
+            call.kernel,
+            scaled(call.flops, ""),
+            size(call.bytes),
+            call.extent,
+        )
         for call in plan.calls
     )
     print_table(("layer", "operator", "template", "kernel", ">FLOP", ">bytes", ">units"), rows)

@@ -1,0 +1,67 @@
+"""Input arrays: made, read and written."""
+
+import numpy as np
+import pytest
+
+from tvm_ipu.base.errors import RunError
+from tvm_ipu.base.tensor import DType, TensorSpec
+from tvm_ipu.bench.data import fill, load_arrays, save_arrays
+
+SPECS = [TensorSpec(dtype.label, (2, 50), dtype) for dtype in DType]
+
+
+@pytest.mark.parametrize(("kind", "value"), [("zeros", 0), ("ones", 1)])
+def test_constant_fill_of_every_type(kind, value):
+    arrays = fill(SPECS, kind)
+    assert [(str(a.dtype), a.shape) for a in arrays.values()] == [(s.dtype.label, s.shape) for s in SPECS]
+    assert all((a == value).all() for a in arrays.values())
+
+
+def test_random_fill_is_repeatable_and_fits_every_type():
+    first, again, other = fill(SPECS, "random"), fill(SPECS, "random"), fill(SPECS, "random", seed=1)
+    for spec in SPECS:
+        values = first[spec.name]
+        assert str(values.dtype) == spec.dtype.label
+        assert values.min() >= 0
+        assert values.max() <= 1
+        assert len(np.unique(values)) > (2 if spec.dtype.is_float else 1)
+        assert (values == again[spec.name]).all()
+        assert (values != other[spec.name]).any()
+
+
+def test_arrays_survive_a_round_trip(tmp_path):
+    path = tmp_path / "a.npz"
+    arrays = {"x:0": np.arange(6).reshape(2, 3), "file": np.float32(2.5)[None], "layer/out": np.array(True)}
+    save_arrays(path, arrays)
+    loaded = load_arrays(path)
+    assert list(loaded) == list(arrays)
+    assert all(
+        (loaded[name] == arrays[name]).all() and loaded[name].dtype == arrays[name].dtype for name in arrays
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 truncated", b"text"])
+def test_damaged_file_is_one_clear_error(tmp_path, content):
+    path = tmp_path / "a.npz"
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=r"a\.npz: not a file of numpy.savez"):
+        load_arrays(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(RunError, match=r"a\.npz: No such file"):
+        load_arrays(tmp_path / "a.npz")
+
+
+def test_single_array_has_no_name(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    with pytest.raises(RunError, match="without a name"):
+        load_arrays(tmp_path / "a.npy")
+
+
+def test_failed_write_names_the_file_and_leaves_nothing(tmp_path):
+    folder = tmp_path / "missing"
+    with pytest.raises(OSError, match="No such file") as caught:
+        save_arrays(folder / "a.npz", {"x": np.zeros(3)})
+    assert caught.value.filename == str(folder / "a.npz")
