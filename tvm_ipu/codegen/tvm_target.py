@@ -15,6 +15,9 @@ _ABI: dict[str, dict[str, str]] = {
 }
 """Options that fix the C calling convention where the triple alone does not."""
 
+_MIN_VECTOR_WIDTH = 128
+"""TVM's own default, with a warning, where it finds no vector registers."""
+
 
 @lru_cache(maxsize=None)
 def to_tvm(target: Target) -> tvm.target.Target:
@@ -23,12 +26,15 @@ def to_tvm(target: Target) -> tvm.target.Target:
     Raises:
         ValueError: TVM does not know the triple or the CPU, which is a mistake in the target's file.
     """
-    config: dict[str, Any] = {"kind": "llvm", "mtriple": target.triple, "num-cores": target.cores}
+    config: dict[str, Any] = {
+        "kind": "llvm",
+        "mtriple": target.triple,
+        "num-cores": target.cores,
+        "vector-width": max(target.vector_bits, _MIN_VECTOR_WIDTH),
+    }
     config.update(_ABI.get(target.arch, {}))
     if target.cpu:
         config["mcpu"] = target.cpu
     if target.features:
         config["mattr"] = list(target.features)
-    if target.vector_bits:
-        config["vector-width"] = target.vector_bits
     return tvm.target.Target(config)
