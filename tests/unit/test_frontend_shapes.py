@@ -1,8 +1,7 @@
 """Input shapes on the command line: three spellings, one meaning."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.shapes import format_input_shapes, parse_input_shapes
@@ -16,7 +15,10 @@ def dims(shape):
     return ",".join(map(str, shape))
 
 
-@given(st.dictionaries(WITH_COLON.filter(lambda n: n.strip(":") == n), SHAPES, min_size=1), st.sampled_from([" ", ",", ", "]))
+@given(
+    st.dictionaries(WITH_COLON.filter(lambda n: n.strip(":") == n), SHAPES, min_size=1),
+    st.sampled_from([" ", ",", ", "]),
+)
 def test_tvmc_form(shapes, separator):
     text = separator.join(f"{name}:[{dims(shape)}]" for name, shape in shapes.items())
     assert parse_input_shapes([text]) == shapes
@@ -48,7 +50,21 @@ def test_examples():
 
 @pytest.mark.parametrize(
     "text",
-    ["data", "data:[1,x]", "data:[1,2", "data:1,2", "[1,2]", ":[1]", "=1,2", "a=1,,2", "a=-1,3", "a:[0]", "1,2:", "1;2", "a:[1]b:[2]"],
+    [
+        "data",
+        "data:[1,x]",
+        "data:[1,2",
+        "data:1,2",
+        "[1,2]",
+        ":[1]",
+        "=1,2",
+        "a=1,,2",
+        "a=-1,3",
+        "a:[0]",
+        "1,2:",
+        "1;2",
+        "a:[1]b:[2]",
+    ],
 )
 def test_malformed(text):
     with pytest.raises(OptionError, match="--input-shapes"):

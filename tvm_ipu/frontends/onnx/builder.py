@@ -32,7 +32,10 @@ class NodeBuilder(relax.BlockBuilder):  # type: ignore[misc]
         return var
 
     def _flatten(self, expr: relax.Expr, name: str, bound: dict[int, relax.Var]) -> relax.Expr:
-        """``expr`` with its nested calls bound to variables, each once: ``bound`` holds those by the hash that is their identity."""
+        """``expr`` with its nested calls bound to variables, each once.
+
+        ``bound`` holds those by hash: TVM's is an object's identity, which Python's wrappers of it have not.
+        """
 
         def leaf(part: relax.Expr) -> relax.Expr:
             if isinstance(part, relax.Tuple):

@@ -14,7 +14,7 @@ from tvm import relax
 Array = NDArray[Any]
 
 
-class UnsupportedNode(Exception):
+class UnsupportedNode(Exception):  # noqa: N818  a finding, collected with others into one error
     """A node cannot be converted; the importer collects all of them and reports them at once.
 
     Args:

@@ -44,9 +44,9 @@ def crop(source: Source, inputs: Sequence[str], outputs: Sequence[str]) -> Sourc
 def live_nodes(
     nodes: Sequence[NodeProto], wanted: Iterable[str], stop: Iterable[str]
 ) -> tuple[list[NodeProto], set[str]]:
-    """The nodes that ``wanted`` tensors depend on, in order, and all tensor names that those and ``wanted`` need.
+    """The nodes that ``wanted`` tensors depend on, in order, and the names of all tensors they need.
 
-    Nodes that only compute tensors in ``stop`` do not count.
+    Nodes that only compute tensors in ``stop`` do not count; the names include ``wanted``.
     """
     needed, stop = set(wanted), set(stop)
     live: list[NodeProto] = []
@@ -76,8 +76,11 @@ def _infos(source: Source, names: Sequence[str]) -> dict[str, ValueInfoProto]:
             graph.input.append(helper.make_tensor_value_info(name, elem, array.shape))
     opsets = [helper.make_opsetid(domain, version) for domain, version in source.opsets.items()]
     model = shape_inference.infer_shapes(helper.make_model(graph, opset_imports=opsets))
-    found = {i.name: i for part in (model.graph.value_info, model.graph.input, model.graph.output) for i in part}
+    found = {
+        i.name: i for part in (model.graph.value_info, model.graph.input, model.graph.output) for i in part
+    }
     untyped = [n for n in names if n not in found or not found[n].type.tensor_type.elem_type]
     return {
-        n: helper.make_tensor_value_info(n, TensorProto.FLOAT, None) if n in untyped else found[n] for n in names
+        n: helper.make_tensor_value_info(n, TensorProto.FLOAT, None) if n in untyped else found[n]
+        for n in names
     }

@@ -1,10 +1,10 @@
-"""What is known about one node before the model runs: its output types, and its value if its inputs are constant."""
+"""What is known about one node before the model runs: types of its outputs, and their values."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import onnx
@@ -37,7 +37,7 @@ OutputType = tuple[int, tuple[int, ...] | None]
 """Element type (0 unknown) and static shape (None unknown)."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def find_schema(op_type: str, version: int, domain: str) -> OpSchema | None:
     """The operator's definition in opset ``version`` of its domain, or None where ONNX has none."""
     try:
@@ -75,7 +75,9 @@ def infer_types(node: NodeProto, version: int, inputs: Sequence[Const | Tensor |
     except shape_inference.InferenceError as err:
         reason = str(err).removeprefix("[ShapeInferenceError] ").removeprefix("[TypeInferenceError] ")
         shapes = ", ".join("?" if v.shape is None else str(list(v.shape)) for v in present)
-        raise ModelError(f"node '{node_label(node)}' ({node.op_type}) with inputs {shapes}: {reason}") from err
+        raise ModelError(
+            f"node '{node_label(node)}' ({node.op_type}) with inputs {shapes}: {reason}"
+        ) from err
     return [_output_type(types[name]) if name in types else (0, None) for name in node.output]
 
 
@@ -87,7 +89,9 @@ def _output_type(proto: TypeProto) -> OutputType:
     return tensor.elem_type, tuple(d.dim_value for d in dims)
 
 
-def fold(node: NodeProto, version: int, inputs: Sequence[Const | None], types: list[OutputType]) -> list[Array] | None:
+def fold(
+    node: NodeProto, version: int, inputs: Sequence[Const | None], types: list[OutputType]
+) -> list[Array] | None:
     """The values of the node's outputs, computed by ONNX's reference implementation.
 
     Args:

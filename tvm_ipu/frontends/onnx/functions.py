@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from onnx import FunctionProto, TypeProto
+from onnx import AttributeProto, FunctionProto, TypeProto
 
 from tvm_ipu.frontends.onnx.evaluate import find_schema
 from tvm_ipu.frontends.onnx.graph import Const, Tensor, domain_of, type_proto
@@ -26,11 +26,18 @@ def schema_function(visit: Visit) -> FunctionProto | None:
         body = schema.get_function_with_opset_version(version)
     elif schema.has_context_dependent_function:
         types = [
-            type_proto(v).SerializeToString() if isinstance(v, Const | Tensor) else TypeProto().SerializeToString()
+            type_proto(v).SerializeToString()
+            if isinstance(v, Const | Tensor)
+            else TypeProto().SerializeToString()
             for v in visit.inputs
         ]
         node = visit.node.SerializeToString()
         body = schema.get_context_dependent_function_with_opset_version(version, node, types)
     else:
         return None
-    return FunctionProto.FromString(body) if body else None
+    if not body:
+        return None
+    function = FunctionProto.FromString(body)
+    defaults = (attribute.default_value for attribute in schema.attributes.values())
+    function.attribute_proto.extend(d for d in defaults if d.type != AttributeProto.UNDEFINED)
+    return function

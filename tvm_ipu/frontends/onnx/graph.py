@@ -133,12 +133,13 @@ def dtype_label(elem_type: int) -> str:
 
 def node_label(node: NodeProto) -> str:
     """The node's name, or its first output's where it has none."""
-    return node.name or next((name for name in node.output if name), node.op_type)
+    label: str = node.name or next((name for name in node.output if name), node.op_type)
+    return label
 
 
 def domain_of(node: NodeProto) -> str:
     """The node's operator domain, ``""`` for the standard one in either spelling."""
-    return "" if node.domain == "ai.onnx" else node.domain
+    return "" if node.domain == "ai.onnx" else str(node.domain)
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:

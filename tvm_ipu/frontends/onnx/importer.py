@@ -145,15 +145,17 @@ class _Importer:
         try:
             results = self._known(op) or self._emit(op)
         except UnsupportedNode as err:
-            body = expand_op(op, self._graph.opsets, supports)
-            if body is None:
-                raise
             try:
+                body = expand_op(op, self._graph.opsets, supports)
+                if body is None:
+                    raise err
                 for inner in body.ops:
                     self._convert(inner)
-                self._values |= {t: self._value(v) for t, (_, v) in zip(_wanted(op), body.outputs, strict=True)}
-            except UnsupportedNode as inner_err:
-                raise err from inner_err
+                self._values |= {
+                    t: self._value(v) for t, (_, v) in zip(_wanted(op), body.outputs, strict=True)
+                }
+            except (ModelError, UnsupportedNode):
+                raise err from None
         else:
             self._values |= {t: r for t, r in zip(op.outputs, results, strict=False) if t is not None}
 
@@ -166,12 +168,16 @@ class _Importer:
         outputs = tuple(op.node.output)
         node = Node(op_type, domain, self._bb.hint, op.version, inputs, attrs, outputs)
         convert = CONVERTERS.get((domain, op_type))
-        if convert is not None:
-            results = self._items(convert(self._context, node))
-        elif has_tvm_converter(domain, op_type):
-            results = self._items(convert_by_tvm(self._bb, node, op.node))
-        else:
+        if convert is None and not has_tvm_converter(domain, op_type):
             raise UnsupportedNode(_NO_CONVERTER)
+        try:
+            result = convert(self._context, node) if convert else convert_by_tvm(self._bb, node, op.node)
+            results = self._items(result)
+        except UnsupportedNode:
+            raise
+        except Exception as err:  # TVM raises errors of all kinds where shapes or types do not suit it
+            lines = str(err).strip().splitlines()
+            raise UnsupportedNode(lines[-1] if lines else type(err).__name__) from err
         wanted = max(i for i, name in enumerate(outputs, 1) if name)
         if len(results) < wanted:
             raise UnsupportedNode(f"output {wanted} is not supported")
@@ -193,12 +199,14 @@ class _Importer:
         return [result]
 
     def _check(self, tensor: Tensor, result: relax.Expr) -> None:
-        shape, dtype = self._context.shape(result), self._context.dtype(result)
+        try:
+            shape, dtype = self._context.shape(result), self._context.dtype(result)
+        except UnsupportedNode as err:
+            raise UnsupportedNode("the shape of its output depends on data") from err
         expected = dtype_label(tensor.elem_type) if tensor.elem_type else dtype
         if (tensor.shape or shape) != shape or expected != dtype:
-            raise UnsupportedNode(
-                f"its converter gives {dtype}{list(shape)} where ONNX says {expected}{list(tensor.shape or shape)}"
-            )
+            wanted = f"{expected}{list(tensor.shape or shape)}"
+            raise UnsupportedNode(f"its converter gives {dtype}{list(shape)} where ONNX says {wanted}")
 
     def _known(self, op: Op) -> list[relax.Expr] | None:
         """Results that Relax's shapes give away where ONNX's shape inference did not."""
@@ -224,8 +232,9 @@ class _Importer:
             try:
                 self._values[value] = self._context.const(value.array)
             except Exception as err:  # numpy's and TVM's, for strings, 4-bit integers ...
+                dtype = dtype_label(value.elem_type)
                 raise UnsupportedNode(
-                    f"input '{value.name}' has element type {dtype_label(value.elem_type)}, which images do not have"
+                    f"input '{value.name}' has element type {dtype}, which images do not have"
                 ) from err
         return self._values[value]
 

@@ -18,9 +18,9 @@ Dim = int | str | None
 def fix_inputs(infos: Sequence[ValueInfoProto], shapes: InputShapes, batch: int | None) -> tuple[Tensor, ...]:
     """The inputs with static shapes.
 
-    A given shape replaces the file's. A symbol in the file's shapes of the other inputs takes the value that the
-    first given shape has in its place. ``batch`` becomes the first dimension of every input where that is not a
-    number in the file; where it is one in all inputs, it replaces those.
+    A given shape replaces the file's. A symbol in the file's shapes of the other inputs takes the value that
+    the first given shape has in its place. ``batch`` becomes the first dimension of every input where that is
+    not a number in the file; where it is one in all inputs, it replaces those.
 
     Args:
         infos: The inputs in the model's order.
@@ -50,7 +50,9 @@ def fix_inputs(infos: Sequence[ValueInfoProto], shapes: InputShapes, batch: int 
     fixed = {n: tuple(_resolve(d, symbols) for d in dims) for n, dims in declared.items() if dims is not None}
     _require_static(infos, declared, fixed)
     return tuple(
-        Tensor(info.name, _tensor_type(info).elem_type, tuple(d for d in fixed[info.name] if isinstance(d, int)))
+        Tensor(
+            info.name, _tensor_type(info).elem_type, tuple(d for d in fixed[info.name] if isinstance(d, int))
+        )
         for info in infos
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import FunctionProto, GraphProto, ModelProto
 
 from tvm_ipu.base.errors import ModelError
@@ -82,7 +82,9 @@ def read_proto(model: ModelProto, folder: Path = Path(), name: str = "", label: 
     """
     label = label or f"model '{name or model.graph.name}'"
     if not model.HasField("graph") or not model.opset_import or not model.graph.output:
-        raise ModelError(f"{label} is not an ONNX model, or it is truncated: it has no graph, opset or outputs")
+        raise ModelError(
+            f"{label} is not an ONNX model, or it is truncated: it has no graph, opset or outputs"
+        )
     opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
     _check_opset(opsets, label)
     weights = {t.name: read_tensor(t, folder) for t in model.graph.initializer}
@@ -105,11 +107,11 @@ def _check_opset(opsets: dict[str, int], label: str) -> None:
     version, newest = opsets.get("", MIN_OPSET), onnx.defs.onnx_opset_version()
     if version > newest:
         raise ModelError(
-            f"{label} uses opset {version}; the installed onnx {onnx.__version__} knows opsets up to {newest}",
+            f"{label} uses opset {version}; onnx {onnx.__version__} knows opsets up to {newest}",
             "install a newer onnx package, or export the model with an older opset",
         )
     if version < MIN_OPSET:
         raise ModelError(
             f"{label} uses opset {version}; supported are opsets {MIN_OPSET} to {newest}",
-            f"convert it first: tvm-ipu convert MODEL --convert-version {MIN_OPSET + 6} --output-model OUT.onnx",
+            "convert it first: tvm-ipu convert MODEL --convert-version 13 --output-model OUT.onnx",
         )

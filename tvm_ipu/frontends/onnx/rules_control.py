@@ -88,11 +88,12 @@ def scan(walker: Walker, visit: Visit) -> Sequence[Value] | None:
     ]
 
 
-def stack(walker: Walker, visit: Visit, items: Sequence[Value], axis: int, kind: TypeProto.Tensor | None = None) -> Value:
+def stack(
+    walker: Walker, visit: Visit, items: Sequence[Value], axis: int, kind: TypeProto.Tensor | None = None
+) -> Value:
     """One tensor of equally shaped ones, along a new axis.
 
-    Args:
-        kind: Type of an item, to make the empty stack of where there are no items.
+    Without items it has length 0 along ``axis``, and ``kind`` is the type of an item.
     """
     if not items:
         return walker.constant("empty", _empty(kind, axis))
@@ -105,7 +106,9 @@ def stack(walker: Walker, visit: Visit, items: Sequence[Value], axis: int, kind:
     return walker.emit("Concat", parts, visit, axis=axis)
 
 
-def piece(walker: Walker, visit: Visit, value: Value, axis: int, start: int, count: int | None = None) -> Value:
+def piece(
+    walker: Walker, visit: Visit, value: Value, axis: int, start: int, count: int | None = None
+) -> Value:
     """``count`` elements of a tensor along ``axis``; None takes one and drops the axis."""
     dims = list(_dims(value))
     axis %= len(dims)
@@ -113,15 +116,13 @@ def piece(walker: Walker, visit: Visit, value: Value, axis: int, start: int, cou
     if visit.scope.opsets.get("", 1) < 10:
         part = walker.emit("Slice", [value], visit, axes=[axis], starts=[start], ends=[stop])
     else:
-        bounds = [walker.constant(n, np.array([v], np.int64)) for n, v in zip(_BOUNDS, (start, stop, axis))]
-        part = walker.emit("Slice", [value, *bounds], visit)
+        bounds = {"starts": start, "ends": stop, "axes": axis}
+        inputs = [walker.constant(name, np.array([bound], np.int64)) for name, bound in bounds.items()]
+        part = walker.emit("Slice", [value, *inputs], visit)
     if count is not None:
         return part
     shape = walker.constant("shape", np.array(dims[:axis] + dims[axis + 1 :], np.int64))
     return walker.emit("Reshape", [part, shape], visit)
-
-
-_BOUNDS = ("starts", "ends", "axes")
 
 
 def _empty(kind: TypeProto.Tensor | None, axis: int) -> Array:
@@ -143,7 +144,9 @@ def _holds(condition: Value) -> bool:
 def _choose(walker: Walker, visit: Visit, condition: Value, then: Value, other: Value) -> Value:
     if isinstance(then, List) and isinstance(other, List) and len(then.items) == len(other.items):
         return List(
-            tuple(_choose(walker, visit, condition, a, b) for a, b in zip(then.items, other.items, strict=True))
+            tuple(
+                _choose(walker, visit, condition, a, b) for a, b in zip(then.items, other.items, strict=True)
+            )
         )
     if _dims(then) != _dims(other):
         raise Refused("its condition depends on data and its branches give different shapes")

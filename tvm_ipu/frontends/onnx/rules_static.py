@@ -46,7 +46,11 @@ def identity(walker: Walker, visit: Visit) -> Sequence[Value] | None:
 def dropout(walker: Walker, visit: Visit) -> Sequence[Value] | None:
     """Dropout outside training passes its input on; its mask is all true."""
     training, ratio = visit.array(2), visit.array(1)
-    if visit.input(2) is not None and (training is None or bool(training)) and not (ratio is not None and ratio == 0):
+    if (
+        visit.input(2) is not None
+        and (training is None or bool(training))
+        and not (ratio is not None and ratio == 0)
+    ):
         raise Refused("training mode is not supported")
     outputs: list[Value] = [visit.input(0)]
     if len(visit.node.output) > 1 and visit.node.output[1]:
@@ -87,7 +91,7 @@ def single_operand(walker: Walker, visit: Visit) -> Sequence[Value] | None:
 
 
 def _output_name(visit: Visit) -> str:
-    return visit.scope.prefix + visit.node.output[0]
+    return f"{visit.scope.prefix}{visit.node.output[0]}"
 
 
 def _static_shape(value: Value) -> tuple[int, ...] | None:

@@ -45,12 +45,18 @@ def simplify(
     Raises:
         ModelError: The graph is damaged, its shapes do not go together, or an output is a sequence.
     """
-    names = [n for node in source.graph.node for n in node.output] + [t.name for t in inputs] + list(source.weights)
+    names = (
+        [n for node in source.graph.node for n in node.output]
+        + [t.name for t in inputs]
+        + list(source.weights)
+    )
     walker = Walker(RULES, _expander(source.functions, supports), [*names, *constants], source.folder)
     values = {name: Const(name, array) for name, array in {**source.weights, **constants}.items()}
     env: dict[str, Value] = {**values, **{t.name: t for t in inputs}}
     results = walker.graph(source.graph, Scope(env, source.opsets))
-    outputs = [(info.name, _tensor(info.name, v)) for info, v in zip(source.graph.output, results, strict=True)]
+    outputs = [
+        (info.name, _tensor(info.name, v)) for info, v in zip(source.graph.output, results, strict=True)
+    ]
     graph = Graph(source.name, inputs, tuple(outputs), tuple(walker.ops), dict(source.opsets), source.facts)
     return without_dead_ops(graph)
 

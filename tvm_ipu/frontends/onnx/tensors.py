@@ -30,7 +30,9 @@ def read_tensor(tensor: TensorProto, folder: Path) -> Array:
     try:
         return np.asarray(numpy_helper.to_array(tensor))
     except (ValueError, TypeError, KeyError) as err:
-        raise ModelError(f"initializer '{tensor.name}': its data do not fit its type and shape: {err}") from err
+        raise ModelError(
+            f"initializer '{tensor.name}': its data do not fit its type and shape: {err}"
+        ) from err
 
 
 def densify(sparse: SparseTensorProto, folder: Path) -> Array:
@@ -52,10 +54,12 @@ def _read_external(tensor: TensorProto, folder: Path) -> Array:
         offset = int(info.get("offset", 0))
         length = int(info.get("length", size))
     except ValueError as err:
-        raise ModelError(f"initializer '{tensor.name}': its offset or length in '{path}' is no number") from err
+        raise ModelError(
+            f"initializer '{tensor.name}': its offset or length in '{path}' is no number"
+        ) from err
     if length != size:
         raise ModelError(
-            f"initializer '{tensor.name}': {length} bytes in '{path.name}', but its type and shape need {size}"
+            f"initializer '{tensor.name}' has {length} bytes in '{path.name}', its type and shape need {size}"
         )
     available = path.stat().st_size - offset
     if offset < 0 or available < size:
@@ -71,7 +75,8 @@ def _read_external(tensor: TensorProto, folder: Path) -> Array:
         inline = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=raw.tobytes())
         return np.asarray(numpy_helper.to_array(inline))
     mapped: Array = np.memmap(path, np.uint8, "r", offset, (size,))
-    return np.asarray(mapped).view(dtype).reshape(shape)
+    values: Array = np.asarray(mapped).view(dtype).reshape(shape)
+    return values
 
 
 _BITS = {

@@ -10,7 +10,7 @@ from onnx.helper import get_attribute_value
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
-from tvm_ipu.frontends.onnx.context import Node, UnsupportedNode
+from tvm_ipu.frontends.onnx.context import Node
 
 _CONTRIB = frozenset(
     {
@@ -45,18 +45,14 @@ def convert_by_tvm(bb: relax.BlockBuilder, node: Node, proto: NodeProto) -> rela
         proto: The same, for attributes in the form that TVM wants.
 
     Raises:
-        UnsupportedNode: TVM's converter failed; the reason is its message.
+        Exception: TVM's converter failed; it raises errors of all kinds.
     """
     attrs: dict[str, Any] = {a.name: get_attribute_value(a) for a in proto.attribute}
     attrs = {name: tuple(value) if isinstance(value, list) else value for name, value in attrs.items()}
     attrs["tvm_custom"] = {"name": node.name, "num_outputs": len(node.outputs)}
     inputs = onnx_frontend.onnx_input()
     inputs.extend(node.inputs)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            convert = onnx_frontend._get_convert_map()[node.op_type].get_converter(node.since)
-            return convert(bb, inputs, attrs, [{}, {}])
-    except Exception as err:  # TVM raises errors of all kinds
-        reason = str(err).strip().splitlines()
-        raise UnsupportedNode(reason[-1] if reason else type(err).__name__) from err
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        convert = onnx_frontend._get_convert_map()[node.op_type].get_converter(node.since)
+        return convert(bb, inputs, attrs, [{}, {}])

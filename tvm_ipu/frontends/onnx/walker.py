@@ -1,8 +1,8 @@
 """Partial evaluation of an ONNX graph: one walk in execution order that computes what is already known.
 
 Every ONNX name stands for a ``Value``. A node either disappears, because a rule or the reference
-implementation knows its result, or because it is replaced by the nodes of its subgraph or function body; or it
-is emitted with the types of its outputs.
+implementation knows its result, or because it is replaced by the nodes of its subgraph or function body; or
+it is emitted with the types of its outputs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_OPS = 200_000
 """Nodes after unrolling; a model with more is refused."""
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818  a finding about one node, which stays in the graph with it
     """A rule knows the operator but not how to do without what this node needs."""
 
 
@@ -131,7 +131,9 @@ class Walker:
     def nodes(self, nodes: Iterable[NodeProto], scope: Scope) -> None:
         """Walk nodes in their order and bind their outputs in ``scope``."""
         for node in nodes:
-            inputs = tuple(self.lookup(name, scope, f"input of node '{node_label(node)}'") for name in node.input)
+            inputs = tuple(
+                self.lookup(name, scope, f"input of node '{node_label(node)}'") for name in node.input
+            )
             outputs = self.visit(_bind_attributes(node, scope.arguments), inputs, scope)
             scope.env.update(zip(node.output, outputs, strict=False))
 
@@ -160,7 +162,9 @@ class Walker:
         prefix = f"{visit.scope.prefix}{node_label(visit.node)}/"
         scope = Scope(env, opsets or visit.scope.opsets, prefix, arguments)
         self.nodes(body.node, scope)
-        return [self.lookup(name, scope, f"output of function '{body.name}'") for name in body.output]
+        wanted = dict(zip(body.output, visit.node.output, strict=False))
+        user = f"output of function '{body.name}'"
+        return [self.lookup(name, scope, user) if wanted.get(name) else None for name in body.output]
 
     def emit(self, op_type: str, inputs: Sequence[Value], visit: Visit, **attrs: Any) -> Value:
         """Visit a new one-output node of the standard domain that stands in place of ``visit``'s node."""
