@@ -124,11 +124,13 @@ def _print_top(outputs: Mapping[str, Array], k: int, labels: Sequence[str]) -> N
 
 
 def _print_outputs(outputs: Mapping[str, Array]) -> None:
+    import numpy as np
+
     rows = []
     for name, output in outputs.items():
         values = output.astype(float)
-        summary = (values.min(), values.mean(), values.max()) if values.size else ()
-        rows.append((name, output.dtype, list(output.shape), *(f"{value:.6g}" for value in summary)))
+        summary = [f"{f(values):.6g}" if values.size else "" for f in (np.min, np.mean, np.max)]
+        rows.append((name, output.dtype, list(output.shape), *summary))
     print_table(("output", "type", "shape", ">min", ">mean", ">max"), rows)
 
 

@@ -10,28 +10,18 @@ Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
-    """Print a table; a column whose name starts with ``>`` is aligned to the right.
-
-    Lines are as long as they need to be where stdout is not a terminal, so that other programs can read them.
-    """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for column in columns:
-        right = column.startswith(">")
-        table.add_column(
-            column.removeprefix(">"), justify="right" if right else "left", no_wrap=right, overflow="fold"
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table; a column whose name starts with ``>`` is aligned to the right."""
+    names = tuple(column.removeprefix(">") for column in columns)
+    cells = [names, *(tuple(map(str, row)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, tuple("-" * width for width in widths))
+    for row in cells:
+        fields = (
+            f"{cell:{'>' if column.startswith('>') else '<'}{width}}"
+            for cell, column, width in zip(row, columns, widths, strict=True)
         )
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = console.measure(table).maximum
-    console.print(table)
+        print("  ".join(fields).rstrip())
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
