@@ -117,7 +117,7 @@ def _to_abi(func: tirx.PrimFunc, symbol: str, target: Target) -> tuple[tirx.Prim
 
     prologue: list[tirx.Stmt] = [tirx.DeclBuffer(args, data=args_ptr)]
     for i, param in enumerate(func.params):
-        address = tirx.BufferLoad(args, [tirx.IntImm("int32", i)])
+        address = tirx.Cast("uint64", tirx.BufferLoad(args, [tirx.IntImm("int32", i)]))  # reinterpret wants 64 bits
         pointer = tvm.ir.PointerType(param.ty.dtype, "global")
         prologue.append(tirx.DeclBuffer(param, data=tirx.reinterpret(pointer, address)))
 
