@@ -113,6 +113,11 @@ def inputs(name: str, seed: int = 0, batch: int = 1) -> dict[str, Array]:
     }
 
 
+def image_files() -> list[Path]:
+    """Files of the 20 ImageNet images of foolbox; their names end in ``_<class>``."""
+    return sorted(fetch(_FOOLBOX, "foolbox/data/imagenet_*.jpg"))
+
+
 def images() -> tuple[Array, Array]:
     """The 20 labelled ImageNet images of foolbox.
 
@@ -122,7 +127,7 @@ def images() -> tuple[Array, Array]:
     """
     path = cache_dir() / "imagenet20.npz"
     if not path.exists():
-        files = sorted(fetch(_FOOLBOX, "foolbox/data/imagenet_*.jpg"))
+        files = image_files()
         labels = np.array([int(file.stem.split("_")[-1]) for file in files])
         stack = np.stack([preprocess(file) for file in files])
         _store(path, lambda part: _save_npz(part, images=stack, labels=labels))
@@ -207,7 +212,7 @@ def _photograph(_: str, shape: tuple[int, ...], seed: int) -> Array:
     """An image of the wanted size, RGB from 0 to 1."""
     from PIL import Image  # only here: models without images need no Pillow
 
-    files = sorted(fetch(_FOOLBOX, "foolbox/data/imagenet_*.jpg"))
+    files = image_files()
     with Image.open(files[seed % len(files)]) as opened:
         image = opened.convert("RGB").resize((shape[2], shape[1]), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(image, np.float32).transpose(2, 0, 1) / 255)
