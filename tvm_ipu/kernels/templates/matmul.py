@@ -1,0 +1,222 @@
+"""Products of matrices that are both computed at run time, such as attention's.
+
+Where several row blocks use the same columns of the right matrix, a unit first packs those columns into scratch
+memory, as weights are packed at compile time; a transposed right matrix is transposed on the way, block by block in
+registers. Otherwise rows of the right matrix are read where they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from tvm_ipu.base.target import Target
+from tvm_ipu.kernels import tiles
+from tvm_ipu.kernels.blocks import Blocks
+from tvm_ipu.kernels.emit import Emitter, Expr, cast, flat_buffer, item_bytes, zero
+from tvm_ipu.kernels.epilogue import Epilogue
+from tvm_ipu.kernels.registers import RegisterTile, column_widths
+from tvm_ipu.kernels.templates.kernel import Kernel
+from tvm_ipu.kernels.templates.transpose import transpose
+
+Load = Callable[[Expr, int], Expr]
+"""Vector ``v`` of the right matrix at step ``k``."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """``[..., rows, depth] x [..., depth, columns]``.
+
+    Attributes:
+        batch: Leading dimensions of the result.
+        left_batch: Leading dimensions of the left matrix, as many; 1 where it is broadcast.
+        right_batch: Leading dimensions of the right matrix, as many; 1 where it is broadcast.
+        rows: Rows of the left matrix.
+        depth: Length of the reduction.
+        columns: Columns of the result.
+        transposed: Whether the right matrix is stored ``[columns, depth]``.
+        lanes: Columns of a vector.
+        left: Type of the left matrix.
+        right: Type of the right matrix.
+        dtype: Type of the accumulators.
+    """
+
+    batch: tuple[int, ...]
+    left_batch: tuple[int, ...]
+    right_batch: tuple[int, ...]
+    rows: int
+    depth: int
+    columns: int
+    transposed: bool
+    lanes: int
+    left: str
+    right: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How to cut it.
+
+    Attributes:
+        rows: Rows of a register tile.
+        vectors: Vectors in a row of it.
+        row_blocks: Row blocks of a unit, which is one column block wide.
+        packed: Whether a unit packs its columns first.
+    """
+
+    rows: int
+    vectors: int
+    row_blocks: int
+    packed: bool
+
+    def cut(self, problem: Problem) -> tuple[Blocks, Blocks]:
+        """Row blocks and column blocks."""
+        rows = Blocks(problem.rows, self.rows, self.row_blocks)
+        return rows, Blocks(problem.columns, self.vectors * problem.lanes)
+
+
+def space(problem: Problem, target: Target) -> list[Decision]:
+    """Decisions worth trying, the one that the model prefers first."""
+    panels = math.ceil(problem.columns / problem.lanes)
+    shapes = {(min(rows, problem.rows), min(vectors, panels)) for rows, vectors in tiles.tile_shapes(target)}
+    must_pack = problem.transposed and problem.lanes > 1
+    decisions = [
+        Decision(rows, vectors, row_blocks, packed)
+        for rows, vectors in sorted(shapes)
+        for row_blocks in tiles.powers(math.ceil(problem.rows / rows))
+        for packed in ((True,) if must_pack else (False, True))
+    ]
+    return sorted(decisions, key=lambda d: cycles(problem, d, target))
+
+
+def cycles(problem: Problem, decision: Decision, target: Target) -> float:
+    """Modelled cycles on all cores of the target together."""
+    p = problem
+    rows, columns = decision.cut(p)
+    vectors = [(math.ceil(width / p.lanes), n) for width, n in columns.pieces()]
+    pitch = p.depth * item_bytes(p.left)
+    total = tiles.compute_cycles(rows.pieces(), vectors, p.depth) * tiles.conflicts(rows.block, pitch, target)
+    panel_loads = p.depth * math.ceil(p.columns / p.lanes)
+    if decision.packed:
+        total += panel_loads * rows.units * (4.0 if p.transposed else 2.0)
+    else:
+        total += panel_loads * rows.count * 0.5
+    units = math.prod(p.batch) * rows.units * columns.units
+    return total * math.prod(p.batch) * tiles.imbalance(units, target.cores)
+
+
+def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Target) -> Kernel:
+    """The kernel: parameters are the left matrix, the right matrix and the epilogue's buffers."""
+    p = problem
+    rows, columns = decision.cut(p)
+    body = _Body(p, epilogue)
+    e = body.e
+    extent = math.prod(p.batch) * rows.units * columns.units
+    with e.loop("unit", 0, extent, tirx.ForKind.PARALLEL) as unit:
+        batch = e.bind("batch", tirx.floordiv(unit, rows.units * columns.units))
+        row_unit = e.bind("row_unit", tirx.floormod(tirx.floordiv(unit, columns.units), rows.units))
+        column_unit = e.bind("column_unit", tirx.floormod(unit, columns.units))
+        left = e.bind("left_base", body.base(batch, p.left_batch) * (p.rows * p.depth))
+        right = e.bind("right_base", body.base(batch, p.right_batch) * (p.depth * p.columns))
+
+        def block(column: Expr, width: int) -> None:
+            load = body.packed(right, column, width) if decision.packed else body.direct(right, column, width)
+            rows.emit(
+                e,
+                "row",
+                row_unit,
+                lambda row, height: body.tile(batch * p.rows + row, left + row * p.depth, height, column, width, load),
+            )
+
+        columns.emit(e, "column", column_unit, block)
+    func = tirx.PrimFunc([body.left, body.right, *epilogue.buffers], e.finish())
+    flops = 2 * math.prod(p.batch) * p.rows * p.depth * p.columns + epilogue.flops
+    return Kernel(func, extent, tiles.grain(cycles(p, decision, target), extent), flops)
+
+
+class _Body:
+    """Statements inside a unit."""
+
+    def __init__(self, problem: Problem, epilogue: Epilogue) -> None:
+        p = problem
+        self.e = Emitter()
+        self._p = p
+        self._epilogue = epilogue
+        self.left = flat_buffer("left", math.prod(p.left_batch) * p.rows * p.depth, p.left)
+        self.right = flat_buffer("right", math.prod(p.right_batch) * p.depth * p.columns, p.right)
+
+    def base(self, batch: Expr, own: tuple[int, ...]) -> Expr:
+        """Number of an operand's matrix for a matrix of the result."""
+        if own == self._p.batch:
+            return batch
+        number: Expr = tirx.IntImm("int32", 0)
+        for axis, size in enumerate(own):
+            if size > 1:
+                inner = math.prod(self._p.batch[axis + 1 :])
+                at = tirx.floormod(tirx.floordiv(batch, inner), size)
+                number = number + at * math.prod(own[axis + 1 :])
+        return number
+
+    def tile(self, number: Expr, left: Expr, height: int, column: Expr, width: int, load: Load) -> None:
+        """One register tile: through the reduction, then finished."""
+        e, p = self.e, self._p
+        registers = RegisterTile(e, height, column_widths(width, p.lanes), p.lanes, p.dtype)
+        left_at = e.bind("left_at", left)
+        with e.loop("k", 0, p.depth) as k:
+            registers.add_outer_product(
+                lambda m: cast(e.load(self.left, left_at + k + m * p.depth), p.dtype), lambda v: load(k, v)
+            )
+        self._epilogue.emit(e, registers, e.bind("row_number", number), column)
+
+    def direct(self, base: Expr, column: Expr, width: int) -> Load:
+        """Read columns where they are; the last vector may be shorter."""
+        e, p = self.e, self._p
+        widths = column_widths(width, p.lanes)
+        if p.transposed:
+            at = e.bind("right_at", base + column * p.depth)
+            return lambda k, v: cast(e.load(self.right, at + k + v * p.depth), p.dtype)
+        at = e.bind("right_at", base + column)
+        return lambda k, v: cast(e.load(self.right, at + k * p.columns + v * p.lanes, widths[v]), p.dtype)
+
+    def packed(self, base: Expr, column: Expr, width: int) -> Load:
+        """Copy columns to a panel of whole vectors first."""
+        e, p = self.e, self._p
+        widths = column_widths(width, p.lanes)
+        pitch = len(widths) * p.lanes
+        panel = e.alloc("panel", p.depth * pitch, p.dtype, "global")
+        if p.transposed and p.lanes > 1:
+            at = e.bind("right_at", base + column * p.depth)
+            for v, used in enumerate(widths):
+                self._pack_transposed(panel, pitch, v * p.lanes, at + v * p.lanes * p.depth, used)
+        else:
+            load = self.direct(base, column, width)
+            with e.loop("k", 0, p.depth) as k:
+                for v, used in enumerate(widths):
+                    if used < p.lanes:
+                        e.store(panel, k * pitch + v * p.lanes, zero(p.dtype, p.lanes), p.lanes)
+                    e.store(panel, k * pitch + v * p.lanes, load(k, v), used)
+        return lambda k, v: e.load(panel, k * pitch + v * p.lanes, p.lanes)
+
+    def _pack_transposed(self, panel: tirx.Buffer, pitch: int, column: int, at: Expr, used: int) -> None:
+        """Transpose ``used`` stored rows into ``lanes`` columns of the panel."""
+        e, p = self.e, self._p
+
+        def block(first: Expr, steps: int) -> None:
+            rows = [cast(e.load(self.right, at + first + j * p.depth, steps), p.dtype) for j in range(used)]
+            if steps == p.lanes:
+                rows += [zero(p.dtype, p.lanes)] * (p.lanes - used)
+                columns = transpose(e, rows)
+                for i, vector in enumerate(columns):
+                    e.store(panel, (first + i) * pitch + column, vector, p.lanes)
+            else:
+                for i in range(steps):
+                    for j in range(p.lanes):
+                        value = cast(e.load(self.right, at + first + i + j * p.depth), p.dtype) if j < used else zero(p.dtype)
+                        e.store(panel, (first + i) * pitch + column + j, value)
+
+        steps = Blocks(p.depth, p.lanes, math.ceil(p.depth / p.lanes))
+        steps.emit(e, "step", 0, block)

@@ -1,0 +1,31 @@
+"""Transpose a square block of vectors in registers."""
+
+from __future__ import annotations
+
+from tvm import tirx
+
+from tvm_ipu.kernels.emit import Emitter, Expr, index, lanes_of
+
+
+def transpose(e: Emitter, rows: list[Expr]) -> list[Expr]:
+    """Columns of a square matrix given as vectors of its rows; their number is a power of two.
+
+    Each of the ``log2(n)`` rounds swaps, for one bit, the lanes of the upper vector that have it clear with the
+    lanes of the lower vector that have it set.
+    """
+    size = len(rows)
+    if any(lanes_of(row) != size for row in rows) or size & (size - 1):
+        raise ValueError(f"a square block with a power of two rows is needed, found {size} rows")
+    bit = size // 2
+    while bit:
+        low = [index(lane if not lane & bit else size + lane - bit) for lane in range(size)]
+        high = [index(lane + bit if not lane & bit else size + lane) for lane in range(size)]
+        swapped = list(rows)
+        for number in range(size):
+            if not number & bit:
+                pair = [e.bind("row", rows[number]), e.bind("row", rows[number | bit])]
+                swapped[number] = e.bind("row", tirx.Shuffle(pair, low))
+                swapped[number | bit] = e.bind("row", tirx.Shuffle(pair, high))
+        rows = swapped
+        bit //= 2
+    return rows
