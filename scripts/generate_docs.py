@@ -39,19 +39,19 @@ def cli_page(old: str) -> str:
 def _section(name: str, parser: argparse.ArgumentParser) -> str:
     rows = [_row(action) for action in parser._actions if action.dest not in EVERYWHERE]
     head = f"## {name}\n{parser.description}\n"
-    return "\n".join([head, "| argument | meaning |", "| --- | --- |", *rows, ""])
+    return "\n".join([head, *(["| argument | meaning |", "| --- | --- |", *rows, ""] if rows else [])])
 
 
 def _row(action: argparse.Action) -> str:
     value = "" if action.nargs == 0 else _value(action)
     names = ", ".join(f"`{name}`" for name in action.option_strings)
     spelling = f"{names} `{value}`" if names and value else names or f"`{value}`"
-    return f"| {spelling} | {action.help} |".replace("`|", "`\\|")
+    return f"| {spelling} | {action.help} |"
 
 
 def _value(action: argparse.Action) -> str:
     if action.choices:
-        return ",".join(map(str, action.choices))
+        return "\\|".join(map(str, action.choices))
     words = (action.metavar,) if isinstance(action.metavar, str) else action.metavar or (action.dest.upper(),)
     return " ".join(words) + (" ..." if action.nargs in ("+", "*") else "")
 
@@ -61,7 +61,7 @@ def readme(old: str) -> str:
     targets = [load_target(name) for name in target_names()]
     rows = [f"| `{t.name}` | {t.arch} | {t.description} |" for t in targets]
     table = "\n".join(["| target | architecture | what it is |", "| --- | --- | --- |", *rows])
-    return re.sub(r"(<!-- targets -->\n).*?(\n<!-- /targets -->)", rf"\1{table}\2", old, flags=re.DOTALL)
+    return re.sub(r"(<!-- targets -->\n).*?(<!-- /targets -->)", rf"\1{table}\n\2", old, flags=re.DOTALL)
 
 
 PAGES = {ROOT / "docs" / "cli.md": cli_page, ROOT / "README.md": readme}
