@@ -1,4 +1,4 @@
-"""Writes what the documentation says about commands and targets; ``--check`` only says whether it is up to date.
+"""Writes what the documentation says about commands and targets; ``--check`` only says whether it is fresh.
 
 docs/cli.md comes from the commands' own parsers, README.md's table of targets from targets/*.toml.
 """
