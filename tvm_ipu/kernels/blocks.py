@@ -1,4 +1,4 @@
-"""A dimension cut into blocks of equal size and a shorter last one, some blocks to each unit of parallel work."""
+"""A dimension cut into blocks of equal size and a shorter last one, some blocks to each unit of work."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm import tirx
+from tvm.tirx import Expr
 
-from tvm_ipu.kernels.emit import Emitter, Expr, Index, index
+from tvm_ipu.kernels.emit import Emitter, Index, index
 
 
 @dataclass(frozen=True)

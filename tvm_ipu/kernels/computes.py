@@ -1,10 +1,11 @@
 """What the kernel templates compute, as tensor expressions, and how they want their weights packed.
 
 Each computation carries the name of its template and the parameters that its shapes do not tell as block
-attributes ``tvm_ipu.*``. Its meaning is the expression itself: a kernel that no template takes is scheduled from it.
+attributes ``tvm_ipu.*``. Its meaning is the expression itself: a kernel that no template takes is scheduled
+from it.
 
-Weights are packed in panels of ``lanes`` output channels, the last one padded with zeros, so that a kernel loads one
-vector of weights for each step along the reduction.
+Weights are packed in panels of ``lanes`` output channels, the last one padded with zeros, so that a kernel
+loads one vector of weights for each step along the reduction.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ Padding = tuple[int, int, int, int]
 TEMPLATE = "tvm_ipu.template"
 """Block attribute that names the template."""
 
-_ACCUMULATOR = {"float16": "float32", "bfloat16": "float32", "int8": "int32", "uint8": "int32", "int16": "int32"}
+_ACCUMULATOR = {
+    "float16": "float32",
+    "bfloat16": "float32",
+    "int8": "int32",
+    "uint8": "int32",
+    "int16": "int32",
+}
 
 
 def accumulator(dtype: str) -> str:
@@ -60,12 +67,14 @@ def conv2d(
 
     Args:
         x: ``[batch, height, width, in_channels]``.
-        packed: ``[groups, panels, kernel_height, kernel_width, in_channels / groups, lanes]`` (``pack_conv2d``).
+        packed: ``[groups, panels, kernel_height, kernel_width, in_channels / groups, lanes]``, made by
+            ``pack_conv2d``.
         channels: Output channels.
         stride: Rows and columns from one window to the next.
         padding: Zeros around ``x``.
         dilation: Rows and columns from one tap of a window to the next.
-        out_dtype: Type of the result; None for that of ``x``, or of the accumulator where ``x`` holds integers.
+        out_dtype: Type of the result; None for that of ``x``, or of the accumulator where ``x`` holds
+            integers.
 
     Returns:
         ``[batch, out_height, out_width, channels]``.
@@ -196,7 +205,9 @@ def pack_conv2d(weight: np.ndarray, lanes: int, groups: int = 1) -> np.ndarray:
 def pack_depthwise(weight: np.ndarray, lanes: int) -> np.ndarray:
     """Pack ``[channels, kernel_height, kernel_width, 1]`` for ``depthwise_conv2d``."""
     channels, kernel_h, kernel_w, _ = weight.shape
-    panels = _pad_to(weight.reshape(channels, kernel_h, kernel_w), 0, lanes).reshape(-1, lanes, kernel_h, kernel_w)
+    panels = _pad_to(weight.reshape(channels, kernel_h, kernel_w), 0, lanes).reshape(
+        -1, lanes, kernel_h, kernel_w
+    )
     return np.ascontiguousarray(panels.transpose(0, 2, 3, 1))
 
 
@@ -239,7 +250,12 @@ def shape_of(tensor: te.Tensor) -> tuple[int, ...]:
 
 
 def _padded(
-    x: te.Tensor, at: tuple[Any, Any, Any, Any], taps: tuple[Any, Any], stride: Pair, padding: Padding, dilation: Pair
+    x: te.Tensor,
+    at: tuple[Any, Any, Any, Any],
+    taps: tuple[Any, Any],
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
 ) -> Any:
     """Element of ``x`` under a tap of the window at output position ``at``; zero outside."""
     _, height, width, _ = shape_of(x)

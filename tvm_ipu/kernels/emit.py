@@ -7,19 +7,20 @@ Statements are appended in order; ``with`` nests loops and conditions::
         e.store(y, k * 16, e.load(x, k * 16, 16))
     body = e.finish()
 
-All buffers are flat (one dimension). A scalar is a vector of one lane throughout, so that the same template serves
-chips without vectors.
+All buffers are flat (one dimension). A scalar is a vector of one lane throughout, so that the same template
+serves chips without vectors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 from tvm import tirx
+from tvm.tirx import Expr
 
-Expr = tirx.Expr
-Index = int | tirx.Expr
+Index: TypeAlias = int | Expr
 """An integer known now, or an int32 expression."""
 
 

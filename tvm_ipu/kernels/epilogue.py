@@ -1,7 +1,8 @@
-"""Elementwise operators that follow a template's own computation, evaluated on its registers before the one store.
+"""Elementwise operators after a template's own computation, evaluated on its registers before the store.
 
-The epilogue of a fused function is the largest set of blocks after the anchor that read the anchor's result, or each
-other's, only at their own output position. Whatever else they read may be broadcast or indexed in any way.
+The epilogue of a fused function is the largest set of blocks after the anchor that read the anchor's
+result, or each other's, only at their own output position. Whatever else they read may be broadcast or
+indexed in any way.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any
 
 import tvm_ffi
 from tvm import ir, tirx
+from tvm.tirx import Expr
 
-from tvm_ipu.kernels.emit import Emitter, Expr, flat_buffer, index
+from tvm_ipu.kernels.emit import Emitter, flat_buffer, index
 from tvm_ipu.kernels.registers import RegisterTile
 
 Coordinates = Callable[[Expr], tuple[Expr, ...]]
@@ -97,7 +99,14 @@ class Epilogue:
                 self._vector(e, memory, at, row + m, column + v * tile.lanes, width, position)
 
     def _vector(
-        self, e: Emitter, tile: tirx.Buffer, at: Expr, row: Expr, column: Expr, width: int, position: Coordinates
+        self,
+        e: Emitter,
+        tile: tirx.Buffer,
+        at: Expr,
+        row: Expr,
+        column: Expr,
+        width: int,
+        position: Coordinates,
     ) -> None:
         with e.loop("lane", 0, width, tirx.ForKind.VECTORIZED) as lane:
             place = _Place(self, row, column + lane, position)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tvm_ipu.kernels.emit import Emitter, Expr, broadcast, lanes_of, zero
+from tvm.tirx import Expr
+
+from tvm_ipu.kernels.emit import Emitter, broadcast, lanes_of, zero
 
 
 class RegisterTile:

@@ -1,7 +1,7 @@
 """Analytic model of a core: cycles that a way of cutting a product into tiles and units takes.
 
-It ranks decisions; it does not predict times. Costs are for a core with two multiply-add units and two load ports,
-which holds for the CPUs of ``targets/`` within the model's precision.
+It ranks decisions; it does not predict times. Costs are for a core with two multiply-add units and two load
+ports, which holds for the CPUs of ``targets/`` within the model's precision.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Traffic:
 
 
 def tile_shapes(target: Target) -> Iterator[tuple[int, int]]:
-    """(rows, vectors) of all register tiles that fit, with a row of operand vectors and one broadcast scalar."""
+    """(rows, vectors) of the register tiles that fit, with a row of operands and one broadcast scalar."""
     for vectors in range(1, 9):
         for rows in range(1, 29):
             if rows * vectors + vectors + 1 <= target.vector_registers:
@@ -56,7 +56,7 @@ def step_cycles(rows: int, vectors: int) -> float:
 
 
 def conflicts(rows: int, pitch: int, target: Target) -> float:
-    """Factor on the time of a tile whose rows, ``pitch`` bytes apart, fight for the same level-1 cache sets."""
+    """Factor on the time of a tile whose rows, ``pitch`` bytes apart, may fight for the same cache sets."""
     places = SET_SPAN // math.gcd(pitch, SET_SPAN)
     ways = target.l1_bytes // SET_SPAN
     return 1.5 if math.ceil(rows / places) + 2 > ways else 1.0

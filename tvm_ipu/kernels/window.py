@@ -1,7 +1,7 @@
 """Geometry of a two-dimensional window over an image with zero padding, shared by the convolution templates.
 
-Padding costs nothing at run time: rows outside the image are left out by the bounds of the loop over kernel rows, and
-columns outside it by emitting the blocks at the left and right edge as code of their own.
+Padding costs nothing at run time: rows outside the image are left out by the bounds of the loop over kernel
+rows, and columns outside it by emitting the blocks at the left and right edge as code of their own.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tvm import tirx
+from tvm.tirx import Expr
 
 from tvm_ipu.kernels.computes import output_size
-from tvm_ipu.kernels.emit import Emitter, Expr, Index, index
+from tvm_ipu.kernels.emit import Emitter, Index, index
 
 Span = tuple[int, int]
 

@@ -1,20 +1,22 @@
 """2-D convolution in NHWC as an implicit matrix product with packed weights, in any number of groups.
 
-A register tile holds neighbouring columns of one output row. A unit of work is some output rows by some column blocks
-of one group; inside, the weights of a column block are reused by all rows of the unit.
+A register tile holds neighbouring columns of one output row. A unit of work is some output rows by some
+column blocks of one group; inside, the weights of a column block are reused by all rows of the unit.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 from tvm import tirx
+from tvm.tirx import Expr
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
-from tvm_ipu.kernels.emit import Emitter, Expr, cast, flat_buffer, index, item_bytes
+from tvm_ipu.kernels.emit import Emitter, cast, flat_buffer, index, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
@@ -80,7 +82,7 @@ def space(problem: Problem, target: Target) -> list[Decision]:
         (min(columns, problem.window.output[1]), min(vectors, panels))
         for columns, vectors in tiles.tile_shapes(target)
     }
-    ranked = sorted(shapes, key=lambda s: (_compute(problem, Decision(*s, 1, 1), target), s))[:8]
+    ranked = sorted(shapes, key=lambda s: (_compute(problem, Decision(s[0], s[1], 1, 1), target), s))[:8]
     decisions = [
         Decision(columns, vectors, row_blocks, channel_blocks)
         for columns, vectors in ranked
@@ -167,20 +169,19 @@ class _Body:
         left = e.bind("row_at", first_row * (window.size[1] * self._pitch) + group * p.depth)
         panels = math.ceil(p.channels / p.lanes)
         right = e.bind("weights_at", group * (panels * self._panel) + channel * p.reduction)
+        start = row * window.output[1]
+        out_channel = e.bind("out_channel", group * p.channels + channel)
+
+        def coordinates(pixel: Expr) -> tuple[Expr, ...]:
+            return image, y, pixel - start
+
         for segment in self._segments:
             with e.loop("block", 0, segment.count) as block:
                 x = e.bind("x", block * segment.width + segment.start)
                 tile = RegisterTile(e, segment.width, column_widths(width, p.lanes), p.lanes, p.dtype)
                 at = left + (x * window.stride[1] - window.padding[1]) * self._pitch
                 self._accumulate(tile, segment, kernel_rows, e.bind("left_at", at), right)
-                start = row * window.output[1]
-                self._epilogue.emit(
-                    e,
-                    tile,
-                    e.bind("pixel", start + x),
-                    e.bind("out_channel", group * p.channels + channel),
-                    lambda pixel: (image, y, pixel - start),
-                )
+                self._epilogue.emit(e, tile, e.bind("pixel", start + x), out_channel, coordinates)
 
     def _accumulate(
         self, tile: RegisterTile, segment: Segment, kernel_rows: tuple[Expr, Expr], left: Expr, right: Expr
@@ -189,15 +190,18 @@ class _Body:
         line = window.dilation[0] * window.size[1] * self._pitch
         tap_pitch = window.dilation[1] * self._pitch
         column_pitch = window.stride[1] * self._pitch
+
+        def scalar(at: Expr, column: int) -> Expr:
+            return cast(e.load(self.left, at + column * column_pitch), p.dtype)
+
+        def vector(at: Expr, number: int) -> Expr:
+            return cast(e.load(self.right, at + number * self._panel, p.lanes), p.dtype)
+
         with e.loop("kh", *kernel_rows) as kh:
             left_at = e.bind("line_at", left + kh * line)
             right_at = e.bind("right_at", right + kh * (window.kernel[1] * p.depth * p.lanes))
             for tap, taps, columns in segment.runs(p.groups == 1 and window.dilation[1] == 1):
                 with e.loop("k", 0, taps * p.depth) as k:
-                    from_left = left_at + k + tap * tap_pitch
-                    from_right = right_at + (k + tap * p.depth) * p.lanes
-                    tile.add_outer_product(
-                        lambda m: cast(e.load(self.left, from_left + m * column_pitch), p.dtype),
-                        lambda v: cast(e.load(self.right, from_right + v * self._panel, p.lanes), p.dtype),
-                        columns,
-                    )
+                    left_k = left_at + k + tap * tap_pitch
+                    right_k = right_at + (k + tap * p.depth) * p.lanes
+                    tile.add_outer_product(partial(scalar, left_k), partial(vector, right_k), columns)

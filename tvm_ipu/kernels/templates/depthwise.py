@@ -1,8 +1,8 @@
-"""Depthwise 2-D convolution in NHWC: a vector holds neighbouring channels, a register tile neighbouring columns.
+"""Depthwise 2-D convolution in NHWC: vectors hold neighbouring channels, register tiles neighbouring columns.
 
-A unit of work is some output rows, of one block of channels where the image is small enough to stay in the level-2
-cache, or else of all channels, so that memory is read in its order. For each kernel row, every input vector is loaded
-once and used by all taps that need it.
+A unit of work is some output rows, of one block of channels where the image is small enough to stay in the
+level-2 cache, or else of all channels, so that memory is read in its order. For each kernel row, every
+input vector is loaded once and used by all taps that need it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from tvm import tirx
+from tvm.tirx import Expr
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
-from tvm_ipu.kernels.emit import Emitter, Expr, cast, flat_buffer, index, item_bytes
+from tvm_ipu.kernels.emit import Emitter, cast, flat_buffer, index, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
@@ -52,8 +53,8 @@ class Decision:
         columns: Output columns of a register tile.
         vectors: Vectors of channels in it.
         row_blocks: Output rows of a unit.
-        all_channels: Whether a unit runs through all channels for each tile's columns, not through its rows for one
-            block of channels.
+        all_channels: Whether a unit runs through all channels for each tile's columns, not through its rows
+            for one block of channels.
     """
 
     columns: int
@@ -65,7 +66,9 @@ class Decision:
         """Output rows, and blocks of channels."""
         rows = Blocks(problem.window.output_rows, 1, self.row_blocks)
         block = self.vectors * problem.lanes
-        return rows, Blocks(problem.channels, block, math.ceil(problem.channels / block) if self.all_channels else 1)
+        return rows, Blocks(
+            problem.channels, block, math.ceil(problem.channels / block) if self.all_channels else 1
+        )
 
 
 def space(problem: Problem, target: Target) -> list[Decision]:
@@ -99,8 +102,16 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
         row += count * (window.kernel[0] * (line + 4) + tiles.TILE_OVERHEAD + width * decision.vectors)
     line_bytes = item_bytes(problem.left) * window.size[1] * channels.block * channels.per_unit
     fits = window.kernel[0] * line_bytes <= 0.8 * target.l1_bytes
-    lines = (rows.per_unit - 1) * window.stride[0] + window.kernel[0] if fits else rows.per_unit * window.kernel[0]
-    unit = rows.per_unit * row * channels.per_unit + lines * line_bytes / tiles.L2_BYTES_PER_CYCLE + tiles.TILE_OVERHEAD
+    lines = (
+        (rows.per_unit - 1) * window.stride[0] + window.kernel[0]
+        if fits
+        else rows.per_unit * window.kernel[0]
+    )
+    unit = (
+        rows.per_unit * row * channels.per_unit
+        + lines * line_bytes / tiles.L2_BYTES_PER_CYCLE
+        + tiles.TILE_OVERHEAD
+    )
     units = rows.units * channels.units
     return unit * units * tiles.imbalance(units, target.cores)
 
@@ -162,7 +173,9 @@ class _Body:
             right = e.bind("weights_at", (first + channel) * math.prod(window.kernel))
             with e.loop("kh", *kernel_rows) as kh:
                 line = e.bind("left_at", at + kh * (window.dilation[0] * window.size[1] * p.channels))
-                self._line(registers, segment, line, e.bind("right_at", right + kh * (window.kernel[1] * p.lanes)))
+                self._line(
+                    registers, segment, line, e.bind("right_at", right + kh * (window.kernel[1] * p.lanes))
+                )
             self._epilogue.emit(
                 e, registers, start + x, first + channel, lambda pixel: (image, y, pixel - start)
             )

@@ -1,7 +1,7 @@
 """Product of a row-major matrix and packed weights: dense layers and 1x1 convolutions.
 
-A unit of work is some row blocks by some column blocks. Inside, a column block's weights are reused by all row
-blocks of the unit; a register tile runs through the whole reduction before it is finished and stored.
+A unit of work is some row blocks by some column blocks. Inside, a column block's weights are reused by all
+row blocks of the unit; a register tile runs through the whole reduction before it is finished and stored.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import math
 from dataclasses import dataclass
 
 from tvm import tirx
+from tvm.tirx import Expr
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
-from tvm_ipu.kernels.emit import Emitter, Expr, cast, flat_buffer, item_bytes
+from tvm_ipu.kernels.emit import Emitter, cast, flat_buffer, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
@@ -71,7 +72,7 @@ def space(problem: Problem, target: Target) -> list[Decision]:
         (min(rows, problem.rows), min(vectors, math.ceil(problem.columns / problem.lanes)))
         for rows, vectors in tiles.tile_shapes(target)
     }
-    ranked = sorted(shapes, key=lambda s: (_compute(problem, Decision(*s, 1, 1), target), s))[:8]
+    ranked = sorted(shapes, key=lambda s: (_compute(problem, Decision(s[0], s[1], 1, 1), target), s))[:8]
     decisions = [
         Decision(rows, vectors, row_blocks, column_blocks)
         for rows, vectors in ranked
@@ -101,7 +102,9 @@ def _compute(problem: Problem, decision: Decision, target: Target) -> float:
     rows, columns = decision.cut(problem)
     vectors = [(math.ceil(width / problem.lanes), n) for width, n in columns.pieces()]
     pitch = problem.depth * item_bytes(problem.left)
-    return tiles.compute_cycles(rows.pieces(), vectors, problem.depth) * tiles.conflicts(rows.block, pitch, target)
+    return tiles.compute_cycles(rows.pieces(), vectors, problem.depth) * tiles.conflicts(
+        rows.block, pitch, target
+    )
 
 
 def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Target) -> Kernel:
@@ -119,7 +122,9 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
         with e.loop("k", 0, p.depth) as k:
             registers.add_outer_product(
                 lambda m: cast(e.load(left, left_at + k + m * p.depth), p.dtype),
-                lambda v: cast(e.load(right, right_at + k * p.lanes + v * p.depth * p.lanes, p.lanes), p.dtype),
+                lambda v: cast(
+                    e.load(right, right_at + k * p.lanes + v * p.depth * p.lanes, p.lanes), p.dtype
+                ),
             )
         epilogue.emit(e, registers, row, column)
 

@@ -1,8 +1,8 @@
 """Products of matrices that are both computed at run time, such as attention's.
 
-Where several row blocks use the same columns of the right matrix, a unit first packs those columns into scratch
-memory, as weights are packed at compile time; a transposed right matrix is transposed on the way, block by block in
-registers. Otherwise rows of the right matrix are read where they are.
+Where several row blocks use the same columns of the right matrix, a unit first packs those columns into
+scratch memory, as weights are packed at compile time; a transposed right matrix is transposed on the way,
+block by block in registers. Otherwise rows of the right matrix are read where they are.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm import tirx
+from tvm.tirx import Expr
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
-from tvm_ipu.kernels.emit import Emitter, Expr, cast, flat_buffer, item_bytes, zero
+from tvm_ipu.kernels.emit import Emitter, cast, flat_buffer, item_bytes, zero
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
@@ -129,7 +130,9 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
                 e,
                 "row",
                 row_unit,
-                lambda row, height: body.tile(batch * p.rows + row, left + row * p.depth, height, column, width, load),
+                lambda row, height: body.tile(
+                    batch * p.rows + row, left + row * p.depth, height, column, width, load
+                ),
             )
 
         columns.emit(e, "column", column_unit, block)
@@ -215,7 +218,11 @@ class _Body:
             else:
                 for i in range(steps):
                     for j in range(p.lanes):
-                        value = cast(e.load(self.right, at + first + i + j * p.depth), p.dtype) if j < used else zero(p.dtype)
+                        value = (
+                            cast(e.load(self.right, at + first + i + j * p.depth), p.dtype)
+                            if j < used
+                            else zero(p.dtype)
+                        )
                         e.store(panel, (first + i) * pitch + column + j, value)
 
         steps = Blocks(p.depth, p.lanes, math.ceil(p.depth / p.lanes))

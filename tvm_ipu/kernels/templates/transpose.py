@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from tvm import tirx
+from tvm.tirx import Expr
 
-from tvm_ipu.kernels.emit import Emitter, Expr, index, lanes_of
+from tvm_ipu.kernels.emit import Emitter, index, lanes_of
 
 
 def transpose(e: Emitter, rows: list[Expr]) -> list[Expr]:
     """Columns of a square matrix given as vectors of its rows; their number is a power of two.
 
-    Each of the ``log2(n)`` rounds swaps, for one bit, the lanes of the upper vector that have it clear with the
-    lanes of the lower vector that have it set.
+    Each of the ``log2(n)`` rounds serves one bit of the indices: of two vectors whose numbers differ in that
+    bit alone, the upper one's lanes with the bit clear change places with the lower one's lanes with the bit set.
     """
     size = len(rows)
     if any(lanes_of(row) != size for row in rows) or size & (size - 1):

@@ -1,0 +1,130 @@
+"""From a block that ``computes`` marked for a template to that template's problem and kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from tvm import tirx
+
+from tvm_ipu.base.target import Target
+from tvm_ipu.kernels.computes import TEMPLATE
+from tvm_ipu.kernels.emit import item_bytes
+from tvm_ipu.kernels.epilogue import Epilogue, dtype_of, loaded_buffers, shape_of
+from tvm_ipu.kernels.nests import Nest
+from tvm_ipu.kernels.templates import conv2d, depthwise, gemm, matmul
+from tvm_ipu.kernels.templates.kernel import Kernel
+from tvm_ipu.kernels.window import Window
+
+
+def is_anchor(nest: Nest) -> bool:
+    """True when a template computes the block."""
+    known = str(nest.block.annotations.get(TEMPLATE, "")) in _EMITTERS
+    return known and all(0 not in shape_of(buffer) for buffer in (*nest.reads, *nest.writes))
+
+
+def operands(anchor: Nest) -> tuple[tirx.Buffer, tirx.Buffer]:
+    """The two buffers that the block multiplies, left and right."""
+    loaded = loaded_buffers(anchor.block.body.value)
+    left, right = (buffer for buffer in loaded if buffer not in anchor.writes)
+    return left, right
+
+
+def emit_anchor(anchor: Nest, epilogue: Epilogue, target: Target) -> tuple[str, Kernel]:
+    """Name of the template and the kernel, with the decision that the template's model prefers.
+
+    The kernel's parameters are the operands, then ``epilogue.sources``.
+    """
+    return _EMITTERS[str(anchor.block.annotations[TEMPLATE])](anchor, epilogue, target)
+
+
+def _conv2d(anchor: Nest, epilogue: Epilogue, target: Target) -> tuple[str, Kernel]:
+    image, weights = operands(anchor)
+    groups, _, kernel_h, kernel_w, depth, lanes = shape_of(weights)
+    window = _window(anchor, image, (kernel_h, kernel_w))
+    channels = shape_of(epilogue.anchor)[3] // groups
+    dtypes = dtype_of(image), dtype_of(weights), dtype_of(epilogue.anchor)
+    if window.is_pointwise and groups == 1:
+        rows = window.batch * math.prod(window.size)
+        return _gemm(gemm.Problem(rows, depth, channels, lanes, *dtypes), epilogue, target)
+    problem = conv2d.Problem(window, groups, depth, channels, lanes, *dtypes)
+    return "conv2d", conv2d.emit(problem, conv2d.space(problem, target)[0], epilogue, target)
+
+
+def _depthwise(anchor: Nest, epilogue: Epilogue, target: Target) -> tuple[str, Kernel]:
+    image, weights = operands(anchor)
+    _, kernel_h, kernel_w, lanes = shape_of(weights)
+    window = _window(anchor, image, (kernel_h, kernel_w))
+    dtypes = dtype_of(image), dtype_of(weights), dtype_of(epilogue.anchor)
+    problem = depthwise.Problem(window, shape_of(image)[3], lanes, *dtypes)
+    return "depthwise", depthwise.emit(problem, depthwise.space(problem, target)[0], epilogue, target)
+
+
+def _dense(anchor: Nest, epilogue: Epilogue, target: Target) -> tuple[str, Kernel]:
+    left, weights = operands(anchor)
+    *leading, depth = shape_of(left)
+    _, _, lanes = shape_of(weights)
+    dtypes = dtype_of(left), dtype_of(weights), dtype_of(epilogue.anchor)
+    columns = shape_of(epilogue.anchor)[-1]
+    return _gemm(gemm.Problem(math.prod(leading), depth, columns, lanes, *dtypes), epilogue, target)
+
+
+def _gemm(problem: gemm.Problem, epilogue: Epilogue, target: Target) -> tuple[str, Kernel]:
+    return "gemm", gemm.emit(problem, gemm.space(problem, target)[0], epilogue, target)
+
+
+def _matmul(anchor: Nest, epilogue: Epilogue, target: Target) -> tuple[str, Kernel]:
+    left, right = operands(anchor)
+    *leading, rows, columns = shape_of(epilogue.anchor)
+    batch = tuple(leading)
+    left_batch, right_batch = _leading(left, len(batch)), _leading(right, len(batch))
+    if math.prod(right_batch) == 1 and left_batch == batch:
+        rows, batch, left_batch, right_batch = math.prod(batch) * rows, (), (), ()
+    dtype = dtype_of(epilogue.anchor)
+    problem = matmul.Problem(
+        batch=batch,
+        left_batch=left_batch,
+        right_batch=right_batch,
+        rows=rows,
+        depth=shape_of(left)[-1],
+        columns=columns,
+        transposed=bool(anchor.block.annotations["tvm_ipu.transpose_b"]),
+        lanes=target.lanes(8 * item_bytes(dtype)),
+        left=dtype_of(left),
+        right=dtype_of(right),
+        dtype=dtype,
+    )
+    return "matmul", matmul.emit(problem, matmul.space(problem, target)[0], epilogue, target)
+
+
+def _window(anchor: Nest, image: tirx.Buffer, kernel: tuple[int, int]) -> Window:
+    batch, height, width, _ = shape_of(image)
+    stride, padding, dilation = (
+        [int(value) for value in anchor.block.annotations[f"tvm_ipu.{name}"]]
+        for name in ("stride", "padding", "dilation")
+    )
+    above, left, below, right = padding
+    return Window(
+        batch,
+        (height, width),
+        kernel,
+        (stride[0], stride[1]),
+        (above, left, below, right),
+        (dilation[0], dilation[1]),
+    )
+
+
+def _leading(buffer: tirx.Buffer, rank: int) -> tuple[int, ...]:
+    """Leading dimensions of a matrix operand, as many as the result has."""
+    own = shape_of(buffer)[:-2]
+    return (1,) * (rank - len(own)) + own
+
+
+_Emitter = Callable[[Nest, Epilogue, Target], tuple[str, Kernel]]
+
+_EMITTERS: dict[str, _Emitter] = {
+    "conv2d": _conv2d,
+    "depthwise": _depthwise,
+    "dense": _dense,
+    "matmul": _matmul,
+}

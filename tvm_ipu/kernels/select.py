@@ -1,0 +1,100 @@
+"""Choose the kernels of a fused function: a template where one fits, the generic rule for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tvm import tirx
+
+from tvm_ipu.base.target import Target
+from tvm_ipu.kernels.anchors import emit_anchor, is_anchor, operands
+from tvm_ipu.kernels.epilogue import Epilogue, Step, dtype_of, shape_of
+from tvm_ipu.kernels.generic import schedule_generic
+from tvm_ipu.kernels.nests import Nest, follows, read_nests, subfunction
+from tvm_ipu.kernels.stage import ArgRef, Stage, TempSpec
+
+
+def schedule(func: tirx.PrimFunc, target: Target) -> tuple[list[Stage], list[TempSpec]]:
+    """Kernels of a fused function, in order, and the temporaries between them.
+
+    Args:
+        func: Blocks as TVM's FuseTIR leaves them; parameters are the inputs, then the outputs.
+        target: Chip to compile for.
+    """
+    nests = read_nests(func)
+    anchor = next((n for n in nests or () if is_anchor(n)), None)
+    if nests is None or anchor is None:
+        return schedule_generic(func, target)
+    plan = _Plan(func, target)
+    at = nests.index(anchor)
+    steps, rest = _split(anchor, nests[at + 1 :])
+    plan.add_function(nests[:at], [anchor, *nests[at + 1 :]])
+    plan.add_template(anchor, steps, rest)
+    plan.add_function(rest, [])
+    return plan.stages, plan.temps
+
+
+def _split(anchor: Nest, after: Sequence[Nest]) -> tuple[list[Step], list[Nest]]:
+    """Elementwise steps that the anchor's kernel can take with it, and the other nests."""
+    (result,) = anchor.writes
+    internal, later = {result}, set[tirx.Buffer]()
+    steps, rest = [], []
+    for nest in after:
+        step = nest.as_step()
+        if step is not None and follows(step, shape_of(result), internal, later):
+            steps.append(step)
+            internal.add(step.target)
+        else:
+            rest.append(nest)
+            later.update(nest.writes)
+    return steps, rest
+
+
+class _Plan:
+    """Stages of one function while they are put together."""
+
+    def __init__(self, func: tirx.PrimFunc, target: Target) -> None:
+        self._target = target
+        self._refs: dict[tirx.Buffer, ArgRef] = {param: ("param", i) for i, param in enumerate(func.params)}
+        self.stages: list[Stage] = []
+        self.temps: list[TempSpec] = []
+
+    def add_template(self, anchor: Nest, steps: Sequence[Step], rest: Sequence[Nest]) -> None:
+        """The anchor and its elementwise steps as one kernel."""
+        (result,) = anchor.writes
+        made = [result, *(step.target for step in steps)]
+        epilogue = Epilogue(result, steps, self._needed(made, rest))
+        name, kernel = emit_anchor(anchor, epilogue, self._target)
+        args = tuple(self._ref(buffer) for buffer in (*operands(anchor), *epilogue.sources))
+        self.stages.append(Stage(kernel.func, args, kernel.extent, kernel.grain, name, kernel.flops))
+
+    def add_function(self, nests: Sequence[Nest], after: Sequence[Nest]) -> None:
+        """Other nests, as a function of their own."""
+        if not nests:
+            return
+        written = dict.fromkeys(buffer for nest in nests for buffer in nest.writes)
+        func, params = subfunction(nests, self._needed(list(written), after))
+        stages, temps = schedule(func, self._target)
+        first = len(self.temps)
+        self.temps += temps
+        for stage in stages:
+            args = tuple(
+                self._ref(params[i]) if kind == "param" else ("temp", first + i) for kind, i in stage.args
+            )
+            self.stages.append(
+                Stage(stage.func, args, stage.extent, stage.grain, stage.template, stage.flops)
+            )
+
+    def _needed(self, written: Sequence[tirx.Buffer], after: Sequence[Nest]) -> list[tirx.Buffer]:
+        """Those of the written buffers that are outputs of the function or read later."""
+        read = {buffer for nest in after for buffer in nest.reads}
+        return [
+            buffer for buffer in written if buffer in read or self._refs.get(buffer, ("", 0))[0] == "param"
+        ]
+
+    def _ref(self, buffer: tirx.Buffer) -> ArgRef:
+        """Where a buffer comes from; one that is no parameter becomes a temporary."""
+        if buffer not in self._refs:
+            self._refs[buffer] = ("temp", len(self.temps))
+            self.temps.append((shape_of(buffer), dtype_of(buffer)))
+        return self._refs[buffer]
