@@ -80,7 +80,10 @@ def code(source: str = KERNELS) -> tuple[bytes, dict[str, int]]:
     assert compiler, "these tests need a C compiler"
     with tempfile.TemporaryDirectory() as folder:
         shared = Path(folder, "k.so")
-        options = "-shared -nostdlib -fPIC -O2 -fno-tree-loop-distribute-patterns -fvisibility=hidden -x c -"
+        options = (
+            "-shared -nostdlib -fPIC -O2 -fvisibility=hidden -fno-tree-loop-distribute-patterns "
+            "-Wl,-z,noseparate-code,-z,norelro,-z,max-page-size=64,--build-id=none -x c -"
+        )
         subprocess.run([compiler, *options.split(), "-o", shared], input=source.encode(), check=True)
         return flatten(shared.read_bytes())
 
@@ -117,7 +120,7 @@ def call(kernel: str, *args: Arg, extent: int, grain: int | None = None, layer: 
         kernel=kernel,
         args=args,
         extent=extent,
-        grain=extent if grain is None else grain,
+        grain=max(1, extent) if grain is None else grain,
         layer=layer or f"/{kernel}",
         op=kernel,
         template="generic",

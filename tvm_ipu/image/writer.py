@@ -167,7 +167,7 @@ class _Encoder:
     def _add_call(self, call: Call, plan: Plan) -> None:
         if call.kernel not in self._kernels:
             raise ImageError(f"layer '{call.layer}': kernel '{call.kernel}' has no code")
-        if call.extent < 0 or call.grain < 1:
+        if call.extent < 0 or call.grain < min(call.extent, 1):
             raise ImageError(f"layer '{call.layer}': extent {call.extent} with grain {call.grain}")
         args = self._tables[schema.SectionType.ARGS]
         self._tables[schema.SectionType.CALLS].add(
@@ -175,7 +175,7 @@ class _Encoder:
             arg_begin=len(args),
             arg_count=len(call.args),
             extent=call.extent,
-            grain=call.grain,
+            grain=max(call.grain, 1),
             layer=self._strings.add(call.layer),
             op=self._strings.add(call.op),
             template=self._strings.add(call.template),

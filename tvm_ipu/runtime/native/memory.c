@@ -46,6 +46,20 @@ tvm_ipu_status ipu_memory_map_file(const char *path, const uint8_t **data, size_
   return status;
 }
 
+/* Makes code that was just written visible to instruction fetch. */
+static void flush_instructions(uint8_t *begin, uint8_t *end) {
+#ifdef __hexagon__ /* without the compiler's helper */
+  enum { LINE = 32 };
+  for (uintptr_t line = (uintptr_t)begin & ~(uintptr_t)(LINE - 1); line < (uintptr_t)end; line += LINE) {
+    __asm__ volatile("dccleana(%0)" : : "r"(line) : "memory");
+    __asm__ volatile("icinva(%0)" : : "r"(line) : "memory");
+  }
+  __asm__ volatile("isync" : : : "memory");
+#else
+  __builtin___clear_cache((char *)begin, (char *)end);
+#endif
+}
+
 const uint8_t *ipu_memory_executable(const uint8_t *code, size_t size, bool in_mapping, void **copy) {
   *copy = NULL;
   size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -53,10 +67,10 @@ const uint8_t *ipu_memory_executable(const uint8_t *code, size_t size, bool in_m
       mprotect((void *)(uintptr_t)code, size, PROT_READ | PROT_EXEC) == 0) {
     return code;
   }
-  void *memory = ipu_memory_reserve(size);
+  uint8_t *memory = ipu_memory_reserve(size);
   if (!memory) return NULL;
   memcpy(memory, code, size);
-  __builtin___clear_cache((char *)memory, (char *)memory + size);
+  flush_instructions(memory, memory + size);
   if (mprotect(memory, size, PROT_READ | PROT_EXEC) != 0) {
     ipu_memory_release(memory, size);
     return NULL;
