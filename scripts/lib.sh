@@ -39,6 +39,11 @@ apt_install() {
         die "apt-get could not install: ${missing[*]}"
 }
 
+# install_test_tools: compilers for the C parts, sanitizers and libFuzzer, and emulators of the other targets.
+install_test_tools() {
+    apt_install gcc g++ libc6-dev clang libclang-rt-14-dev qemu-user
+}
+
 # install_package EXTRAS: installs this source tree, editable, with EXTRAS ("a,b" or "") into .venv, when that
 # has not been done since pyproject.toml changed.
 install_package() {
