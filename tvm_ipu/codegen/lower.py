@@ -22,7 +22,7 @@ from tvm.tirx import transform as t_passes
 
 from tvm_ipu.base.program import ALIGNMENT
 from tvm_ipu.base.target import Target
-from tvm_ipu.codegen.tvm_target import to_tvm
+from tvm_ipu.codegen.tvm_target import to_tvm, to_tvm_lowering
 from tvm_ipu.kernels.mathlib import LowerMath
 
 MAX_STACK_BYTES = {"global": 1024, "local": 8 * 1024}
@@ -51,7 +51,7 @@ def lower_kernel(func: tirx.PrimFunc, symbol: str, target: Target) -> LoweredKer
         symbol: Name of the function in the object file.
         target: Chip to lower for.
     """
-    chip = to_tvm(target)
+    chip = to_tvm_lowering(target)
     func = func.with_attr("tirx.noalias", True).with_attr("global_symbol", symbol)
     with chip, tvm.transform.PassContext(config={"tirx.disable_assert": True}):
         mod = tvm.transform.Sequential(_passes(chip, target))(tvm.IRModule({symbol: func}))

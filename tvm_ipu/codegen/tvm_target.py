@@ -16,7 +16,11 @@ _ABI: dict[str, dict[str, str]] = {
 """Options that fix the C calling convention where the triple alone does not."""
 
 _MIN_VECTOR_WIDTH = 128
-"""TVM's own default, with a warning, where it finds no vector registers."""
+"""TVM's own default, which it announces with a warning, where it finds no vector registers."""
+
+_SCALABLE = {"+v", "+sve", "+sve2"}
+"""Features with which TVM's passes turn vector loops of a known length into loops of a length unknown until run time,
+mostly scalar; LLVM maps vectors of a known length to the same registers well."""
 
 
 @lru_cache(maxsize=None)
@@ -26,6 +30,16 @@ def to_tvm(target: Target) -> tvm.target.Target:
     Raises:
         ValueError: TVM does not know the triple or the CPU, which is a mistake in the target's file.
     """
+    return _make(target, target.features)
+
+
+@lru_cache(maxsize=None)
+def to_tvm_lowering(target: Target) -> tvm.target.Target:
+    """The target for the passes before code generation, which keep vectors at the length they were scheduled for."""
+    return _make(target, tuple(f for f in target.features if f not in _SCALABLE))
+
+
+def _make(target: Target, features: tuple[str, ...]) -> tvm.target.Target:
     config: dict[str, Any] = {
         "kind": "llvm",
         "mtriple": target.triple,
@@ -35,6 +49,6 @@ def to_tvm(target: Target) -> tvm.target.Target:
     config.update(_ABI.get(target.arch, {}))
     if target.cpu:
         config["mcpu"] = target.cpu
-    if target.features:
-        config["mattr"] = list(target.features)
+    if features:
+        config["mattr"] = list(features)
     return tvm.target.Target(config)
