@@ -6,10 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "image"))
-
-import image_kit as kit
-
+from tests.image import image_kit as kit
 from tvm_ipu.base.tensor import DType
 from tvm_ipu.image.writer import write_image
 

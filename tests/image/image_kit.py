@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.image.elf import flatten
 from tvm_ipu.base.program import Arg, Call, Plan, Program, Space
 from tvm_ipu.base.target import Target
 from tvm_ipu.base.tensor import DType, TensorSpec
@@ -74,44 +75,20 @@ def host_target(**changes: object) -> Target:
 
 
 @functools.cache
-def code(source: str = KERNELS) -> tuple[bytes, dict[str, int]]:
-    """Memory image and symbols of ``source``, compiled for this machine."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    assert compiler, "these tests need a C compiler"
+def code(*compiler: str) -> tuple[bytes, dict[str, int]]:
+    """Memory image and symbols of ``KERNELS``, by ``compiler`` or for this machine."""
+    command = compiler or (shutil.which("cc") or shutil.which("gcc") or shutil.which("clang") or "cc",)
     with tempfile.TemporaryDirectory() as folder:
-        shared = Path(folder, "k.so")
-        options = (
-            "-shared -nostdlib -fPIC -O2 -fvisibility=hidden -fno-tree-loop-distribute-patterns "
-            "-Wl,-z,noseparate-code,-z,norelro,-z,max-page-size=64,--build-id=none -x c -"
-        )
-        subprocess.run([compiler, *options.split(), "-o", shared], input=source.encode(), check=True)
+        source, shared = Path(folder, "k.c"), Path(folder, "k.so")
+        source.write_text(KERNELS)
+        flags = ["-shared", "-nostdlib", "-fPIC", "-O2", "-fvisibility=hidden", "-Wl,-z,max-page-size=64"]
+        if not compiler:
+            flags += [
+                "-fno-tree-loop-distribute-patterns",
+                "-Wl,-z,noseparate-code,-z,norelro,--build-id=none",
+            ]
+        subprocess.run([*command, *flags, "-o", shared, source], check=True)
         return flatten(shared.read_bytes())
-
-
-def flatten(elf: bytes) -> tuple[bytes, dict[str, int]]:
-    """Loadable segments of a 64-bit little-endian shared object at their addresses, and its exported functions."""
-    program_headers, section_headers = struct.unpack_from("<QQ", elf, 32)
-    header_size, header_count, section_size, section_count = struct.unpack_from("<HHHH", elf, 54)
-    memory = bytearray()
-    for i in range(header_count):
-        kind, _, offset, address, _, file_size, memory_size, _ = struct.unpack_from(
-            "<IIQQQQQQ", elf, program_headers + i * header_size
-        )
-        if kind == 1:
-            memory.extend(bytes(max(0, address + memory_size - len(memory))))
-            memory[address : address + file_size] = elf[offset : offset + file_size]
-    sections = [
-        struct.unpack_from("<IIQQQQIIQQ", elf, section_headers + i * section_size) for i in range(section_count)
-    ]
-    symbols = {}
-    for _, kind, _, _, offset, size, link, _, _, _ in sections:
-        if kind == 11:  # SHT_DYNSYM
-            names = elf[sections[link][4] :]
-            for at in range(offset, offset + size, 24):
-                name, info, _, section, value, _ = struct.unpack_from("<IBBHQQ", elf, at)
-                if info & 15 == 2 and section:
-                    symbols[names[name : names.index(b"\0", name)].decode()] = value
-    return bytes(memory), symbols
 
 
 def call(kernel: str, *args: Arg, extent: int, grain: int | None = None, layer: str = "") -> Call:
@@ -129,12 +106,14 @@ def call(kernel: str, *args: Arg, extent: int, grain: int | None = None, layer: 
     )
 
 
-def sample_program(n: int = 1000, grain: int = 16, **target: object) -> Program:
-    """``y = 2 * (x + bias)`` and ``z = y[index]`` for float32 vectors of ``n``; two plans, the second for ``2 n``.
+def sample_program(
+    n: int = 1000, grain: int = 16, compiler: tuple[str, ...] = (), **target: object
+) -> Program:
+    """``y = 2 * (x + bias)`` and ``z = y[index]`` for float32 vectors of ``n``, in plan 1 of ``2 n``.
 
     ``bias`` lies in the weights, the reversing ``index`` in the constants, the sum in the arena.
     """
-    machine_code, symbols = code()
+    machine_code, symbols = code(*compiler)
     bias = np.arange(2 * n, dtype=np.float32)
     plans, consts = [], b""
     for size in (n, 2 * n):

@@ -27,7 +27,7 @@ static inline uint8_t *read_file(const char *path, size_t *size) {
   CHECK(posix_memalign(&data, TVM_IPU_ALIGNMENT, *size) == 0);
   CHECK(fread(data, 1, *size, file) == *size);
   fclose(file);
-  return data;
+  return (uint8_t *)data;
 }
 
 #endif

@@ -31,8 +31,7 @@ struct options {
   bool zeros;
   const char *output_dir;
   uint32_t plan, threads, warmup, repeat;
-  uint32_t open_flags;
-  bool print_time, profile, list;
+  bool print_time, profile, list, verify, no_cpu_check;
 };
 
 static int fail(const char *message, const char *detail, const char *hint) {
@@ -54,12 +53,17 @@ static bool parse_count(const char *text, uint32_t lowest, uint32_t *value) {
   return true;
 }
 
-static bool parse_option(struct options *options, int *at, int argc, char **argv) {
+/* Reads the option at `argv[*at]` and moves `*at` to its last argument. Returns what is wrong with it, or NULL. */
+static const char *parse_option(struct options *options, int *at, int argc, char **argv) {
   const char *name = argv[*at];
   const struct {
     const char *name;
     bool *flag;
-  } flags[] = {{"--print-time", &options->print_time}, {"--profile", &options->profile}, {"--list", &options->list}};
+  } flags[] = {{"--print-time", &options->print_time},
+               {"--profile", &options->profile},
+               {"--list", &options->list},
+               {"--verify", &options->verify},
+               {"--no-cpu-check", &options->no_cpu_check}};
   const struct {
     const char *name;
     uint32_t *count, lowest;
@@ -67,30 +71,34 @@ static bool parse_option(struct options *options, int *at, int argc, char **argv
                 {"--threads", &options->threads, 1},
                 {"--warmup", &options->warmup, 0},
                 {"--repeat", &options->repeat, 1}};
+  static const char wrong_value[] = "wrong value of ";
   for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
-    if (!strcmp(name, flags[i].name)) return *flags[i].flag = true;
+    if (strcmp(name, flags[i].name) != 0) continue;
+    *flags[i].flag = true;
+    return NULL;
   }
-  if (!strcmp(name, "--verify")) return options->open_flags |= TVM_IPU_VERIFY_WEIGHTS;
-  if (!strcmp(name, "--no-cpu-check")) return options->open_flags |= TVM_IPU_SKIP_CPU_CHECK;
   if (!strcmp(name, "--inputs")) {
     options->input_files = argv + *at + 1;
-    while (*at + 1 < argc && strncmp(argv[*at + 1], "--", 2) != 0) {
+    for (options->input_count = 0; *at + 1 < argc && strncmp(argv[*at + 1], "--", 2) != 0; ++*at) {
       options->input_count++;
-      ++*at;
     }
-    return options->input_count > 0;
+    return options->input_count ? NULL : "no file after ";
   }
-  if (*at + 1 >= argc) return false;
-  const char *value = argv[++*at];
+  const char *value = *at + 1 < argc ? argv[++*at] : "";
   for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
-    if (!strcmp(name, counts[i].name)) return parse_count(value, counts[i].lowest, counts[i].count);
+    if (!strcmp(name, counts[i].name)) {
+      return parse_count(value, counts[i].lowest, counts[i].count) ? NULL : wrong_value;
+    }
   }
-  if (!strcmp(name, "--output")) return options->output_dir = value, true;
+  if (!strcmp(name, "--output")) {
+    options->output_dir = value;
+    return *value ? NULL : wrong_value;
+  }
   if (!strcmp(name, "--fill")) {
     options->zeros = !strcmp(value, "zeros");
-    return options->zeros || !strcmp(value, "random");
+    return options->zeros || !strcmp(value, "random") ? NULL : wrong_value;
   }
-  return false;
+  return "unknown option ";
 }
 
 /* --- Inputs and outputs --- */
@@ -277,21 +285,22 @@ int main(int argc, char **argv) {
   double start_ms = clock_ms(CLOCK_MONOTONIC) - clock_ms(CLOCK_PROCESS_CPUTIME_ID); /* exec and linking included */
   struct options options = {.threads = 1, .repeat = 1};
   for (int i = 1; i < argc; i++) {
-    bool is_option = strncmp(argv[i], "--", 2) == 0;
-    if (!is_option && !options.image) {
+    if (strncmp(argv[i], "--", 2) != 0) {
+      if (options.image) return fail("more than one image: ", argv[i], "files of inputs follow --inputs");
       options.image = argv[i];
-    } else if (!is_option || !parse_option(&options, &i, argc, argv)) {
-      fail("wrong argument: ", argv[i < argc ? i : argc - 1], "");
-      fputs(USAGE, stderr);
-      return 1;
+      continue;
     }
+    const char *name = argv[i];
+    const char *problem = parse_option(&options, &i, argc, argv);
+    if (problem) return fail(problem, name, "ipu-run alone lists the options");
   }
   if (!options.image) return fputs(USAGE, stderr), 1;
 
   tvm_ipu_error error;
   tvm_ipu_image *image;
   tvm_ipu_session *session;
-  if (tvm_ipu_image_open_file(options.image, options.open_flags, &image, &error)) return fail_with(&error);
+  uint32_t flags = (options.verify ? TVM_IPU_VERIFY_WEIGHTS : 0) | (options.no_cpu_check ? TVM_IPU_SKIP_CPU_CHECK : 0);
+  if (tvm_ipu_image_open_file(options.image, flags, &image, &error)) return fail_with(&error);
   if (tvm_ipu_session_create(image, options.plan, options.threads, &session, &error)) {
     tvm_ipu_image_close(image);
     return fail_with(&error);

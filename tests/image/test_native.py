@@ -1,0 +1,83 @@
+"""The C library, its headers and the examples, built with sanitizers and run on small images."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.image.conftest import NATIVE_TESTS, Builder
+from tests.image.image_kit import sample_program
+from tvm_ipu.image.writer import write_image
+from tvm_ipu.runtime.build import SOURCE_DIR, native_library, native_static_library
+
+EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
+ADDRESS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+def run(*command: object) -> str:
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not done.stderr
+    return done.stdout
+
+
+def test_c_api_under_address_and_undefined_sanitizers(build_c: Builder, sample: Path) -> None:
+    assert run(build_c(NATIVE_TESTS / "api.c", *ADDRESS), sample) == "ok\n"
+
+
+def test_every_flip_and_truncation_under_address_sanitizer(build_c: Builder, tmp_path: Path) -> None:
+    path = tmp_path / "small.img"
+    write_image(sample_program(40), path)
+    report = run(build_c(NATIVE_TESTS / "damage.c", *ADDRESS), path)
+    refused, harmless, truncations = map(int, re.findall(r"\d+", report))
+    assert refused + harmless == 3 * path.stat().st_size
+    assert truncations == path.stat().st_size
+    assert refused > 3 * 2000  # header, tables, code and constants
+
+
+def test_sessions_in_threads_under_thread_sanitizer(build_c: Builder, sample: Path) -> None:
+    assert run(build_c(NATIVE_TESTS / "threads.c", "-fsanitize=thread"), sample) == "ok\n"
+
+
+def test_cpp_header(build_c: Builder, sample: Path) -> None:
+    assert run(build_c(NATIVE_TESTS / "api.cpp", *ADDRESS), sample) == "ok\n"
+
+
+def test_example_in_c(build_c: Builder, sample: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.bin"
+    np.zeros(1000, np.float32).tofile(picture)
+    program = build_c(EXAMPLES / "c" / "classify.c")
+    assert run(program, sample, picture).splitlines()[:2] == ["class 999: 1998", "class 998: 1996"]
+    picture.write_bytes(b"")
+    done = subprocess.run([program, sample, picture], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "expected 4000 bytes" in done.stderr
+
+
+def test_example_in_cpp(build_c: Builder, sample: Path) -> None:
+    report = run(build_c(EXAMPLES / "cpp" / "profile.cpp"), sample, 2)
+    assert report.startswith("fastest of ten runs: ")
+    assert sorted(line.split()[-1] for line in report.splitlines()[1:]) == ["/add", "/gather", "/twice"]
+
+
+@pytest.mark.parametrize("library", [native_library, native_static_library])
+def test_library_is_small(library) -> None:
+    assert library().stat().st_size < 300_000
+
+
+def test_library_exports_the_public_functions_only() -> None:
+    listing = run("nm", "-D", "--defined-only", native_library()).splitlines()
+    exported = {line.split()[-1] for line in listing}
+    declared = set(re.findall(r"\b(tvm_ipu_\w+)\(", (SOURCE_DIR / "tvm_ipu.h").read_text()))
+    assert exported == declared
+
+
+def test_library_keeps_no_state() -> None:
+    """No object of the library lies in writable memory."""
+    listing = run("objdump", "-t", native_static_library())
+    assert re.search(r" O \.data\.rel\.ro", listing)  # tables of names, constant once they are relocated
+    assert not re.search(r" O (\.data|\.bss|\*COM\*|\.tdata|\.tbss)\s", listing)
