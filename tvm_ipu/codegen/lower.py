@@ -67,7 +67,6 @@ def compile_object(kernels: Sequence[LoweredKernel], target: Target) -> bytes:
     finish = [
         t_passes.BindTarget(chip.with_host(chip)),
         t_passes.BF16StorageLegalize(),
-        t_passes.LowerTVMBuiltin(),
         t_passes.LowerIntrin(),
     ]
     mod = tvm.transform.Sequential(finish)(mod)

@@ -85,7 +85,7 @@ def conv2d(
     rows = te.reduce_axis((0, kernel_h), "kh")
     cols = te.reduce_axis((0, kernel_w), "kw")
     deep = te.reduce_axis((0, depth), "kc")
-    dtype = accumulator(x.dtype)
+    dtype = accumulator(str(x.dtype))
 
     def window(b: Any, y: Any, z: Any, o: Any) -> Any:
         group, channel = o // in_group, o % in_group
@@ -97,7 +97,7 @@ def conv2d(
     out_w = output_size(width, kernel_w, stride[1], padding[1], padding[3], dilation[1])
     attrs = _window_attrs("conv2d", stride, padding, dilation)
     y = te.compute((batch, out_h, out_w, channels), window, name="conv2d", attrs=attrs)
-    return _output(y, x.dtype, out_dtype)
+    return _output(y, str(x.dtype), out_dtype)
 
 
 def depthwise_conv2d(
@@ -125,7 +125,7 @@ def depthwise_conv2d(
     _, kernel_h, kernel_w, lanes = shape_of(packed)
     rows = te.reduce_axis((0, kernel_h), "kh")
     cols = te.reduce_axis((0, kernel_w), "kw")
-    dtype = accumulator(x.dtype)
+    dtype = accumulator(str(x.dtype))
 
     def window(b: Any, y: Any, z: Any, c: Any) -> Any:
         value = _padded(x, (b, y, z, c), (rows, cols), stride, padding, dilation)
@@ -136,7 +136,7 @@ def depthwise_conv2d(
     out_w = output_size(width, kernel_w, stride[1], padding[1], padding[3], dilation[1])
     attrs = _window_attrs("depthwise", stride, padding, dilation)
     y = te.compute((batch, out_h, out_w, channels), window, name="depthwise_conv2d", attrs=attrs)
-    return _output(y, x.dtype, out_dtype)
+    return _output(y, str(x.dtype), out_dtype)
 
 
 def dense(x: te.Tensor, packed: te.Tensor, units: int, out_dtype: str | None = None) -> te.Tensor:
@@ -153,7 +153,7 @@ def dense(x: te.Tensor, packed: te.Tensor, units: int, out_dtype: str | None = N
     """
     *leading, depth = shape_of(x)
     lanes = shape_of(packed)[2]
-    dtype = accumulator(x.dtype)
+    dtype = accumulator(str(x.dtype))
     k = te.reduce_axis((0, depth), "k")
 
     def product(*at: Any) -> Any:
@@ -162,7 +162,7 @@ def dense(x: te.Tensor, packed: te.Tensor, units: int, out_dtype: str | None = N
         return te.sum(x[(*row, k)].astype(dtype) * weight.astype(dtype), axis=k)
 
     y = te.compute((*leading, units), product, name="dense", attrs={TEMPLATE: "dense"})
-    return _output(y, x.dtype, out_dtype)
+    return _output(y, str(x.dtype), out_dtype)
 
 
 def matmul(a: te.Tensor, b: te.Tensor, transpose_b: bool = False, out_dtype: str | None = None) -> te.Tensor:
@@ -180,7 +180,7 @@ def matmul(a: te.Tensor, b: te.Tensor, transpose_b: bool = False, out_dtype: str
     *lead_a, m, depth = shape_of(a)
     *lead_b, n, _ = shape_of(b) if transpose_b else (*shape_of(b)[:-2], shape_of(b)[-1], depth)
     leading = np.broadcast_shapes(tuple(lead_a), tuple(lead_b))
-    dtype = accumulator(a.dtype)
+    dtype = accumulator(str(a.dtype))
     k = te.reduce_axis((0, depth), "k")
 
     def product(*at: Any) -> Any:
@@ -191,7 +191,7 @@ def matmul(a: te.Tensor, b: te.Tensor, transpose_b: bool = False, out_dtype: str
 
     attrs = {TEMPLATE: "matmul", "tvm_ipu.transpose_b": int(transpose_b)}
     y = te.compute((*leading, m, n), product, name="matmul", attrs=attrs)
-    return _output(y, a.dtype, out_dtype)
+    return _output(y, str(a.dtype), out_dtype)
 
 
 def pack_conv2d(weight: np.ndarray, lanes: int, groups: int = 1) -> np.ndarray:
@@ -273,8 +273,10 @@ def _or_zero(condition: Any, value: Any, dtype: str) -> Any:
 
 def _output(y: te.Tensor, dtype: str, out_dtype: str | None) -> te.Tensor:
     """``y`` in the type that the caller asked for."""
-    wanted = out_dtype or (dtype if "float" in dtype else y.dtype)
-    return y if y.dtype == wanted else te.compute(y.shape, lambda *at: y(*at).astype(wanted), name="cast")
+    wanted = out_dtype or (dtype if "float" in dtype else str(y.dtype))
+    return (
+        y if str(y.dtype) == wanted else te.compute(y.shape, lambda *at: y(*at).astype(wanted), name="cast")
+    )
 
 
 def _window_attrs(template: str, stride: Pair, padding: Padding, dilation: Pair) -> dict[str, Any]:

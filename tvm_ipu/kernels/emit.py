@@ -20,6 +20,8 @@ from typing import TypeAlias
 from tvm import tirx
 from tvm.tirx import Expr
 
+from tvm_ipu.kernels.half import widen
+
 Index: TypeAlias = int | Expr
 """An integer known now, or an int32 expression."""
 
@@ -52,12 +54,6 @@ def broadcast(value: Expr, lanes: int) -> Expr:
 def zero(dtype: str, lanes: int = 1) -> Expr:
     """A vector of zeros."""
     return broadcast(tirx.const(0, dtype), lanes)
-
-
-def cast(value: Expr, dtype: str) -> Expr:
-    """``value``, scalar or vector, with elements of type ``dtype``."""
-    lanes = lanes_of(value)
-    return value if str(value.ty) == vector_type(dtype, lanes) else value.astype(vector_type(dtype, lanes))
 
 
 def lanes_of(value: Expr) -> int:
@@ -98,6 +94,16 @@ class Emitter:
     def load(self, buffer: tirx.Buffer, at: Index, lanes: int = 1) -> Expr:
         """``lanes`` consecutive elements from ``at`` on."""
         return tirx.BufferLoad(buffer, [_span(at, lanes)])
+
+    def load_as(self, dtype: str, buffer: tirx.Buffer, at: Index, lanes: int = 1) -> Expr:
+        """``load``, with the elements converted to ``dtype``."""
+        value = self.load(buffer, at, lanes)
+        have, want = str(value.ty), vector_type(dtype, lanes)
+        if have == want:
+            return value
+        if have == vector_type("bfloat16", lanes) and dtype == "float32":
+            return self.bind("wide", widen(value))
+        return value.astype(want)
 
     def store(self, buffer: tirx.Buffer, at: Index, value: Expr, lanes: int = 1) -> None:
         """Write ``lanes`` consecutive elements from ``at`` on."""

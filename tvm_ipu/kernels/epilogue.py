@@ -17,6 +17,7 @@ from tvm import ir, tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.kernels.emit import Emitter, flat_buffer, index
+from tvm_ipu.kernels.half import in_float32, is_half, narrow, widen
 from tvm_ipu.kernels.registers import RegisterTile
 
 Coordinates = Callable[[Expr], tuple[Expr, ...]]
@@ -52,6 +53,7 @@ class Epilogue:
     Attributes:
         sources: Buffers of the fused function that the epilogue reads and writes.
         buffers: The same as flat buffers, to be parameters of the kernel.
+        has_half: Whether 16-bit floating point occurs.
     """
 
     def __init__(self, anchor: tirx.Buffer, steps: Sequence[Step], outputs: Sequence[tirx.Buffer]) -> None:
@@ -63,6 +65,8 @@ class Epilogue:
         self.sources = tuple(dict.fromkeys([*operands, *outputs]))
         self._flat = {b: flat_buffer(b.name, math.prod(shape_of(b)), dtype_of(b)) for b in self.sources}
         self.buffers = tuple(self._flat.values())
+        kinds = {dtype_of(b) for b in (*self.sources, *(step.target for step in steps))}
+        self.has_half = any(is_half(kind) for kind in kinds)
         self._unroll = sum(expression_size(step.value) for step in steps) <= MAX_UNROLLED_SIZE
 
     @property
@@ -114,7 +118,9 @@ class Epilogue:
             for step in self.steps:
                 values[step.target] = e.bind("value", place.evaluate(step, values))
             for output in self.outputs:
-                e.store(self._flat[output], place.row * self._columns + place.column, values[output])
+                value, dtype = values[output], dtype_of(output)
+                value = narrow(value, dtype) if is_half(dtype) else value
+                e.store(self._flat[output], place.row * self._columns + place.column, value)
 
     @property
     def _columns(self) -> int:
@@ -152,7 +158,8 @@ class _Place:
                     return self._coordinate(i).astype(str(var.ty))
             return var
 
-        return tvm_ffi.structural_map(step.value, [(ir.TensorLoad, load), (ir.Var, axis)], order="pre")
+        value = tvm_ffi.structural_map(step.value, [(ir.TensorLoad, load), (ir.Var, axis)], order="pre")
+        return in_float32(value) if self._epilogue.has_half else value
 
     def _load(self, node: ir.TensorLoad, axes: tuple[tirx.Var, ...]) -> Expr:
         """Load from an operand, with the index as simple as it can be."""
@@ -161,12 +168,12 @@ class _Place:
             return node
         shape = shape_of(node.source)
         if shape == shape_of(self._epilogue.anchor) and is_identity(node.indices, axes, shape):
-            return tirx.BufferLoad(flat, [self.row * shape[-1] + self.column])
+            return _read(flat, self.row * shape[-1] + self.column)
         offset: Any = 0
         for at, size, stride in zip(node.indices, shape, strides_of(shape), strict=True):
             if size > 1:
                 offset = offset + self._index(at, axes) * stride
-        return tirx.BufferLoad(flat, [index(offset)])
+        return _read(flat, index(offset))
 
     def _index(self, at: Expr, axes: tuple[tirx.Var, ...]) -> Expr:
         """An index expression of a step as an int32 expression of the position."""
@@ -181,6 +188,12 @@ class _Place:
     def _coordinate(self, axis: int) -> Expr:
         last = len(shape_of(self._epilogue.anchor)) - 1
         return self.column if axis == last else self._position(self.row)[axis]
+
+
+def _read(buffer: tirx.Buffer, at: Expr) -> Expr:
+    """An element; one of 16-bit floating point as float32."""
+    value = tirx.BufferLoad(buffer, [at])
+    return widen(value) if is_half(dtype_of(buffer)) else value
 
 
 def shape_of(buffer: tirx.Buffer) -> tuple[int, ...]:

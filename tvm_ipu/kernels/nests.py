@@ -58,8 +58,8 @@ def _read_nest(stmt: tirx.Stmt) -> Nest | None:
         inner = inner.body
     if not isinstance(inner, s_tir.SBlockRealize) or inner.block.alloc_buffers:
         return None
-    writes = tuple(dict.fromkeys(region.buffer for region in inner.block.writes))
-    reads = tuple(dict.fromkeys(r.buffer for r in inner.block.reads if r.buffer not in writes))
+    writes = tuple(dict.fromkeys(region.source for region in inner.block.writes))
+    reads = tuple(dict.fromkeys(r.source for r in inner.block.reads if r.source not in writes))
     return Nest(stmt, inner.block, reads, writes)
 
 

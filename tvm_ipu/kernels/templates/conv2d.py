@@ -16,7 +16,7 @@ from tvm.tirx import Expr
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
-from tvm_ipu.kernels.emit import Emitter, cast, flat_buffer, index, item_bytes
+from tvm_ipu.kernels.emit import Emitter, flat_buffer, index, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
@@ -192,10 +192,10 @@ class _Body:
         column_pitch = window.stride[1] * self._pitch
 
         def scalar(at: Expr, column: int) -> Expr:
-            return cast(e.load(self.left, at + column * column_pitch), p.dtype)
+            return e.load_as(p.dtype, self.left, at + column * column_pitch)
 
         def vector(at: Expr, number: int) -> Expr:
-            return cast(e.load(self.right, at + number * self._panel, p.lanes), p.dtype)
+            return e.load_as(p.dtype, self.right, at + number * self._panel, p.lanes)
 
         with e.loop("kh", *kernel_rows) as kh:
             left_at = e.bind("line_at", left + kh * line)

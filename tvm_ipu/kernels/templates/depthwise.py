@@ -17,7 +17,7 @@ from tvm.tirx import Expr
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
-from tvm_ipu.kernels.emit import Emitter, cast, flat_buffer, index, item_bytes
+from tvm_ipu.kernels.emit import Emitter, flat_buffer, index, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
@@ -194,11 +194,11 @@ class _Body:
                 products.setdefault(m * window.stride[1] + tap * window.dilation[1], []).append((m, tap))
         for v, width in enumerate(tile.widths):
             weights = [
-                e.bind("w", cast(e.load(self.right, right + v * self._panel + tap * p.lanes, width), p.dtype))
+                e.bind("w", e.load_as(p.dtype, self.right, right + v * self._panel + tap * p.lanes, width))
                 for tap in range(window.kernel[1])
             ]
             for column, pairs in sorted(products.items()):
                 at = left + (column * p.channels + v * p.lanes)
-                value = e.bind("x", cast(e.load(self.left, at, width), p.dtype))
+                value = e.bind("x", e.load_as(p.dtype, self.left, at, width))
                 for m, tap in pairs:
                     tile.add_product(m, v, value, weights[tap])

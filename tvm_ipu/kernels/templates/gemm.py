@@ -15,7 +15,7 @@ from tvm.tirx import Expr
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
-from tvm_ipu.kernels.emit import Emitter, cast, flat_buffer, item_bytes
+from tvm_ipu.kernels.emit import Emitter, flat_buffer, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
@@ -121,10 +121,8 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
         right_at = e.bind("right_at", column * p.depth)
         with e.loop("k", 0, p.depth) as k:
             registers.add_outer_product(
-                lambda m: cast(e.load(left, left_at + k + m * p.depth), p.dtype),
-                lambda v: cast(
-                    e.load(right, right_at + k * p.lanes + v * p.depth * p.lanes, p.lanes), p.dtype
-                ),
+                lambda m: e.load_as(p.dtype, left, left_at + k + m * p.depth),
+                lambda v: e.load_as(p.dtype, right, right_at + k * p.lanes + v * p.depth * p.lanes, p.lanes),
             )
         epilogue.emit(e, registers, row, column)
 

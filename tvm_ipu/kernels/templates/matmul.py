@@ -17,7 +17,7 @@ from tvm.tirx import Expr
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
-from tvm_ipu.kernels.emit import Emitter, cast, flat_buffer, item_bytes, zero
+from tvm_ipu.kernels.emit import Emitter, flat_buffer, item_bytes, zero
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
@@ -171,7 +171,7 @@ class _Body:
         left_at = e.bind("left_at", left)
         with e.loop("k", 0, p.depth) as k:
             registers.add_outer_product(
-                lambda m: cast(e.load(self.left, left_at + k + m * p.depth), p.dtype), lambda v: load(k, v)
+                lambda m: e.load_as(p.dtype, self.left, left_at + k + m * p.depth), lambda v: load(k, v)
             )
         self._epilogue.emit(e, registers, e.bind("row_number", number), column)
 
@@ -181,9 +181,9 @@ class _Body:
         widths = column_widths(width, p.lanes)
         if p.transposed:
             at = e.bind("right_at", base + column * p.depth)
-            return lambda k, v: cast(e.load(self.right, at + k + v * p.depth), p.dtype)
+            return lambda k, v: e.load_as(p.dtype, self.right, at + k + v * p.depth)
         at = e.bind("right_at", base + column)
-        return lambda k, v: cast(e.load(self.right, at + k * p.columns + v * p.lanes, widths[v]), p.dtype)
+        return lambda k, v: e.load_as(p.dtype, self.right, at + k * p.columns + v * p.lanes, widths[v])
 
     def packed(self, base: Expr, column: Expr, width: int) -> Load:
         """Copy columns to a panel of whole vectors first."""
@@ -209,7 +209,7 @@ class _Body:
         e, p = self.e, self._p
 
         def block(first: Expr, steps: int) -> None:
-            rows = [cast(e.load(self.right, at + first + j * p.depth, steps), p.dtype) for j in range(used)]
+            rows = [e.load_as(p.dtype, self.right, at + first + j * p.depth, steps) for j in range(used)]
             if steps == p.lanes:
                 rows += [zero(p.dtype, p.lanes)] * (p.lanes - used)
                 columns = transpose(e, rows)
@@ -219,7 +219,7 @@ class _Body:
                 for i in range(steps):
                     for j in range(p.lanes):
                         value = (
-                            cast(e.load(self.right, at + first + i + j * p.depth), p.dtype)
+                            e.load_as(p.dtype, self.right, at + first + i + j * p.depth)
                             if j < used
                             else zero(p.dtype)
                         )

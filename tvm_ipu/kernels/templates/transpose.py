@@ -12,7 +12,7 @@ def transpose(e: Emitter, rows: list[Expr]) -> list[Expr]:
     """Columns of a square matrix given as vectors of its rows; their number is a power of two.
 
     Each of the ``log2(n)`` rounds serves one bit of the indices: of two vectors whose numbers differ in that
-    bit alone, the upper one's lanes with the bit clear change places with the lower one's lanes with the bit set.
+    bit alone, the upper one's lanes with the bit clear change places with the lower one's lanes with it set.
     """
     size = len(rows)
     if any(lanes_of(row) != size for row in rows) or size & (size - 1):
