@@ -116,7 +116,8 @@ def _to_abi(func: tirx.PrimFunc, symbol: str, target: Target) -> tuple[tirx.Prim
 
     prologue: list[tirx.Stmt] = [tirx.DeclBuffer(args, data=args_ptr)]
     for i, param in enumerate(func.params):
-        address = tirx.Cast("uint64", tirx.BufferLoad(args, [tirx.IntImm("int32", i)]))  # reinterpret wants 64 bits
+        # reinterpret wants 64 bits, whatever a pointer has
+        address = tirx.Cast("uint64", tirx.BufferLoad(args, [tirx.IntImm("int32", i)]))
         pointer = tvm.ir.PointerType(param.ty.dtype, "global")
         prologue.append(tirx.DeclBuffer(param, data=tirx.reinterpret(pointer, address)))
 
