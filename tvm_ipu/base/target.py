@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,11 @@ else:
     import tomli as tomllib
 
 _PACKAGE_DIR = Path(__file__).resolve().parent.parent
+_ALLOWED: dict[str, tuple[object, ...]] = {
+    "arch": ("x86_64", "aarch64", "arm", "riscv64", "hexagon"),
+    "pointer_bits": (32, 64),
+    "numerics": ("float-requant", "integer-requant"),
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ def target_names() -> list[str]:
     return sorted({f.stem for d in target_dirs() if d.is_dir() for f in d.glob("*.toml")})
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_target(name: str) -> Target:
     """Read the target ``name`` from its file; ``host`` resolves to the best one this machine can run.
 
@@ -94,34 +99,50 @@ def load_target(name: str) -> Target:
         path = folder / f"{name}.toml"
         if path.is_file():
             return parse_target(path)
-    raise TargetError(
-        f"--target: unknown target '{name}'", f"known are host, {', '.join(target_names())}"
-    )
+    raise TargetError(f"--target: unknown target '{name}'", f"known are host, {', '.join(target_names())}")
 
 
 def parse_target(path: Path) -> Target:
     """Read one target file.
 
     Raises:
-        TargetError: The file is not TOML or has an unknown, missing or wrongly typed key.
+        TargetError: The file cannot be read, is not TOML or has an unknown, missing or wrongly typed key.
     """
     try:
         data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise TargetError(f"{path}: cannot be read: {err.strerror}") from err
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise TargetError(f"{path}: not a TOML file: {err}") from err
-    fields = {k for k in Target.__dataclass_fields__ if k != "name"}
-    unknown = sorted(set(data) - fields)
-    if unknown:
-        raise TargetError(
-            f"{path}: unknown key '{unknown[0]}'", f"allowed are {', '.join(sorted(fields))}"
-        )
+    types = {f.name: str(f.type) for f in fields(Target) if f.name != "name"}
+    for key, value in data.items():
+        if key not in types:
+            raise TargetError(f"{path}: unknown key '{key}'", f"allowed are {', '.join(sorted(types))}")
+        data[key] = _convert(path, key, value, types[key])
     for key in ("description", "arch", "triple"):
         if key not in data:
             raise TargetError(f"{path}: key '{key}' is missing")
-    for key, value in data.items():
-        if isinstance(value, list):
-            data[key] = frozenset(value) if key == "isa" else tuple(value)
     return Target(name=path.stem, **data)
+
+
+def _convert(path: Path, key: str, value: object, wanted: str) -> object:
+    """A value from the file as the field's type, ``wanted``."""
+    if wanted == "str":
+        valid = isinstance(value, str)
+    elif wanted == "int":
+        valid = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    else:
+        valid = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if not valid:
+        kind = {"str": "a string", "int": "a number, 0 or more"}.get(wanted, "a list of strings")
+        raise TargetError(f"{path}: key '{key}' is {value!r} but must be {kind}")
+    if key in _ALLOWED and value not in _ALLOWED[key]:
+        raise TargetError(
+            f"{path}: key '{key}' is {value!r}", f"allowed are {', '.join(map(str, _ALLOWED[key]))}"
+        )
+    if isinstance(value, list):
+        return frozenset(value) if wanted.startswith("frozenset") else tuple(value)
+    return value
 
 
 def with_cores(target: Target, cores: int) -> Target:

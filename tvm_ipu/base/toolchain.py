@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from tvm_ipu.base.errors import ToolError
+from tvm_ipu.base.host import host_arch
 from tvm_ipu.base.target import Target
 
 _ARCH_FLAGS: dict[str, tuple[str, ...]] = {
@@ -59,14 +59,14 @@ class Tool:
 
 
 def find_toolchain(target: Target) -> Toolchain:
-    """The best toolchain for ``target``: the machine's own compiler, a cross compiler, ziglang, or clang with lld.
+    """The best toolchain for ``target``: the machine's own compiler, a cross compiler, ziglang, or clang.
 
     Raises:
         ToolError: There is none.
     """
     found = next(toolchains(target), None)
     if found is None:
-        native = target.arch == platform.machine()
+        native = target.arch == host_arch()
         cross = " or ".join(_cross_prefixes(target))
         raise ToolError(
             f"no compiler and linker found for target '{target.name}'",
@@ -82,7 +82,7 @@ def toolchains(target: Target) -> Iterator[Toolchain]:
     flags = _ARCH_FLAGS.get(target.arch, ())
     if target.arch == "x86_64":
         flags = _VECTOR_FLAGS.get(target.vector_bits, ())
-    prefixes = [""] if target.arch == platform.machine() else []
+    prefixes = [""] if target.arch == host_arch() else []
     for prefix in prefixes + _cross_prefixes(target):
         linker = shutil.which(f"{prefix}ld")
         for name in ("gcc", "cc", "clang"):
@@ -106,7 +106,7 @@ def _cross_prefixes(target: Target) -> list[str]:
     return [f"{target.arch}-linux-{abi}-", f"{target.triple}-"]
 
 
-@lru_cache(maxsize=1)
+@cache
 def find_zig() -> tuple[str, ...] | None:
     """Command line of the ``zig`` program of the package ziglang, or of the one in ``PATH``."""
     spec = importlib.util.find_spec("ziglang")

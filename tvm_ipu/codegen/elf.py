@@ -22,7 +22,7 @@ _RELOCATION_NAMES = {
     },
     243: {2: "R_RISCV_64", 3: "R_RISCV_RELATIVE", 5: "R_RISCV_JUMP_SLOT"},
 }
-"""By ELF machine: names of the dynamic relocations that a shared object has if its code is not free of them."""
+"""By ELF machine: names of the relocations that code which needs a loader leads to."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Link kernels into code that runs wherever it is mapped, without a loader (docs/decisions/0002-flat-code.md)."""
+"""Link kernels into code that runs wherever it is mapped (docs/decisions/0002-flat-code.md)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ _LINKER_FLAGS = ("-shared", "-Bsymbolic", "--gc-sections", "--build-id=none", "-
 """``notext`` lets relocations of code through, so that they are reported here with their symbol."""
 
 _CODE_SECTIONS = (".text", ".rodata")
+_REPORT = "this is a bug in code generation; please report it with the model"
 _LOADER_SECTIONS = {
     *(".dynsym", ".dynstr", ".gnu.hash", ".hash", ".dynamic", ".rel.dyn", ".rela.dyn", ".plt", ".got"),
     ".ARM.exidx",
@@ -60,8 +61,8 @@ def link(
         toolchain: What to link with; found on this machine if not given.
 
     Raises:
-        ToolError: There is no toolchain, it fails, a function is missing, or the code needs a loader: undefined
-            symbols, relocations or writable data.
+        ToolError: There is no toolchain, it fails, a function is missing, or the code needs a loader:
+            undefined symbols, relocations or writable data.
     """
     tools = toolchain or find_toolchain(target)
     support = _support_object(tools)
@@ -73,8 +74,8 @@ def link(
         linked = folder / "kernels.so"
         inputs = folder / "inputs"  # there may be more files than a command line holds
         inputs.write_text("\n".join(files))
-        command = [*tools.linker, *_LINKER_FLAGS, "-T", str(_LAYOUT), "-o", linked.name, "@inputs", str(support)]
-        run_tool(command, cwd=folder)
+        options = [*_LINKER_FLAGS, "-T", str(_LAYOUT), "-o", linked.name]
+        run_tool([*tools.linker, *options, "@inputs", str(support)], cwd=folder)
         shared_object = linked.read_bytes()
     return _flatten(shared_object, kernels)
 
@@ -105,7 +106,6 @@ def _support_object(tools: Toolchain) -> Path:
 def _flatten(shared_object: bytes, kernels: Collection[str]) -> LinkedCode:
     """The memory image of the shared object's code, after checks that no loader is needed."""
     elf = ElfFile(shared_object)
-    symbols = elf.symbols()
     _check_complete(elf, kernels)
     _check_self_contained(elf)
     code = bytearray()
@@ -113,7 +113,9 @@ def _flatten(shared_object: bytes, kernels: Collection[str]) -> LinkedCode:
         if section.name in _CODE_SECTIONS:
             code += bytes(section.address - len(code)) + section.data
     functions = {
-        s.name: s.value for s in symbols if s.binding == STB_GLOBAL and elf.sections[s.section].name == ".text"
+        symbol.name: symbol.value
+        for symbol in elf.symbols()
+        if symbol.binding == STB_GLOBAL and elf.sections[symbol.section].name == ".text"
     }
     return LinkedCode(bytes(code), functions, shared_object)
 
@@ -125,7 +127,7 @@ def _check_complete(elf: ElfFile, kernels: Collection[str]) -> None:
     if undefined:
         raise ToolError(
             f"generated code calls functions that an image does not have: {', '.join(undefined)}",
-            "this is a bug in code generation; please report it with the model",
+            _REPORT,
         )
     missing = sorted(set(kernels) - {s.name for s in symbols})
     if missing:
@@ -136,16 +138,12 @@ def _check_self_contained(elf: ElfFile) -> None:
     """Nothing has to be patched when the code is loaded, and nothing is written."""
     for relocation in elf.dynamic_relocations():
         of = f" of '{relocation.symbol}'" if relocation.symbol else ""
-        raise ToolError(
-            f"generated code is not position-independent: {relocation.name}{of} at offset {relocation.address:#x}",
-            "this is a bug in code generation; please report it with the model",
-        )
+        where = f"{relocation.name}{of} at offset {relocation.address:#x}"
+        raise ToolError(f"generated code is not position-independent: {where}", _REPORT)
     for index, section in enumerate(elf.sections):
         if not section.flags & SHF_ALLOC or section.size == 0 or section.name in _LOADER_SECTIONS:
             continue
         if section.name not in _CODE_SECTIONS:
-            owner = next((s.name for s in elf.symbols(SHT_SYMTAB) if s.section == index and s.name), "a variable")
-            raise ToolError(
-                f"generated code has data outside its constants: '{owner}' in section {section.name}",
-                "this is a bug in code generation; please report it with the model",
-            )
+            names = [s.name for s in elf.symbols(SHT_SYMTAB) if s.section == index and s.name]
+            owner = f": '{names[0]}'" if names else ""
+            raise ToolError(f"generated code has data outside its constants{owner}", _REPORT)

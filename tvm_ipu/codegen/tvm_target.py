@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import tvm
@@ -19,11 +19,11 @@ _MIN_VECTOR_WIDTH = 128
 """TVM's own default, which it announces with a warning, where it finds no vector registers."""
 
 _SCALABLE = {"+v", "+sve", "+sve2"}
-"""Features with which TVM's passes turn vector loops of a known length into loops of a length unknown until run time,
-mostly scalar; LLVM maps vectors of a known length to the same registers well."""
+"""Features with which TVM's passes turn vector loops of a known length into mostly scalar loops of a length known
+at run time; LLVM maps vectors of a known length to the same registers well."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def to_tvm(target: Target) -> tvm.target.Target:
     """The LLVM target that generates code for ``target``.
 
@@ -33,9 +33,9 @@ def to_tvm(target: Target) -> tvm.target.Target:
     return _make(target, target.features)
 
 
-@lru_cache(maxsize=None)
+@cache
 def to_tvm_lowering(target: Target) -> tvm.target.Target:
-    """The target for the passes before code generation, which keep vectors at the length they were scheduled for."""
+    """The target for the passes before code generation, which keep vectors at the length they were given."""
     return _make(target, tuple(f for f in target.features if f not in _SCALABLE))
 
 
