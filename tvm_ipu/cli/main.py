@@ -87,21 +87,27 @@ def main(words: Sequence[str] | None = None) -> int:
     Args:
         words: The command line without the program's name; by default that of this process.
     """
-    words = normalise(sys.argv[1:] if words is None else words)
-    verbose = not {"-v", "--verbose"}.isdisjoint(words)
     try:
-        args = build_parser(words).parse_args(words)
-        code: int = import_module(f"tvm_ipu.cli.{args.command}").execute(args)
+        code = _run_command(normalise(sys.argv[1:] if words is None else words))
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except BrokenPipeError:
         # The reader of stdout is gone; without this the interpreter would fail to flush it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+
+
+def _run_command(words: Sequence[str]) -> int:
+    try:
+        args = build_parser(words).parse_args(words)
+        code: int = import_module(f"tvm_ipu.cli.{args.command}").execute(args)
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        raise
     except Exception as err:
-        if verbose:
+        if not {"-v", "--verbose"}.isdisjoint(words):
             traceback.print_exc()
         message, hint = describe(err)
         print(f"error: {message}", file=sys.stderr)
