@@ -1,0 +1,248 @@
+"""Quantised tensors: conversion to and from integers, and products that accumulate in int32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from tvm import relax, te, tirx
+
+from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
+from tvm_ipu.frontends.onnx.ops.cast import convert, element_type, saturate
+from tvm_ipu.frontends.onnx.ops.common import (
+    elementwise,
+    is_float,
+    kind,
+    normal_axis,
+    number,
+    required,
+)
+from tvm_ipu.frontends.onnx.ops.conv import convolve, reshape_weight
+from tvm_ipu.frontends.onnx.ops.window import read_window
+
+R = relax.op
+_INTEGERS = ("int8", "uint8", "int16", "uint16")
+
+
+def _parameter_index(node: Node, rank: int, shape: tuple[int, ...]) -> Callable[..., list[Any]]:
+    """Where the scale of an element lies: one for all, one for each slice of an axis, or one for each block."""
+    if not shape or (len(shape) == 1 and shape[0] == 1 and rank != 1):
+        return lambda *index: [0] * len(shape)
+    axis = normal_axis(int(node.attrs.get("axis", 1)), rank) if rank > 1 else 0
+    block = int(node.attrs.get("block_size", 0))
+    if len(shape) == 1 and not block:
+        return lambda *index: [index[axis] if shape[0] > 1 else 0]
+    if len(shape) != rank or block <= 0:
+        raise UnsupportedNode(f"a scale of shape {list(shape)} fits neither an axis nor blocks")
+    return lambda *index: [tirx.floordiv(v, block) if i == axis else v for i, v in enumerate(index)]
+
+
+def _is_plain(node: Node, shape: tuple[int, ...]) -> bool:
+    """True where Relax's own operators say the same: one scale for all, or one for each slice of an axis."""
+    return len(shape) <= 1 and not int(node.attrs.get("block_size", 0))
+
+
+@converter("QuantizeLinear")
+def quantize_linear(ctx: Context, node: Node) -> relax.Expr:
+    """To int8, uint8, int16 and uint16; one scale, one for each slice of an axis, or one for each block."""
+    x, scale, zero = required(node, 0, "x"), required(node, 1, "y_scale"), node.input(2)
+    code = int(node.attrs.get("output_dtype", 0))
+    dtype = element_type(code) if code else ("uint8" if zero is None else ctx.dtype(zero))
+    if dtype not in _INTEGERS:
+        raise UnsupportedNode(f"quantisation to {dtype} is not supported; allowed are {', '.join(_INTEGERS)}")
+    shape, dims = ctx.shape(scale), ctx.shape(x)
+    zero = ctx.const(np.zeros(shape, dtype)) if zero is None else zero
+    if ctx.dtype(x) == ctx.dtype(scale) == "float32" and _is_plain(node, shape):
+        axis = normal_axis(int(node.attrs.get("axis", 1)), len(dims)) if len(dims) > 1 else 0
+        return ctx.emit(R.quantize(x, scale, zero, axis=axis, out_dtype=dtype))
+    place = _parameter_index(node, len(dims), shape)
+    work = "float64" if "float64" in (ctx.dtype(x), ctx.dtype(scale)) else "float32"
+
+    def compute(tensor: te.Tensor, factor: te.Tensor, offset: te.Tensor) -> te.Tensor:
+        def element(*index: Any) -> Any:
+            at = place(*index)
+            scaled = tensor(*index).astype(work) / factor(*at).astype(work)
+            return to_integer(scaled, offset(*at), dtype)
+
+        return te.compute(dims, element, name="quantize")
+
+    return ctx.te(compute, x, scale, zero, name="quantize")
+
+
+def to_integer(value: Any, zero_point: Any, dtype: str) -> Any:
+    """A scaled value rounded to even, shifted and saturated."""
+    return saturate(tirx.round(value) + zero_point.astype(kind(value)), dtype)
+
+
+@converter("DequantizeLinear")
+def dequantize_linear(ctx: Context, node: Node) -> relax.Expr:
+    """From integers of 8 to 32 bits; one scale, one for each slice of an axis, or one for each block."""
+    x, scale, zero = required(node, 0, "x"), required(node, 1, "x_scale"), node.input(2)
+    code = int(node.attrs.get("output_dtype", 0))
+    dtype = element_type(code) if code else ctx.dtype(scale)
+    shape, dims = ctx.shape(scale), ctx.shape(x)
+    if is_float(ctx.dtype(x)):
+        raise UnsupportedNode(f"its input is {ctx.dtype(x)}; allowed are integers of 8 to 32 bits")
+    zero = ctx.const(np.zeros(shape, ctx.dtype(x))) if zero is None else zero
+    plain = ctx.dtype(x) in _INTEGERS and _is_plain(node, shape)
+    if dtype == ctx.dtype(scale) == "float32" and plain:
+        axis = normal_axis(int(node.attrs.get("axis", 1)), len(dims)) if len(dims) > 1 else 0
+        return ctx.emit(R.dequantize(x, scale, zero, axis=axis, out_dtype=dtype))
+    place = _parameter_index(node, len(dims), shape)
+    work = "float64" if dtype == "float64" else "float32"
+
+    def compute(tensor: te.Tensor, factor: te.Tensor, offset: te.Tensor) -> te.Tensor:
+        def element(*index: Any) -> Any:
+            at = place(*index)
+            whole = tensor(*index).astype("int32") - offset(*at).astype("int32")
+            return (whole.astype(work) * factor(*at).astype(work)).astype(dtype)
+
+        return te.compute(dims, element, name="dequantize")
+
+    return ctx.te(compute, x, scale, zero, name="dequantize")
+
+
+@converter("DynamicQuantizeLinear")
+def dynamic_quantize_linear(ctx: Context, node: Node) -> list[relax.Expr]:
+    """float32 to uint8."""
+    x = required(node, 0, "x")
+    dims = ctx.shape(x)
+    axes = list(range(len(dims)))
+    low, high = ctx.emit(R.min(x, axes, False)), ctx.emit(R.max(x, axes, False))
+    zero, levels = number(0.0, "float32"), number(255.0, "float32")
+
+    def step(lowest: Any, highest: Any) -> Any:
+        return (tirx.max(highest, zero) - tirx.min(lowest, zero)) / levels
+
+    scale = elementwise(ctx, "dynamic_scale", step, low, high)
+
+    def offset(lowest: Any, factor: Any) -> Any:
+        divisor = tirx.Select(factor == zero, number(1.0, "float32"), factor)
+        return saturate(tirx.round((zero - tirx.min(lowest, zero)) / divisor), "uint8")
+
+    zero_point = elementwise(ctx, "dynamic_zero_point", offset, low, scale, dtype="uint8")
+
+    def quantized(value: Any, factor: Any, shift: Any) -> Any:
+        divisor = tirx.Select(factor == zero, number(1.0, "float32"), factor)
+        return to_integer(value / divisor, shift, "uint8")
+
+    return [elementwise(ctx, "dynamic_quantize", quantized, x, scale, zero_point, dtype="uint8"), scale, zero_point]
+
+
+def centered(ctx: Context, x: relax.Expr, zero: relax.Expr | None) -> relax.Expr:
+    """8-bit ``x`` minus its zero point: ``x`` itself where that is known to be 0, else int16."""
+    value = ctx.value(x)
+    offset = np.zeros((), np.int16) if zero is None else ctx.value(zero)
+    if offset is not None and not offset.any():
+        return x
+    if value is not None and offset is not None:
+        return ctx.const(value.astype(np.int16) - offset.astype(np.int16))
+    wide = convert(ctx, x, "int16")
+    assert zero is not None
+    return ctx.emit(R.subtract(wide, convert(ctx, zero, "int16")))
+
+
+def _matched(ctx: Context, a: relax.Expr, b: relax.Expr) -> tuple[relax.Expr, relax.Expr]:
+    """Two integer operands in one type."""
+    if ctx.dtype(a) == ctx.dtype(b):
+        return a, b
+    return _as_int16(ctx, a), _as_int16(ctx, b)
+
+
+def _as_int16(ctx: Context, expr: relax.Expr) -> relax.Expr:
+    value = ctx.value(expr)
+    return ctx.const(value.astype(np.int16)) if value is not None else convert(ctx, expr, "int16")
+
+
+@converter("ConvInteger")
+def conv_integer(ctx: Context, node: Node) -> relax.Expr:
+    """int8 and uint8, one to three spatial axes; zero points for the input and for each output channel."""
+    return _int_conv(ctx, node, required(node, 0, "x"), required(node, 1, "w"), node.input(2), node.input(3))
+
+
+def _int_conv(
+    ctx: Context,
+    node: Node,
+    x: relax.Expr,
+    weight: relax.Expr,
+    x_zero: relax.Expr | None,
+    w_zero: relax.Expr | None,
+) -> relax.Expr:
+    """Convolution of 8-bit integers with int32 sums."""
+    kernel = ctx.shape(weight)[2:]
+    window = read_window(node, ctx.shape(x)[2:], kernel)
+    if x_zero is not None and ctx.shape(x_zero):
+        x_zero = reshape_weight(ctx, x_zero, ())
+    if w_zero is not None and len(ctx.shape(w_zero)) == 1:
+        w_zero = reshape_weight(ctx, w_zero, (ctx.shape(w_zero)[0], *[1] * (1 + len(kernel))))
+    a, b = _matched(ctx, centered(ctx, x, x_zero), centered(ctx, weight, w_zero))
+    return convolve(ctx, a, b, window, int(node.attrs.get("group", 1)), "int32")
+
+
+@converter("MatMulInteger")
+def matmul_integer(ctx: Context, node: Node) -> relax.Expr:
+    """int8 and uint8; zero points for each row and column."""
+    return _int_matmul(ctx, required(node, 0, "A"), required(node, 1, "B"), node.input(2), node.input(3))
+
+
+def _int_matmul(
+    ctx: Context, a: relax.Expr, b: relax.Expr, a_zero: relax.Expr | None, b_zero: relax.Expr | None
+) -> relax.Expr:
+    a_zero = None if a_zero is None else _for_rows(ctx, a_zero)
+    left, right = _matched(ctx, centered(ctx, a, a_zero), centered(ctx, b, b_zero))
+    return ctx.emit(R.matmul(left, right, out_dtype="int32"))
+
+
+def _for_rows(ctx: Context, parameter: relax.Expr) -> relax.Expr:
+    """A parameter for each row of a matrix as a column; a single one as a scalar."""
+    shape = ctx.shape(parameter)
+    if len(shape) != 1:
+        return parameter
+    return reshape_weight(ctx, parameter, () if shape[0] == 1 else (shape[0], 1))
+
+
+@converter("QLinearMatMul")
+def qlinear_matmul(ctx: Context, node: Node) -> relax.Expr:
+    """int8 and uint8; scales for each row and column."""
+    a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = (required(node, i, str(i)) for i in range(8))
+    total = _int_matmul(ctx, a, b, a_zero, b_zero)
+    return requantize(ctx, total, _for_rows(ctx, a_scale), b_scale, _for_rows(ctx, y_scale), _for_rows(ctx, y_zero))
+
+
+@converter("QLinearConv")
+def qlinear_conv(ctx: Context, node: Node) -> relax.Expr:
+    """int8 and uint8, one to three spatial axes; weight scales for each output channel."""
+    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = (required(node, i, str(i)) for i in range(8))
+    total = _int_conv(ctx, node, x, w, x_zero, w_zero)
+    column = (1, ctx.shape(total)[1], *[1] * (len(ctx.shape(total)) - 2))
+    if node.input(8) is not None:
+        total = ctx.emit(R.add(total, reshape_weight(ctx, required(node, 8, "B"), column)))
+    if ctx.shape(w_scale) not in ((), (1,)):
+        w_scale = reshape_weight(ctx, w_scale, column)
+    x_scale, y_scale, y_zero = (reshape_weight(ctx, e, ()) for e in (x_scale, y_scale, y_zero))
+    return requantize(ctx, total, x_scale, w_scale, y_scale, y_zero)
+
+
+def requantize(
+    ctx: Context,
+    total: relax.Expr,
+    a_scale: relax.Expr,
+    b_scale: relax.Expr,
+    y_scale: relax.Expr,
+    y_zero: relax.Expr,
+) -> relax.Expr:
+    """int32 sums in the scale of the result: multiplied in float32, rounded to even, saturated."""
+    dtype = ctx.dtype(y_zero)
+    values = [ctx.value(e) for e in (a_scale, b_scale, y_scale)]
+    known = [v.astype(np.float32) for v in values if v is not None]
+    if len(known) == 3:
+        factor: relax.Expr = ctx.const(np.asarray(known[0] * known[1] / known[2], np.float32))
+    else:
+        a, b, y = (convert(ctx, e, "float32") for e in (a_scale, b_scale, y_scale))
+        factor = ctx.emit(R.divide(R.multiply(a, b), y))
+
+    def formula(value: Any, multiplier: Any, offset: Any) -> Any:
+        return to_integer(value.astype("float32") * multiplier, offset, dtype)
+
+    return elementwise(ctx, "requantize", formula, total, factor, y_zero, dtype=dtype)
