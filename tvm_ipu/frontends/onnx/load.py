@@ -47,10 +47,19 @@ def read_file(path: Path) -> Source:
     Raises:
         ModelError: It is missing, empty, truncated, no ONNX model, of an unknown opset, or its data are.
     """
+    return read_proto(parse_file(path), path.parent, path.stem, str(path))
+
+
+def parse_file(path: Path) -> ModelProto:
+    """The message in the file at ``path``, without external data.
+
+    Raises:
+        ModelError: It is missing, empty, truncated or no ONNX model.
+    """
     try:
-        size = path.stat().st_size
         if path.is_dir():
             raise ModelError(f"'{path}' is a folder", "give the model file in it")
+        size = path.stat().st_size
         if size == 0:
             raise ModelError(f"'{path}' is empty")
         if size > PROTOBUF_LIMIT:
@@ -58,14 +67,13 @@ def read_file(path: Path) -> Source:
                 f"'{path}' is larger than 2 GB, which no ONNX file can be",
                 "save the model with its weights as external data",
             )
-        model = ModelProto.FromString(path.read_bytes())
+        return ModelProto.FromString(path.read_bytes())
     except FileNotFoundError as err:
         raise ModelError(f"model file '{path}' does not exist") from err
     except OSError as err:
         raise ModelError(f"cannot read model file '{path}': {err.strerror}") from err
     except DecodeError as err:
         raise ModelError(f"'{path}' is not an ONNX model, or it is truncated") from err
-    return read_proto(model, path.parent, path.stem, str(path))
 
 
 def read_proto(model: ModelProto, folder: Path = Path(), name: str = "", label: str = "") -> Source:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from onnx import FunctionProto
+from onnx import FunctionProto, NodeProto
 
 from tvm_ipu.base.errors import ModelError
 from tvm_ipu.frontends.onnx import rules_control, rules_sequence, rules_static
+from tvm_ipu.frontends.onnx.evaluate import find_schema
 from tvm_ipu.frontends.onnx.functions import model_function, schema_function
 from tvm_ipu.frontends.onnx.graph import (
     Array,
@@ -72,6 +73,18 @@ def expand_op(op: Op, opsets: Mapping[str, int], supports: Supports) -> Graph | 
     results = walker.call(body, visit)
     outputs = tuple((t.name, _tensor(t.name, v)) for t, v in zip(op.outputs, results, strict=False) if t)
     return without_dead_ops(Graph(node_label(op.node), (), outputs, tuple(walker.ops), dict(opsets)))
+
+
+def handles(node: NodeProto, source: Source, supports: Supports) -> bool:
+    """Whether there is a way to deal with the node's operator at all, whatever its inputs."""
+    domain = domain_of(node)
+    schema = find_schema(node.op_type, source.opsets.get(domain, 1), domain)
+    return (
+        (domain == "" and node.op_type in RULES)
+        or (domain, node.op_type) in source.functions
+        or supports(domain, node.op_type)
+        or (schema is not None and (schema.has_function or schema.has_context_dependent_function))
+    )
 
 
 def without_dead_ops(graph: Graph) -> Graph:

@@ -48,7 +48,7 @@ def _read_external(tensor: TensorProto, folder: Path) -> Array:
     info = {entry.key: entry.value for entry in tensor.external_data}
     path = _external_path(tensor.name, info.get("location", ""), folder)
     dtype, shape = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)), tuple(tensor.dims)
-    packed = _BITS.get(tensor.data_type, 8 * dtype.itemsize)
+    packed = PACKED_BITS.get(tensor.data_type, 8 * dtype.itemsize)
     size = (math.prod(shape) * packed + 7) // 8
     try:
         offset = int(info.get("offset", 0))
@@ -79,13 +79,14 @@ def _read_external(tensor: TensorProto, folder: Path) -> Array:
     return values
 
 
-_BITS = {
+PACKED_BITS = {
     TensorProto.INT2: 2,
     TensorProto.UINT2: 2,
     TensorProto.INT4: 4,
     TensorProto.UINT4: 4,
     TensorProto.FLOAT4E2M1: 4,
 }
+"""Bits of the element types of which several share a byte."""
 
 
 def _external_path(name: str, location: str, folder: Path) -> Path:

@@ -1,0 +1,86 @@
+"""``tvm-ipu convert``: an ONNX model as an optimised ONNX model of fixed shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto, version_converter
+
+from tvm_ipu.base.errors import ModelError, OptionError
+from tvm_ipu.base.shapes import InputShapes
+from tvm_ipu.frontends.loaders import LoadOptions
+from tvm_ipu.frontends.onnx.downgrade import downgrade
+from tvm_ipu.frontends.onnx.evaluate import find_schema
+from tvm_ipu.frontends.onnx.fold_batchnorm import fold_batchnorm
+from tvm_ipu.frontends.onnx.half import to_half
+from tvm_ipu.frontends.onnx.load import MIN_OPSET, parse_file, read_proto
+from tvm_ipu.frontends.onnx.prepare import prepare
+from tvm_ipu.frontends.onnx.write import data_file, save, to_proto
+
+PRECISIONS = ("fp32", "fp16")
+
+
+def convert(
+    model_path: Path,
+    output_path: Path,
+    input_shapes: InputShapes | None = None,
+    precision: str = "fp32",
+    convert_version: int | None = None,
+) -> None:
+    """Write the model with static shapes, constants folded and BatchNormalization inside the convolutions.
+
+    Args:
+        model_path: ONNX model.
+        output_path: ONNX model to write; nothing is left there after a failure.
+        input_shapes: Shapes of its inputs, as ``LoadOptions`` takes them.
+        precision: ``fp32`` leaves types as they are; ``fp16`` computes in float16 between inputs and outputs
+            of the model's own types.
+        convert_version: Opset of the result; None keeps the model's.
+
+    Raises:
+        ModelError: The model is damaged, needs shapes, or has operators that the opset lacks.
+        OptionError: An option has a value that is not allowed.
+    """
+    newest = onnx.defs.onnx_opset_version()
+    if precision not in PRECISIONS:
+        raise OptionError(
+            f"--precision: '{precision}' is not allowed", f"allowed are {', '.join(PRECISIONS)}"
+        )
+    if convert_version is not None and not MIN_OPSET <= convert_version <= newest:
+        raise OptionError(
+            f"--convert-version: {convert_version} is not allowed", f"allowed are {MIN_OPSET} to {newest}"
+        )
+    proto = parse_file(model_path)
+    version = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), MIN_OPSET)
+    if version < MIN_OPSET and convert_version is not None:
+        proto = _change_opset(proto, convert_version)
+    source = read_proto(proto, model_path.parent, model_path.stem, str(model_path))
+    del proto
+
+    def exists(domain: str, op_type: str) -> bool:
+        """Whether the wanted opset has the operator; others are replaced by their function bodies."""
+        return bool(domain or not convert_version or find_schema(op_type, convert_version, ""))
+
+    graph = fold_batchnorm(prepare(source, LoadOptions(input_shapes or {}), exists))
+    if precision == "fp16":
+        graph = to_half(graph)
+    own = graph.opsets.get("", MIN_OPSET)
+    wanted = convert_version or own
+    if wanted < own:
+        graph = downgrade(graph, wanted)
+    weights_file = data_file(graph, output_path)
+    model = to_proto(graph, weights_file)
+    if wanted > own:
+        if weights_file:
+            raise ModelError(f"--convert-version: a model above 2 GB cannot go from opset {own} to {wanted}")
+        model = _change_opset(model, wanted)
+    save(model, graph, output_path)
+
+
+def _change_opset(model: ModelProto, version: int) -> ModelProto:
+    try:
+        return version_converter.convert_version(model, version)
+    except (RuntimeError, ValueError) as err:  # the converter raises both
+        reason = str(err).strip().splitlines()[-1]
+        raise ModelError(f"--convert-version: cannot convert the model to opset {version}: {reason}") from err
