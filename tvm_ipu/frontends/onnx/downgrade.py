@@ -121,7 +121,7 @@ def _with_last_axis(op: Op, version: int) -> list[Op]:
 
 
 def _unary(op: Op, op_type: str, value: Const | Tensor, result: Tensor, **attrs: Any) -> Op:
-    node = helper.make_node(op_type, [value.name], [result.name], f"{node_label(op.node)}/{op_type}", **attrs)
+    node = helper.make_node(op_type, [value.name], [result.name], f"{result.name}/{op_type}", **attrs)
     return Op(node, op.version, (value,), (result,))
 
 
