@@ -13,6 +13,7 @@ from tvm_ipu.image.writer import write_image
 from tvm_ipu.runtime.build import SOURCE_DIR
 
 NATIVE_TESTS = Path(__file__).parent / "native"
+C_FLAGS = ("-std=c11", "-O1", "-pthread", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64")
 Builder = Callable[..., Path]
 
 
@@ -43,9 +44,8 @@ def build_c(tmp_path_factory: pytest.TempPathFactory) -> Builder:
 
 def compile_object(source: Path, folder: Path, flags: tuple[str, ...]) -> Path:
     """Compile one source with warnings as errors."""
-    is_c = source.suffix == ".c"
-    command = ["cc", "-std=c11", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64"] if is_c else ["c++", "-std=c++17"]
+    command = ["cc", *C_FLAGS] if source.suffix == ".c" else ["c++", "-std=c++17", "-O1", "-pthread"]
     made = folder / f"{source.name}.o"
-    common = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{SOURCE_DIR}"]
-    subprocess.run([*command, *common, *flags, "-c", source, "-o", made], check=True)
+    warnings = ["-g", "-Wall", "-Wextra", "-Werror", f"-I{SOURCE_DIR}"]
+    subprocess.run([*command, *warnings, *flags, "-c", source, "-o", made], check=True)
     return made

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tvm_ipu.runtime.session import CallTime as CallTime
-    from tvm_ipu.runtime.session import Session as Session
+    from tvm_ipu.runtime.session import CallTime as CallTime, Session as Session
 
 __all__ = ["CallTime", "Session"]
 

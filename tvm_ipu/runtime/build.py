@@ -2,20 +2,16 @@
 
 A wheel may ship the three files ready made in ``_native``; those are then used and no compiler is needed.
 ``python -m tvm_ipu.runtime.build DIR`` puts them into a folder.
+
+Every session passes through here, so modules that only a build needs are imported where they are used.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import platform
-import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +26,13 @@ _PREBUILT_DIR = SOURCE_DIR.parent / "_native"
 _RUNNER_SOURCE = "ipu_run.c"
 _FLAGS = ("-std=c11", "-O2", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64", "-Wall", "-Wextra", "-pthread")
 _LIBRARY_FLAGS = ("-fPIC", "-fvisibility=hidden")
+_CROSS_GCC = {
+    "aarch64": "aarch64-linux-gnu-gcc",
+    "arm": "arm-linux-gnueabihf-gcc",
+    "riscv64": "riscv64-linux-gnu-gcc",
+    "x86_64": "x86_64-linux-gnu-gcc",
+}
+"""Debian's cross compilers, which serve where ziglang is not installed."""
 SHARED_NAME, STATIC_NAME, RUNNER_NAME = "libtvm_ipu.so", "libtvm_ipu.a", "ipu-run"
 
 
@@ -48,15 +51,13 @@ class Compiler:
     program: Path
 
 
-def host_compilers() -> list[Compiler]:
+def host_compilers() -> Iterator[Compiler]:
     """Compilers of this machine that can make its own programs, best first."""
-    found = [
-        Compiler((path,), (shutil.which("ar") or "ar",), Path(path).resolve())
-        for path in map(shutil.which, ("cc", "gcc", "clang"))
-        if path
-    ]
-    zig = _zig(("-mcpu=baseline",))
-    return found + ([zig] if zig else [])
+    for name in ("cc", "gcc", "clang"):
+        if compiler := _gcc(name):
+            yield compiler
+    if compiler := _zig("-mcpu=baseline"):
+        yield compiler
 
 
 def native_library() -> Path:
@@ -82,22 +83,28 @@ def build_runner(target: Target) -> Path:
     """A statically linked ``ipu-run`` for ``target``, which needs nothing else on that machine.
 
     Raises:
-        ToolError: The target names no ``zig_triple``, ziglang is not installed, or it fails.
+        ToolError: There is no compiler for the target, or it fails.
     """
-    if not target.zig_triple:
-        if target.arch == platform.machine():
-            return native_runner()
-        raise ToolError(f"target '{target.name}' has no zig_triple, so no runner can be built for it")
-    options = ("-target", target.zig_triple, *((f"-mcpu={target.zig_cpu}",) if target.zig_cpu else ()))
-    zig = _zig((*options, "-static"))
-    if zig is None:
-        raise ToolError(
-            f"building a runner for target '{target.name}' needs ziglang", "install tvm_ipu[cross]"
-        )
-    return _cached(RUNNER_NAME, zig)
+    cpu = (f"-mcpu={target.zig_cpu}",) if target.zig_cpu else ()
+    zig = _zig("-target", target.zig_triple, *cpu, "-static") if target.zig_triple else None
+    compiler = zig or _gcc(_CROSS_GCC.get(target.arch, ""), "-static")
+    if compiler:
+        return _cached(RUNNER_NAME, compiler)
+    if target.arch == os.uname().machine:
+        return native_runner()
+    raise ToolError(f"no compiler can make a runner for target '{target.name}'", "install tvm_ipu[cross]")
 
 
-def _zig(options: tuple[str, ...]) -> Compiler | None:
+def _gcc(name: str, *options: str) -> Compiler | None:
+    from shutil import which
+
+    path = which(name) if name else None
+    return Compiler((path, *options), (which("ar") or "ar",), Path(path).resolve()) if path else None
+
+
+def _zig(*options: str) -> Compiler | None:
+    from importlib.util import find_spec
+
     spec = find_spec("ziglang")
     if spec is None or spec.origin is None:
         return None
@@ -125,13 +132,17 @@ def _cached(name: str, compiler: Compiler) -> Path:
     """File ``name`` made by ``compiler``, from the cache if it is there."""
     path = _cache_dir() / f"native-{_key(compiler)}" / name
     if not path.is_file():
+        from tempfile import TemporaryDirectory
+
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            with TemporaryDirectory(dir=path.parent) as folder:
                 made = _compile(name, compiler, Path(folder))
                 made.replace(path)
         except OSError as err:
-            raise ToolError(f"cannot build the runtime in {path.parent}: {err.strerror or err}") from err
+            raise ToolError(
+                f"cannot build the runtime in {path.parent}: {err.strerror or err}", "set XDG_CACHE_HOME"
+            ) from err
     return path
 
 
@@ -143,6 +154,8 @@ def _cache_dir() -> Path:
 
 def _key(compiler: Compiler) -> str:
     """Names everything that the result depends on."""
+    import hashlib
+
     digest = hashlib.sha256()
     facts = compiler.program.stat()
     for text in (
@@ -151,7 +164,7 @@ def _key(compiler: Compiler) -> str:
         *_LIBRARY_FLAGS,
         facts.st_size,
         facts.st_mtime_ns,
-        platform.machine(),
+        os.uname().machine,
     ):
         digest.update(f"{text}\0".encode())
     for source in sorted(SOURCE_DIR.glob("*.[ch]")):
@@ -177,6 +190,8 @@ def _compile(name: str, compiler: Compiler, folder: Path) -> Path:
 
 
 def _execute(command: Sequence[str]) -> None:
+    import subprocess
+
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     except OSError as err:
@@ -190,14 +205,16 @@ def _execute(command: Sequence[str]) -> None:
 
 def main(arguments: list[str]) -> int:
     """Put the three files for this machine into the folder ``arguments[0]``. Returns the exit code."""
+    from shutil import copy2
+
     folder = Path(arguments[0]) if len(arguments) == 1 else _PREBUILT_DIR
     folder.mkdir(parents=True, exist_ok=True)
-    compilers = host_compilers()
-    if not compilers:
+    compiler = next(host_compilers(), None)
+    if compiler is None:
         print("error: there is no C compiler", file=sys.stderr)
         return 1
     for name in (SHARED_NAME, STATIC_NAME, RUNNER_NAME):
-        shutil.copy2(_cached(name, compilers[0]), folder / name)
+        copy2(_cached(name, compiler), folder / name)
     return 0
 
 

@@ -10,6 +10,8 @@ from tvm_ipu.runtime.build import native_library
 
 API_VERSION = 1
 VERIFY_WEIGHTS = 1
+ALIGNMENT = 64
+"""Of memory that is bound to an input or output, in bytes."""
 _IMAGE_STATUS = range(1, 6)
 """Statuses that blame the image: IO, FORMAT, VERSION, ARCH and CPU_FEATURE."""
 

@@ -8,17 +8,18 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tvm_ipu.base.errors import RunError
 from tvm_ipu.base.tensor import DType, TensorSpec
-from tvm_ipu.image.schema import SECTION_ALIGNMENT
 from tvm_ipu.runtime import library
 
-Array = NDArray[Any]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -192,8 +193,8 @@ class Session:
         if spec is None:
             known = f"{_listed(self.inputs)}, {_listed(self.outputs)}"
             raise RunError(f"there is no input or output '{name}'", f"known: {known}")
-        memory = np.empty(spec.nbytes + SECTION_ALIGNMENT, np.uint8)
-        begin = -memory.ctypes.data % SECTION_ALIGNMENT
+        memory = np.empty(spec.nbytes + library.ALIGNMENT, np.uint8)
+        begin = -memory.ctypes.data % library.ALIGNMENT
         return memory[begin : begin + spec.nbytes].view(numpy_dtype(spec.dtype)).reshape(spec.shape)
 
     def bind_input(self, name: str, array: object | None) -> None:
