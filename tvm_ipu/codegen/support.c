@@ -100,31 +100,26 @@ static uint16_t half_bits(double value) {
   return sign | (uint16_t)((digits + half - 1 + (digits >> shift & 1)) >> shift);
 }
 
-#if defined(__arm__)
-
-static uint32_t float_bits(float value) {
-  union {
-    float value;
-    uint32_t bits;
-  } input = {value};
-  return input.bits;
-}
-
-static float float_of(uint32_t bits) {
-  union {
-    uint32_t bits;
-    float value;
-  } input = {bits};
-  return input.value;
-}
+union single {
+  uint32_t bits;
+  float value;
+};
 
 static float half_value(uint16_t bits) {
-  const uint32_t size = bits & 0x7fff, sign = (bits & 0x8000u) << 16;
-  if (size > 0x7c00) return float_of(sign | 0x7fc00000 | size << 13);
-  if (size == 0x7c00) return float_of(sign | 0x7f800000);
-  if (size >= 0x400) return float_of(sign | ((size << 13) + (112u << 23)));
-  return float_of(sign | float_bits((float)size * 0x1p-24f));
+  const uint32_t size = bits & 0x7fff;
+  union single result;
+  if (size >= 0x7c00) {
+    result.bits = 0x7f800000 | size << 13 | (size > 0x7c00) << 22;
+  } else if (size >= 0x400) {
+    result.bits = (size << 13) + (112u << 23);
+  } else {
+    result.value = (float)size * 0x1p-24f;
+  }
+  result.bits |= (bits & 0x8000u) << 16;
+  return result.value;
 }
+
+#if defined(__arm__)
 
 /* The Arm run-time ABI passes floats in integer registers, whatever the platform's convention. */
 #define RTABI __attribute__((pcs("aapcs")))
@@ -135,17 +130,24 @@ RTABI uint16_t __aeabi_d2h(double value) { return half_bits(value); }
 
 #elif defined(__hexagon__)
 
+float __extendhfsf2(uint16_t bits) { return half_value(bits); }
+uint16_t __truncsfhf2(float value) { return half_bits(value); }
 uint16_t __truncdfhf2(double value) { return half_bits(value); }
 
-#else /* a half travels in the low bits of a float register, NaN-boxed */
+#else /* a half travels in the low bits of a float register, the others set */
 
-float __truncdfhf2(double value) {
-  union {
-    uint32_t bits;
-    float value;
-  } result = {0xffff0000u | half_bits(value)};
+static float boxed(uint16_t bits) {
+  const union single result = {0xffff0000u | bits};
   return result.value;
 }
+
+float __extendhfsf2(float half) {
+  union single input;
+  input.value = half;
+  return half_value((uint16_t)input.bits);
+}
+float __truncsfhf2(float value) { return boxed(half_bits(value)); }
+float __truncdfhf2(double value) { return boxed(half_bits(value)); }
 
 #endif
 #endif
