@@ -1,0 +1,9 @@
+"""Mathematical functions as branch-free TIR arithmetic: no libm at run time, the same code on every chip, vectors.
+
+``lower_math`` replaces the calls; the other modules hold one family of functions each, over ``terms.Terms``.
+Largest errors are in the docstring of tests/unit/test_mathlib.py.
+"""
+
+from tvm_ipu.kernels.mathlib.lower import LowerMath, lower_math
+
+__all__ = ["LowerMath", "lower_math"]

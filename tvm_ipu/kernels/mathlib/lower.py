@@ -1,0 +1,149 @@
+"""The pass that replaces calls of mathematical functions by polynomials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import tvm
+import tvm_ffi
+from tvm import DataType, tirx
+from tvm.ir import Call, Expr, IRModule, Op
+
+from tvm_ipu.base.target import Target
+from tvm_ipu.kernels.mathlib import exponential, logarithm, rounding, special, trigonometry
+from tvm_ipu.kernels.mathlib.terms import FORMATS, Terms
+
+Unary = Callable[[Terms, Expr], Expr]
+Binary = Callable[[Terms, Expr, Expr], Expr]
+Root = TypeVar("Root", tirx.PrimFunc, tirx.Stmt, Expr)
+
+UNARY: dict[str, Unary] = {
+    "exp": exponential.exp,
+    "exp2": exponential.exp2,
+    "exp10": exponential.exp10,
+    "tanh": exponential.tanh,
+    "sigmoid": exponential.sigmoid,
+    "sinh": exponential.sinh,
+    "cosh": exponential.cosh,
+    "log": logarithm.log,
+    "log2": logarithm.log2,
+    "log10": logarithm.log10,
+    "log1p": logarithm.log1p,
+    "asinh": logarithm.asinh,
+    "acosh": logarithm.acosh,
+    "atanh": logarithm.atanh,
+    "sin": trigonometry.sin,
+    "cos": trigonometry.cos,
+    "tan": trigonometry.tan,
+    "asin": trigonometry.asin,
+    "acos": trigonometry.acos,
+    "atan": trigonometry.atan,
+    "erf": special.erf,
+    "sqrt": rounding.sqrt,
+    "rsqrt": rounding.rsqrt,
+    "floor": rounding.floor,
+    "ceil": rounding.ceil,
+    "trunc": rounding.trunc,
+    "round": rounding.nearbyint,  # TVM's round is half to even
+    "nearbyint": rounding.nearbyint,
+    "fabs": lambda t, x: t.abs(x),
+}
+BINARY: dict[str, Binary] = {
+    "pow": special.power,
+    "atan2": trigonometry.atan2,
+    "hypot": rounding.hypot,
+    "fmod": rounding.fmod,
+    "copysign": rounding.copysign,
+    "nextafter": rounding.nextafter,
+    "ldexp": rounding.ldexp,
+}
+EXTERNS = ("tirx.call_extern", "tirx.call_pure_extern")
+
+
+def native_functions(target: Target) -> frozenset[str]:
+    """Functions that the target's instruction set has, for scalars and vectors."""
+    if target.arch == "hexagon":
+        return frozenset()
+    if target.arch == "aarch64" or (target.arch == "x86_64" and target.isa & {"sse4.1", "sse4.2", "avx2"}):
+        return frozenset({"sqrt", "round"})
+    return frozenset({"sqrt"})
+
+
+def lower_math(root: Root, target: Target) -> Root:
+    """Replace calls of mathematical functions by branch-free arithmetic, scalar or vector.
+
+    float32 and float64 are computed in their own format, float16 and bfloat16 in float32. Wanted before loops are
+    vectorised, since TVM vectorises some of these calls only as arithmetic; what it finds afterwards it lowers as well.
+
+    Args:
+        root: Function, statement or expression.
+        target: Chip; it decides which functions are left as instructions.
+    """
+    native = native_functions(target)
+    entries = [(Call, partial(_lower_call, native=native)), (tirx.Mod, partial(_lower_mod, native=native))]
+    lowered: Root = tvm_ffi.structural_map(root, entries)
+    return lowered
+
+
+def LowerMath(target: Target) -> tvm.transform.Pass:  # noqa: N802 (TVM names its passes like classes)
+    """``lower_math`` as a pass; its place is before NarrowDataType and VectorizeLoop, after BF16ComputeLegalize."""
+
+    def run(func: tirx.PrimFunc, _mod: IRModule, _context: tvm.transform.PassContext) -> tirx.PrimFunc:
+        return lower_math(func, target)
+
+    return tirx.transform.prim_func_pass(run, opt_level=0, name="LowerMath")
+
+
+def _lower_call(call: Call, native: frozenset[str]) -> Expr:
+    if not isinstance(call.op, Op):
+        return call
+    name, args = call.op.name, list(call.args)
+    if name in EXTERNS and isinstance(args[0], tvm.ir.StringImm):
+        # C's names: erff and erf
+        symbol, args = args[0].value, args[1:]
+        name = symbol if symbol in UNARY or symbol in BINARY else symbol.removesuffix("f")
+    name = name.rsplit(".", 1)[-1]
+    if name == "isnan":
+        return _is_nan(args[0])
+    if name in UNARY and len(args) == 1:
+        return _in_format(call, args, native, lambda t, x: UNARY[name](t, x[0]))
+    if name in BINARY and len(args) == 2:
+        return _in_format(call, args, native, lambda t, x: BINARY[name](t, x[0], x[1]))
+    return call
+
+
+def _lower_mod(mod: tirx.Mod, native: frozenset[str]) -> Expr:
+    return _in_format(mod, [mod.a, mod.b], native, lambda t, x: rounding.fmod(t, x[0], x[1]))
+
+
+def _in_format(
+    call: Expr, args: list[Expr], native: frozenset[str], formula: Callable[[Terms, list[Expr]], Expr]
+) -> Expr:
+    """``formula`` of the arguments, in the format that computes results of the call's dtype."""
+    dtype = call.ty.dtype
+    if dtype.bits == 16 and "float" in dtype:  # float16, bfloat16
+        wide = DataType("float32").with_lanes(dtype.lanes)
+    elif dtype.is_float:
+        wide = dtype
+    else:
+        return call
+    t = Terms(FORMATS[f"float{wide.bits}"], wide.lanes, native)
+    value = t.result(formula(t, [_convert(t, x) for x in args]))
+    return value if wide == dtype else tirx.Cast(dtype, value)
+
+
+def _convert(t: Terms, value: Expr) -> Expr:
+    """An argument in the format's type; integers (of ``ldexp``) in the integer of its width."""
+    wanted = t.float_dtype if "float" in value.ty.dtype else t.int_dtype
+    return value if value.ty.dtype == wanted else tirx.Cast(wanted, value)
+
+
+def _is_nan(value: Expr) -> Expr:
+    dtype = value.ty.dtype
+    if dtype.bits == 16:
+        dtype = DataType("float32").with_lanes(dtype.lanes)
+        value = tirx.Cast(dtype, value)
+    t = Terms(FORMATS[f"float{dtype.bits}"], dtype.lanes)
+    return t.to_bits(t.abs(value)) > t.int_const(t.format.inf_bits)
