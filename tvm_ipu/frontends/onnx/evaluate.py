@@ -68,6 +68,9 @@ def infer_types(node: NodeProto, version: int, inputs: Sequence[Const | Tensor |
         if isinstance(v, Const) and v.array.size <= _SMALL
     }
     opsets = [helper.make_opsetid(domain_of(node), version)]
+    if node.op_type == "STFT" and all(a.name != "onesided" for a in node.attribute):
+        # ONNX's inference takes 0 for a missing 'onesided', its schema says 1
+        node = helper.make_node("STFT", node.input, node.output, onesided=1)
     try:
         types = shape_inference.infer_node_outputs(
             schema, node, {v.name: type_proto(v) for v in present}, data, opset_imports=opsets

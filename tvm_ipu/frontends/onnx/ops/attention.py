@@ -56,8 +56,10 @@ class _Mask:
 
 @converter("Attention")
 def attention(ctx: Context, node: Node) -> list[relax.Expr]:
-    """Floating-point types; all inputs, outputs and attributes of opsets 23 to 25."""
+    """Floating-point types; all inputs, outputs and attributes of opsets 23 to 25. Computed in float32 or float64."""
     q, k, v = (required(node, i, n) for i, n in enumerate("QKV"))
+    out_dtype = ctx.dtype(q)
+    work = working_type(out_dtype)
     flat = len(ctx.shape(q)) == 3
     if flat:
         q_heads, kv_heads = int(node.attrs["q_num_heads"]), int(node.attrs["kv_num_heads"])
@@ -67,6 +69,8 @@ def attention(ctx: Context, node: Node) -> list[relax.Expr]:
     if past_key is not None and past_value is not None:
         past = ctx.shape(past_key)[2]
         k, v = ctx.emit(R.concat([past_key, k], 2)), ctx.emit(R.concat([past_value, v], 2))
+    present = [k, v]
+    q, k, v = (convert(ctx, e, work) for e in (q, k, v))
     mask = _Mask(
         node.input(3),
         valid,
@@ -75,11 +79,9 @@ def attention(ctx: Context, node: Node) -> list[relax.Expr]:
         int(node.attrs.get("left_window_size", -1)),
         int(node.attrs.get("right_window_size", -1)),
     )
-    dtype, head = ctx.dtype(q), ctx.shape(q)[3]
-    factor = float(node.attrs.get("scale", head**-0.5))
-    scores = _grouped_product(
-        ctx, ctx.emit(R.multiply(q, scalar(ctx, factor, dtype))), permute(ctx, k, (0, 1, 3, 2))
-    )
+    factor = float(node.attrs.get("scale", ctx.shape(q)[3] ** -0.5))
+    scaled = ctx.emit(R.multiply(q, scalar(ctx, factor, work)))
+    scores = _grouped_product(ctx, scaled, permute(ctx, k, (0, 1, 3, 2)))
     shown = [scores]
     cap = float(node.attrs.get("softcap", 0.0))
     if cap:
@@ -99,7 +101,8 @@ def attention(ctx: Context, node: Node) -> list[relax.Expr]:
     if flat:
         b, h, s, d = ctx.shape(y)
         y = reshape(ctx, permute(ctx, y, (0, 2, 1, 3)), (b, s, h * d))
-    return [y, k, v, shown[int(node.attrs.get("qk_matmul_output_mode", 0))]]
+    matrix = shown[int(node.attrs.get("qk_matmul_output_mode", 0))]
+    return [convert(ctx, y, out_dtype), *present, convert(ctx, matrix, out_dtype)]
 
 
 def _split_heads(ctx: Context, x: relax.Expr, heads: int) -> relax.Expr:
