@@ -18,7 +18,7 @@ from tvm_ipu.base.shapes import format_input_shapes
 from tvm_ipu.bench.compare import Result, compare, open_images
 from tvm_ipu.bench.machine import machine
 from tvm_ipu.bench.peers import open_peer
-from tvm_ipu.cli.arguments import add_threads, comma_list, numbers, positive
+from tvm_ipu.cli.arguments import add_threads, comma_list, numbers, positive, thread_count
 from tvm_ipu.cli.terminal import print_table
 from tvm_ipu.driver import compile_model
 
@@ -63,7 +63,12 @@ def main() -> None:
         ">difference",
     )
     print_table(columns, rows)
-    facts = {"machine": machine(), "threads": args.threads, "precision": args.precision, "models": report}
+    facts = {
+        "machine": machine(),
+        "threads": thread_count(args),
+        "precision": args.precision,
+        "models": report,
+    }
     with whole_file(args.folder / "results.json") as file:
         file.write(json.dumps(facts, indent=1).encode())
 
@@ -75,8 +80,8 @@ def measure(name: str, batch: int, args: argparse.Namespace) -> tuple[float, lis
     shapes = [format_input_shapes(zoo.shapes(name, batch))]
     compile_model(model, "host", image, input_shapes=shapes, options=CompileOptions(precision=args.precision))
     seconds = time.perf_counter() - start
-    contenders, inputs = open_images([image], 0, args.threads)
-    contenders += [open_peer(peer, model, inputs, args.threads) for peer in args.against]
+    contenders, inputs = open_images([image], 0, thread_count(args))
+    contenders += [open_peer(peer, model, inputs, thread_count(args)) for peer in args.against]
     return seconds, compare(contenders, args.runs, warmup=3)
 
 

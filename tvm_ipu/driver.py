@@ -103,8 +103,13 @@ def convert_model(
     convert(model, output, parse_input_shapes(input_shapes, "--input-shape"), precision, opset)
 
 
-def inspect_file(path: Path) -> ModelSummary | ImageInfo:
+def inspect_file(path: Path, *, input_shapes: Sequence[str] = ()) -> ModelSummary | ImageInfo:
     """What a model or an image contains; the file's first bytes tell which it is.
+
+    Args:
+        path: The file.
+        input_shapes: Shapes of a model's inputs, as for ``compile_model``; without them the work of a model
+            with open dimensions is not known.
 
     Raises:
         TvmIpuError: The file is missing, damaged or neither.
@@ -114,7 +119,7 @@ def inspect_file(path: Path) -> ModelSummary | ImageInfo:
             is_image = file.read(len(MAGIC_BYTES)) == MAGIC_BYTES
     except OSError as err:
         raise OptionError(f"cannot read '{path}': {err.strerror}") from err
-    return read_image(path) if is_image else summarize(path)
+    return read_image(path) if is_image else summarize(path, LoadOptions(parse_input_shapes(input_shapes)))
 
 
 class _Clock:

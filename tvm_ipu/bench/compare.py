@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from tvm_ipu.base.errors import OptionError
-from tvm_ipu.bench.data import fill
+from tvm_ipu.bench.data import Array, fill
 from tvm_ipu.bench.timing import Timing, measure
 from tvm_ipu.runtime import Session
-from tvm_ipu.runtime.session import Array
 
 
 @dataclass(frozen=True)

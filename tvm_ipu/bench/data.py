@@ -5,13 +5,17 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tvm_ipu.base.errors import RunError
 from tvm_ipu.base.files import whole_file
 from tvm_ipu.base.tensor import TensorSpec
-from tvm_ipu.runtime.session import Array, numpy_dtype
+from tvm_ipu.runtime.session import numpy_dtype
+
+Array = NDArray[Any]
 
 FILLS = ("random", "zeros", "ones")
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
-from pathlib import Path
+from dataclasses import asdict
+
+from tvm_ipu.base.host import read_host
 
 
-def machine() -> dict[str, str | int]:
-    """Processor, cores that this process may use, and operating system."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return {
-        "cpu": next(names, platform.machine()),
-        "cores": len(os.sched_getaffinity(0)),
-        "system": platform.platform(),
-    }
+def machine() -> dict[str, object]:
+    """Processor, its CPU features, caches and cores, as JSON values."""
+    facts = read_host()
+    return {**asdict(facts), "features": sorted(facts.features)}

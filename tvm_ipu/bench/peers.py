@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tvm_ipu.base.errors import OptionError, ToolError
 from tvm_ipu.bench.compare import Contender
-from tvm_ipu.runtime.session import Array
+from tvm_ipu.bench.data import Array
 
 Arrays = Mapping[str, Array]
 

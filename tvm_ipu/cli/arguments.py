@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
+
+from tvm_ipu.base.host import read_host
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -45,14 +46,18 @@ def add_input_shapes(
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--threads``."""
+    """Declare ``--threads``, whose value ``thread_count`` gives."""
     parser.add_argument(
         "--threads",
         type=positive,
-        default=len(os.sched_getaffinity(0)),
         metavar="N",
-        help="threads that share the work (default: one a core)",
+        help="threads that share the work (default: one a physical core)",
     )
+
+
+def thread_count(args: argparse.Namespace) -> int:
+    """Value of ``--threads``, or its default on this machine."""
+    return args.threads or read_host().cores
 
 
 def comma_list(text: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tvm_ipu.cli.arguments import add_threads, comma_list, count, positive
+from tvm_ipu.cli.arguments import add_threads, comma_list, count, positive, thread_count
 from tvm_ipu.cli.terminal import print_table
 
 if TYPE_CHECKING:
@@ -42,10 +42,11 @@ def execute(args: argparse.Namespace) -> int:
     from tvm_ipu.bench.compare import compare, open_images
     from tvm_ipu.bench.peers import open_peer
 
-    contenders, inputs = open_images(args.images, args.plan, args.threads)
+    threads = thread_count(args)
+    contenders, inputs = open_images(args.images, args.plan, threads)
     if args.against:
         model = Path(args.against[1])
-        contenders += [open_peer(name, model, inputs, args.threads) for name in comma_list(args.against[0])]
+        contenders += [open_peer(name, model, inputs, threads) for name in comma_list(args.against[0])]
     results = compare(contenders, args.runs, args.warmup)
     rows = [_row(result) for result in results]
     print_table(
@@ -77,6 +78,6 @@ def _write_json(results: list[Result], args: argparse.Namespace) -> None:
     from tvm_ipu.bench.machine import machine
 
     rows = [{"median_ms": result.timing.median, **asdict(result)} for result in results]
-    report = {"machine": machine(), "threads": args.threads, "results": rows}
+    report = {"machine": machine(), "threads": thread_count(args), "results": rows}
     with whole_file(args.json) as file:
         file.write(json.dumps(report, indent=1).encode() + b"\n")

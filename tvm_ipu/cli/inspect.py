@@ -3,28 +3,62 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tvm_ipu.base.program import Plan
-from tvm_ipu.base.tensor import TensorSpec
+from tvm_ipu.cli.arguments import add_input_shapes
 from tvm_ipu.cli.terminal import print_facts, print_table, scaled, size
 from tvm_ipu.image.reader import ImageInfo
+
+if TYPE_CHECKING:
+    from tvm_ipu.frontends.onnx.summary import ModelSummary
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
     parser.add_argument("file", type=Path, metavar="FILE", help="a model (.onnx) or an image (.img)")
+    add_input_shapes(parser, "shapes to count a model's work in")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Print what the file holds."""
     from tvm_ipu import driver
 
-    found = driver.inspect_file(args.file)
+    found = driver.inspect_file(args.file, input_shapes=args.input_shapes)
     if isinstance(found, ImageInfo):
         _print_image(found)
+    else:
+        _print_model(found)
     return 0
+
+
+def _print_model(model: ModelSummary) -> None:
+    print_facts(
+        [
+            ("model", model.path),
+            *model.facts.items(),
+            *(("input", f"{t.name}: {t.dtype}{t.shape}") for t in model.inputs),
+            *(("output", f"{t.name}: {t.dtype}{t.shape}") for t in model.outputs),
+            ("parameters", f"{scaled(model.parameters, '')} in {size(model.parameter_bytes)}"),
+            ("MACs", _work(model.macs)),
+            ("FLOPs", _work(model.flops)),
+        ]
+    )
+    print()
+    rows = [(o.op_type, o.count, _work(o.macs), _work(o.flops)) for o in model.operators]
+    print_table(("operator", ">nodes", ">MACs", ">FLOPs"), rows)
+    if model.unsupported:
+        print("\nUnsupported")
+        print_table(
+            ("operator", "node", "reason"), [(u.op_type, u.node, u.reason) for u in model.unsupported]
+        )
+    if model.note:
+        print(f"\nnote: {model.note}")
+
+
+def _work(count: int | None) -> str:
+    return "unknown" if count is None else scaled(count, "")
 
 
 def _print_image(image: ImageInfo) -> None:
@@ -44,19 +78,16 @@ def _print_image(image: ImageInfo) -> None:
         print(f"\nPlan {number}")
         _print_plan(plan)
     print("Sections")
-    rows = ((s.name, s.offset, s.size, f"{s.crc32:08x}", _checked(s.verified)) for s in image.sections)
+    checked = {True: "yes", False: "no"}
+    rows = ((s.name, s.offset, s.size, f"{s.crc32:08x}", checked[s.verified]) for s in image.sections)
     print_table(("section", ">offset", ">bytes", "CRC-32", "checked at load"), rows)
-
-
-def _checked(verified: bool) -> str:
-    return "yes" if verified else "no"
 
 
 def _print_plan(plan: Plan) -> None:
     print_facts(
         [
-            *_tensor_facts("input", plan.inputs),
-            *_tensor_facts("output", plan.outputs),
+            *(("input", spec) for spec in plan.inputs),
+            *(("output", spec) for spec in plan.outputs),
             ("work", scaled(sum(call.flops for call in plan.calls), "FLOP")),
             ("arena", f"{size(plan.arena_size)} (all tensors side by side: {size(plan.tensor_bytes)})"),
             ("scratch", f"{size(plan.scratch_size)} a thread"),
@@ -75,7 +106,3 @@ def _print_plan(plan: Plan) -> None:
         for call in plan.calls
     )
     print_table(("layer", "operator", "template", "kernel", ">FLOP", ">bytes", ">units"), rows)
-
-
-def _tensor_facts(role: str, specs: Iterable[TensorSpec]) -> list[tuple[str, str]]:
-    return [(role, str(spec)) for spec in specs]

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from tvm_ipu.base.errors import OptionError, RunError
 from tvm_ipu.base.shapes import parse_input_shapes
-from tvm_ipu.cli.arguments import add_input_shapes, add_threads, count, positive
+from tvm_ipu.cli.arguments import add_input_shapes, add_threads, count, positive, thread_count
 from tvm_ipu.cli.terminal import print_table
 
 if TYPE_CHECKING:
     from tvm_ipu.base.program import Plan
+    from tvm_ipu.bench.data import Array
     from tvm_ipu.runtime import Session
-    from tvm_ipu.runtime.session import Array
 
 FILLS = ("random", "zeros", "ones")
 
@@ -58,7 +58,7 @@ def execute(args: argparse.Namespace) -> int:
     labels = _read_labels(args.labels) if args.labels else []
     inputs = load_arrays(args.inputs) if args.inputs else None
     plan = args.plan if args.plan is not None else _choose_plan(args, inputs or {})
-    with Session(args.image, plan, args.threads) as session:
+    with Session(args.image, plan, thread_count(args)) as session:
         outputs = session.run(fill(session.inputs, args.fill) if inputs is None else inputs)
         if args.output:
             save_arrays(args.output, outputs)
