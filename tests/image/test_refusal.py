@@ -182,6 +182,8 @@ def _table_says(section: str, **values: int) -> Change:
     [
         (_table_says("weights", offset=2**40), "leaves the file or overlaps"),
         (_table_says("weights", size=2**64 - 1), "leaves the file or overlaps"),
+        (_table_says("weights", size=8001), "leaves the file or overlaps"),
+        (_table_says("weights", offset=2**64 - 4096, size=8192), "leaves the file or overlaps"),
         (_table_says("strings", offset=64), "leaves the file or overlaps"),
         (_table_says("metadata", type=schema.SectionType.STRINGS), "section strings appears twice"),
         (_table_says("consts", type=99, flags=0), "section consts is missing"),
@@ -231,6 +233,15 @@ def test_record_size(
         read_image(path)
 
 
+@pytest.mark.parametrize("section", ["code", "weights", "args", "strings"])
+def test_section_that_is_not_aligned(container: Container, tmp_path: Path, section: str) -> None:
+    container.dump()
+    container[section].lies.update(offset=container[section].entry["offset"] + 8, size=0)
+    path = tmp_path / "bad.img"
+    path.write_bytes(container.dump())
+    refuse(path, f"section {section} is not aligned", "damaged", read=False)
+
+
 def _record(section: str, record: schema.Record, index: int, /, **values: int) -> Change:
     return lambda c: c[section].set(record, index, **values)
 
@@ -246,60 +257,72 @@ FAR = 2**31
 T, P, C, A, K, D = schema.TENSOR, schema.PLAN, schema.CALL, schema.ARG, schema.KERNEL, schema.DIM
 
 
+def _drop_last_byte(section: str) -> Change:
+    return lambda c: c[section].data.pop() and None
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("what", "change"),
     [
-        _bytes("strings", b""),
-        _bytes("strings", b"\0no end"),
-        _bytes("plans", b""),
-        _bytes("target", b""),
-        _record("target", schema.TARGET, 0, name=FAR),
-        _record("target", schema.TARGET, 0, arch=FAR),
-        _record("target", schema.TARGET, 0, requires=FAR),
-        _record("dims", D, 0, extent=-1),
-        _record("dims", D, 0, extent=2**62),
-        _record("dims", D, 0, extent=999),
-        _record("tensors", T, 0, name=FAR),
-        _record("tensors", T, 0, dtype=0),
-        _record("tensors", T, 0, dtype=14),
-        _record("tensors", T, 0, rank=FAR),
-        _record("tensors", T, 0, dims_begin=2**32 - 1),
-        _record("tensors", T, 0, nbytes=4001),
-        _record("tensors", T, 0, arena_offset=8),
-        _record("tensors", T, 0, arena_offset=2**63),
-        _record("tensors", T, 0, arena_offset=2**64 - 64),
-        _record("plans", P, 0, input_begin=FAR),
-        _record("plans", P, 1, input_count=FAR),
-        _record("plans", P, 0, output_begin=2**32 - 1, output_count=2**32 - 1),
-        _record("plans", P, 0, call_begin=6, call_count=1),
-        _record("plans", P, 0, arena_size=64),
-        _record("plans", P, 0, arena_size=2**64 - 1),
-        _record("plans", P, 0, scratch_size=2**64 - 1),
-        _record("calls", C, 0, kernel=5),
-        _record("calls", C, 0, arg_begin=2**32 - 1, arg_count=2),
-        _record("calls", C, 5, arg_count=FAR),
-        _record("calls", C, 0, extent=-1),
-        _record("calls", C, 0, grain=0),
-        _record("calls", C, 0, grain=-5),
-        _record("calls", C, 0, layer=FAR),
-        _record("calls", C, 0, op=FAR),
-        _record("calls", C, 0, template=FAR),
-        _record("args", A, 0, space=5),
-        _record("args", A, 0, index=1),
-        _record("args", A, 0, size=4001),
-        _record("args", A, 0, offset=1),
-        _record("args", A, 0, offset=2**64 - 1, size=2),
-        _record("args", A, 1, offset=8000),
-        _record("args", A, 2, offset=2**64 - 4000),
-        _record("kernels", K, 0, name=FAR),
-        _record("kernels", K, 0, offset=2**40),
+        ("section 2", _bytes("strings", b"")),
+        ("section 2", _drop_last_byte("strings")),
+        ("section 5", _bytes("plans", b"")),
+        ("section 1", _bytes("target", b"")),
+        ("the target", _record("target", schema.TARGET, 0, name=FAR)),
+        ("the target", _record("target", schema.TARGET, 0, arch=FAR)),
+        ("the target", _record("target", schema.TARGET, 0, requires=FAR)),
+        ("dimension 0", _record("dims", D, 0, extent=-1)),
+        ("tensor 0", _record("dims", D, 0, extent=2**62)),
+        ("tensor 0", _record("dims", D, 0, extent=999)),
+        ("tensor 0", _record("tensors", T, 0, name=FAR)),
+        ("tensor 0", _record("tensors", T, 0, dtype=0)),
+        ("tensor 0", _record("tensors", T, 0, dtype=14)),
+        ("tensor 0", _record("tensors", T, 0, rank=FAR)),
+        ("tensor 0", _record("tensors", T, 0, dims_begin=2**32 - 1)),
+        ("tensor 5", _record("tensors", T, 5, rank=3)),
+        ("tensor 0", _record("tensors", T, 0, nbytes=4001)),
+        ("plan 0", _record("tensors", T, 0, arena_offset=8)),
+        ("plan 0", _record("tensors", T, 0, arena_offset=2**63)),
+        ("plan 0", _record("tensors", T, 0, arena_offset=2**64 - 64)),
+        ("plan 0", _record("tensors", T, 2, arena_offset=4 * 4032)),
+        ("plan 0", _record("plans", P, 0, input_begin=FAR)),
+        ("plan 1", _record("plans", P, 1, input_count=FAR)),
+        ("plan 1", _record("plans", P, 1, input_count=4)),
+        ("plan 1", _record("plans", P, 1, output_count=3)),
+        ("plan 0", _record("plans", P, 0, output_begin=2**32 - 1, output_count=2**32 - 1)),
+        ("plan 0", _record("plans", P, 0, call_begin=6, call_count=1)),
+        ("plan 0", _record("plans", P, 0, arena_size=64)),
+        ("plan 0", _record("plans", P, 0, arena_size=2**64 - 1)),
+        ("plan 0", _record("plans", P, 0, scratch_size=2**64 - 1)),
+        ("call 0", _record("calls", C, 0, kernel=5)),
+        ("call 0", _record("calls", C, 0, arg_begin=2**32 - 1, arg_count=2)),
+        ("call 5", _record("calls", C, 5, arg_count=FAR)),
+        ("call 5", _record("calls", C, 5, arg_count=4)),
+        ("call 0", _record("calls", C, 0, extent=-1)),
+        ("call 0", _record("calls", C, 0, grain=0)),
+        ("call 0", _record("calls", C, 0, grain=-5)),
+        ("call 0", _record("calls", C, 0, layer=FAR)),
+        ("call 0", _record("calls", C, 0, op=FAR)),
+        ("call 0", _record("calls", C, 0, template=FAR)),
+        ("argument 0", _record("args", A, 0, space=5)),
+        ("argument 0", _record("args", A, 0, index=1)),
+        ("argument 0", _record("args", A, 0, size=4001)),
+        ("argument 0", _record("args", A, 0, offset=1)),
+        ("argument 0", _record("args", A, 0, offset=2**64 - 1, size=2)),
+        ("argument 1", _record("args", A, 1, offset=8000)),
+        ("argument 2", _record("args", A, 2, offset=2**64 - 4000)),
+        ("argument 4", _record("args", A, 4, index=2)),
+        ("argument 4", _record("args", A, 4, size=4001)),
+        ("argument 6", _record("args", A, 6, offset=12032)),
+        ("kernel 0", _record("kernels", K, 0, name=FAR)),
+        ("kernel 0", _record("kernels", K, 0, offset=2**40)),
     ],
 )
-def test_field_out_of_range(container: Container, tmp_path: Path, change: Change) -> None:
+def test_field_out_of_range(container: Container, tmp_path: Path, what: str, change: Change) -> None:
     change(container)
     path = tmp_path / "bad.img"
     path.write_bytes(container.dump())
-    refuse(path, "out of range", read=False)
+    refuse(path, f"{what} has a field out of range", "wrote the image is at fault", read=False)
     with contextlib.suppress(ImageError):  # `inspect` may show what it can, and fails in no other way
         read_image(path)
 

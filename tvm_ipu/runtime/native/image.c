@@ -45,7 +45,7 @@ static tvm_ipu_status check_target(const tvm_ipu_image *image, uint32_t flags, t
   const char *arch = ipu_image_string(image, target->arch);
   const char *required = ipu_image_string(image, target->requires);
   if (!name || !arch || !required) {
-    return ipu_fail(error, TVM_IPU_ERROR_FORMAT, "", "the target has a field out of range");
+    return ipu_fail(error, TVM_IPU_ERROR_FORMAT, IPU_INCONSISTENT, "the target has a field out of range");
   }
   if (strcmp(arch, tvm_ipu_host_arch()) != 0 || target->pointer_bits != 8 * sizeof(void *)) {
     return ipu_fail(error, TVM_IPU_ERROR_ARCH, "compile the model with --target host on this machine",

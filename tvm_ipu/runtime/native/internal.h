@@ -21,6 +21,9 @@ typedef int32_t (*ipu_kernel)(const uintptr_t *args, void *scratch, int32_t begi
 tvm_ipu_status ipu_fail(tvm_ipu_error *error, tvm_ipu_status status, const char *hint, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* Hint for records that contradict each other behind right checksums. */
+#define IPU_INCONSISTENT "the checksums agree, so the tool that wrote the image is at fault"
+
 /* --- crc32.c --- */
 
 struct ipu_crc_tables {

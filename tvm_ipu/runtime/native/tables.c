@@ -4,10 +4,8 @@
 
 #include "internal.h"
 
-#define INCONSISTENT "the checksums agree, so the tool that wrote the image is at fault"
-
 static tvm_ipu_status bad(tvm_ipu_error *error, const char *what, uint64_t index) {
-  return ipu_fail(error, TVM_IPU_ERROR_FORMAT, INCONSISTENT, "%s %llu has a field out of range", what,
+  return ipu_fail(error, TVM_IPU_ERROR_FORMAT, IPU_INCONSISTENT, "%s %llu has a field out of range", what,
                   (unsigned long long)index);
 }
 
@@ -172,10 +170,9 @@ static tvm_ipu_status read_plan(tvm_ipu_image *image, uint32_t index, tvm_ipu_er
 tvm_ipu_status ipu_tables_read(tvm_ipu_image *image, tvm_ipu_error *error) {
   const struct ipu_view *strings = &image->sections[IPU_SECTION_STRINGS];
   image->plan_count = image->sections[IPU_SECTION_PLANS].count;
-  if (strings->size == 0 || strings->data[strings->size - 1] != 0 || image->plan_count == 0 ||
-      image->sections[IPU_SECTION_TARGET].count != 1) {
-    return bad(error, "section", IPU_SECTION_STRINGS);
-  }
+  if (strings->size == 0 || strings->data[strings->size - 1] != 0) return bad(error, "section", IPU_SECTION_STRINGS);
+  if (image->plan_count == 0) return bad(error, "section", IPU_SECTION_PLANS);
+  if (image->sections[IPU_SECTION_TARGET].count != 1) return bad(error, "section", IPU_SECTION_TARGET);
   image->dims = allocate(image->sections[IPU_SECTION_DIMS].count, sizeof *image->dims);
   image->tensors = allocate(image->sections[IPU_SECTION_TENSORS].count, sizeof *image->tensors);
   image->calls = allocate(image->sections[IPU_SECTION_CALLS].count, sizeof *image->calls);
