@@ -59,6 +59,13 @@ BINARY: dict[str, Binary] = {
     "nextafter": rounding.nextafter,
     "ldexp": rounding.ldexp,
 }
+SCALAR_FOR_TVM = (
+    *("acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "copysign", "erf", "fmod", "hypot", "isnan"),
+    *("ldexp", "log1p", "nearbyint", "nextafter", "rsqrt"),
+)
+for _name in SCALAR_FOR_TVM:  # VectorizeLoop would take loops with these calls apart, one element after the other
+    tvm.ir.register_op_attr(f"tirx.{_name}", "TVectorizable", True)
+
 EXTERNS = ("tirx.call_extern", "tirx.call_pure_extern")
 
 
@@ -74,8 +81,8 @@ def native_functions(target: Target) -> frozenset[str]:
 def lower_math(root: Root, target: Target) -> Root:
     """Replace calls of mathematical functions by branch-free arithmetic, scalar or vector.
 
-    float32 and float64 are computed in their own format, float16 and bfloat16 in float32. Wanted before loops are
-    vectorised, since TVM vectorises some of these calls only as arithmetic; what it finds afterwards it lowers as well.
+    float32 and float64 are computed in their own format, float16 and bfloat16 in float32. Loops may be vectorised
+    before or after; before is better, since TVM's simplifiers need very long for the nested ``Let`` of the result.
 
     Args:
         root: Function, statement or expression.
@@ -88,7 +95,7 @@ def lower_math(root: Root, target: Target) -> Root:
 
 
 def LowerMath(target: Target) -> tvm.transform.Pass:  # noqa: N802 (TVM names its passes like classes)
-    """``lower_math`` as a pass; its place is before NarrowDataType and VectorizeLoop, after BF16ComputeLegalize."""
+    """``lower_math`` as a pass; its place is at the end of the lowering, followed by BindLets."""
 
     def run(func: tirx.PrimFunc, _mod: IRModule, _context: tvm.transform.PassContext) -> tirx.PrimFunc:
         return lower_math(func, target)
