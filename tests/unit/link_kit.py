@@ -1,4 +1,4 @@
-"""Kernels that need what an instruction set lacks, and a way to run linked code on its own machine or under qemu."""
+"""Kernels that need what an instruction set lacks, and a way to run linked code here or under qemu."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tvm
 from tvm import s_tir, te, tirx
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.base.toolchain import find_toolchain
 from tvm_ipu.codegen.lower import LoweredKernel, lower_kernel
+from tvm_ipu.codegen.tvm_target import to_tvm
 
 NATIVE = Path(__file__).parent / "native"
 
@@ -103,7 +105,7 @@ def need_qemu(target: Target) -> None:
 
 
 def emulated(target: Target, cases: Sequence[Case]) -> list[Case]:
-    """The cases that qemu can run: before 8.1 it ends at RVV's conversion of floats to integers (qemu issue 1441)."""
+    """The cases that qemu can run: before 8.1 it ends at RVV's conversion to integers (qemu issue 1441)."""
     if "rvv" not in target.isa or qemu_version(target.qemu[0]) >= (8, 1):
         return list(cases)
     return [c for c in cases if c.expected.dtype.kind == "f" or c.inputs[0].dtype.kind != "f"]
@@ -155,7 +157,7 @@ _CONVERSIONS = [
 
 
 def memory_cases() -> list[Case]:
-    """Copies and fills that LLVM turns into calls of ``memcpy`` and ``memset``; constants and tables in memory."""
+    """Copies and fills that LLVM makes calls of ``memcpy`` and ``memset``; constants and tables in memory."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal(70001).astype("float32")
     n = rng.integers(-1, 7, 1000, dtype="int32")
@@ -181,7 +183,7 @@ def _table(table: np.ndarray) -> Callable[[tirx.Expr], tirx.Expr]:
 
 
 def matmul_case() -> Case:
-    """A vectorised matrix product with a parallel loop; whole numbers, so that every order of sums is exact."""
+    """A vectorised matrix product with a parallel loop; of whole numbers, so that all sums are exact."""
     rng = np.random.default_rng(1)
     a, b = (rng.integers(-8, 9, shape).astype("float32") for shape in ((24, 40), (40, 64)))
     left, right = te.placeholder(a.shape, "float32", name="a"), te.placeholder(b.shape, "float32", name="b")
@@ -277,3 +279,13 @@ def _halfway(dtype: str) -> np.ndarray:
     below, above = (np.nextafter(middle, np.array(end, dtype)) for end in (0, np.inf))
     points = np.concatenate([halves, middle, below, above])
     return np.concatenate([points, -points])
+
+
+def assembly(case: Case, target: Target) -> str:
+    """What LLVM makes of the case's kernel."""
+    chip = to_tvm(target)
+    module = tvm.IRModule({case.name: case.lowered(target).func})
+    module = tirx.transform.BindTarget(chip.with_host(chip))(module)
+    return tvm.get_global_func("target.build.llvm")(
+        tirx.transform.LowerIntrin()(module), chip
+    ).inspect_source("asm")

@@ -102,16 +102,20 @@ def test_memory_functions(name: str, run: Runner, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", target_names())
-def test_every_target_links_without_warnings(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_every_toolchain_links_every_target_without_warnings(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     target = load_target(name)
     case = kit.matmul_case()
-    code = link([compile_object([case.lowered(target)], target)], target, [case.name])
-    assert case.name in code.symbols
-    assert 0 < len(code.code) < 16384
+    compiled = compile_object([case.lowered(target)], target)
+    for tools in toolchain.toolchains(target):
+        code = link([compiled], target, [case.name], tools)
+        assert case.name in code.symbols
+        assert 0 < len(code.code) < 16384
     assert capfd.readouterr().err == ""
 
 
-def test_every_toolchain_of_this_machine(run: Runner) -> None:
+def test_code_of_every_toolchain_runs(run: Runner) -> None:
     case = kit.matmul_case()
     lowered = case.lowered(HOST)
     compiled = compile_object([lowered], HOST)
