@@ -1,0 +1,244 @@
+"""Time the kernel templates alone on one thread of this machine: GFLOP/s, and percent of the machine's peak.
+
+    python -m scripts.bench_kernels [--target NAME] [resnet50] [mobilenetv2] [bert]
+
+The peak is measured in turn with each kernel, by multiply-adds on registers alone, so that a busy or
+throttled machine shows in both. Data is warm: a kernel runs again and again on the same tensors, and its best
+time counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import math
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tvm import te, tirx, topi
+
+from tvm_ipu.base.target import Target, load_target
+from tvm_ipu.codegen.lower import compile_object, lower_kernel
+from tvm_ipu.kernels import computes
+from tvm_ipu.kernels.emit import Emitter, broadcast, flat_buffer
+from tvm_ipu.kernels.registers import RegisterTile
+from tvm_ipu.kernels.select import schedule
+
+Case = tuple[list[te.Tensor], te.Tensor]
+"""Inputs and result of a computation."""
+
+PEAK_STEPS = 100_000
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A compiled kernel with its tensors, to be called over and over."""
+
+    run: Callable[[], object]
+    flops: int
+
+
+def main() -> None:
+    """Print one line for each kernel."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--target", default="host")
+    parser.add_argument("suites", nargs="*", metavar="suite", help=f"of {', '.join(SUITES)}; all by default")
+    options = parser.parse_args()
+    target = load_target(options.target)
+    peak = multiply_adds(target)
+    print(f"{target.name}, float32, one thread; convolutions and products with bias and ReLU")
+    print(f"{'kernel':<40}{'us':>10}{'GFLOP/s':>10}{'peak':>8}{'%':>5}")
+    for suite in options.suites or SUITES:
+        for name, case in SUITES[suite].items():
+            kernel = prepare(*case(target), target)
+            seconds, peak_seconds = best_times([kernel.run, peak.run])
+            speed, limit = kernel.flops / seconds / 1e9, peak.flops / peak_seconds / 1e9
+            print(
+                f"{name:<40}{seconds * 1e6:10.1f}{speed:10.1f}{limit:8.1f}{100 * speed / limit:5.0f}",
+                flush=True,
+            )
+
+
+def conv(size: int, depth: int, channels: int, kernel: int, stride: int = 1) -> Callable[[Target], Case]:
+    """Convolution of a square image, padded so that stride 1 keeps its size; depth-wise for 0 channels."""
+
+    def make(target: Target) -> Case:
+        lanes = computes.weight_lanes("float32", target)
+        x = te.placeholder((1, size, size, depth), name="x")
+        window = {"stride": (stride, stride), "padding": (kernel // 2,) * 4}
+        if channels == 0:
+            weights = te.placeholder((math.ceil(depth / lanes), kernel, kernel, lanes), name="w")
+            y = computes.depthwise_conv2d(x, weights, **window)
+        else:
+            shape = (1, math.ceil(channels / lanes), kernel, kernel, depth, lanes)
+            weights = te.placeholder(shape, name="w")
+            y = computes.conv2d(x, weights, channels, **window)
+        bias = te.placeholder((channels or depth,), name="bias")
+        return [x, weights, bias], topi.nn.relu(topi.add(y, bias))
+
+    return make
+
+
+def dense(rows: int, depth: int, columns: int) -> Callable[[Target], Case]:
+    """Product with constant weights."""
+
+    def make(target: Target) -> Case:
+        lanes = computes.weight_lanes("float32", target)
+        x = te.placeholder((rows, depth), name="x")
+        weights = te.placeholder((math.ceil(columns / lanes), depth, lanes), name="w")
+        bias = te.placeholder((columns,), name="bias")
+        return [x, weights, bias], topi.nn.relu(topi.add(computes.dense(x, weights, columns), bias))
+
+    return make
+
+
+def attention(heads: int, rows: int, depth: int, columns: int, transposed: bool) -> Callable[[Target], Case]:
+    """Batched product of two run-time matrices."""
+
+    def make(_: Target) -> Case:
+        a = te.placeholder((heads, rows, depth), name="a")
+        b = te.placeholder((heads, columns, depth) if transposed else (heads, depth, columns), name="b")
+        return [a, b], computes.matmul(a, b, transposed)
+
+    return make
+
+
+def prepare(inputs: list[te.Tensor], output: te.Tensor, target: Target) -> Timed:
+    """Compile the one kernel of a computation and give it random tensors."""
+    func = te.create_prim_func([*inputs, output], index_dtype_override="int64")
+    (stage,), _ = schedule(func, target)
+    random = np.random.default_rng(0)
+    shapes = [tuple(int(dim) for dim in tensor.shape) for tensor in [*inputs, output]]
+    tensors = [random.standard_normal(shape).astype(np.float32) for shape in shapes]
+    arrays = [tensors[i] for _, i in stage.args]
+    flops = 2 * math.prod(shapes[-1]) * reduction(output)
+    return Timed(load(stage.func, arrays, stage.extent, target), flops)
+
+
+def reduction(output: te.Tensor) -> int:
+    """Products summed for one element of the result."""
+    pending = [output]
+    while pending:
+        op = pending.pop().op
+        if getattr(op, "reduce_axis", None):
+            return math.prod(int(axis.dom.extent) for axis in op.reduce_axis)
+        pending += list(op.input_tensors)
+    raise ValueError(f"{output.op.name} has no reduction")
+
+
+def multiply_adds(target: Target) -> Timed:
+    """As many independent multiply-adds on registers as hide their latency."""
+    e, lanes = Emitter(), target.lanes()
+    x = flat_buffer("x", 2 * lanes, "float32")
+    rows = min(12, target.vector_registers - 3)
+    with e.loop("unit", 0, 1, tirx.ForKind.PARALLEL):
+        factor = e.bind("factor", e.load(x, 0, lanes))
+        tile = RegisterTile(e, rows, [lanes], lanes, "float32")
+        with e.loop("step", 0, PEAK_STEPS):
+            for row in range(rows):
+                at = tile.at(row, 0)
+                product = e.load(tile.buffer, at, lanes) * factor
+                e.store(tile.buffer, at, product + broadcast(tirx.const(1.0, "float32"), lanes), lanes)
+        for row in range(rows):
+            e.store(x, lanes, e.load(x, lanes, lanes) + e.load(tile.buffer, tile.at(row, 0), lanes), lanes)
+    func = tirx.PrimFunc([x], e.finish())
+    array = np.full(2 * lanes, 0.5, np.float32)
+    return Timed(load(func, [array], 1, target), 2 * rows * lanes * PEAK_STEPS)
+
+
+def load(func: tirx.PrimFunc, arrays: list[np.ndarray], extent: int, target: Target) -> Callable[[], object]:
+    """Compile a kernel, link it and bind its arguments."""
+    lowered = lower_kernel(func, "kernel", target)
+    folder = tempfile.TemporaryDirectory(prefix="tvm_ipu-bench-")
+    path = Path(folder.name) / "kernel.o"
+    path.write_bytes(compile_object([lowered], target))
+    subprocess.run(["cc", "-shared", "-o", path.with_suffix(".so"), path], check=True)
+    kernel = ctypes.CDLL(str(path.with_suffix(".so")))["kernel"]
+    folder.cleanup()
+    addresses = (ctypes.c_size_t * len(arrays))(*(array.ctypes.data for array in arrays))
+    scratch = np.zeros(max(lowered.scratch_size, 64), np.uint8)
+    keep = (arrays, scratch)  # their memory must outlive every call
+    return lambda: (kernel(addresses, ctypes.c_void_p(keep[1].ctypes.data), 0, extent), keep)
+
+
+def best_times(runs: list[Callable[[], object]], seconds: float = 0.3) -> list[float]:
+    """Best time of each, called in turn for some time."""
+    repeats = []
+    for run in runs:
+        run()
+        start = time.perf_counter()
+        run()
+        repeats.append(max(1, round(2e-3 / (time.perf_counter() - start))))
+    best = [math.inf] * len(runs)
+    stop = time.perf_counter() + seconds
+    while time.perf_counter() < stop:
+        for i, run in enumerate(runs):
+            start = time.perf_counter()
+            for _ in range(repeats[i]):
+                run()
+            best[i] = min(best[i], (time.perf_counter() - start) / repeats[i])
+    return best
+
+
+SUITES: dict[str, dict[str, Callable[[Target], Case]]] = {
+    "resnet50": {
+        "7x7/2 224x224x3 -> 64": conv(224, 3, 64, 7, 2),
+        "1x1 56x56x64 -> 64": conv(56, 64, 64, 1),
+        "3x3 56x56x64 -> 64": conv(56, 64, 64, 3),
+        "1x1 56x56x64 -> 256": conv(56, 64, 256, 1),
+        "1x1 56x56x256 -> 64": conv(56, 256, 64, 1),
+        "1x1/2 56x56x256 -> 512": conv(56, 256, 512, 1, 2),
+        "3x3/2 56x56x128 -> 128": conv(56, 128, 128, 3, 2),
+        "3x3 28x28x128 -> 128": conv(28, 128, 128, 3),
+        "1x1 28x28x128 -> 512": conv(28, 128, 512, 1),
+        "1x1 28x28x512 -> 128": conv(28, 512, 128, 1),
+        "1x1/2 28x28x512 -> 1024": conv(28, 512, 1024, 1, 2),
+        "3x3/2 28x28x256 -> 256": conv(28, 256, 256, 3, 2),
+        "3x3 14x14x256 -> 256": conv(14, 256, 256, 3),
+        "1x1 14x14x256 -> 1024": conv(14, 256, 1024, 1),
+        "1x1 14x14x1024 -> 256": conv(14, 1024, 256, 1),
+        "1x1/2 14x14x1024 -> 2048": conv(14, 1024, 2048, 1, 2),
+        "3x3/2 14x14x512 -> 512": conv(14, 512, 512, 3, 2),
+        "3x3 7x7x512 -> 512": conv(7, 512, 512, 3),
+        "1x1 7x7x512 -> 2048": conv(7, 512, 2048, 1),
+        "1x1 7x7x2048 -> 512": conv(7, 2048, 512, 1),
+        "dense 1x2048 -> 1000": dense(1, 2048, 1000),
+    },
+    "mobilenetv2": {
+        "3x3/2 224x224x3 -> 32": conv(224, 3, 32, 3, 2),
+        "depthwise 3x3 112x112x32": conv(112, 32, 0, 3),
+        "1x1 112x112x32 -> 16": conv(112, 32, 16, 1),
+        "1x1 112x112x16 -> 96": conv(112, 16, 96, 1),
+        "depthwise 3x3/2 112x112x96": conv(112, 96, 0, 3, 2),
+        "1x1 56x56x96 -> 24": conv(56, 96, 24, 1),
+        "1x1 56x56x24 -> 144": conv(56, 24, 144, 1),
+        "depthwise 3x3 56x56x144": conv(56, 144, 0, 3),
+        "depthwise 3x3/2 56x56x144": conv(56, 144, 0, 3, 2),
+        "depthwise 3x3 28x28x192": conv(28, 192, 0, 3),
+        "1x1 14x14x384 -> 64": conv(14, 384, 64, 1),
+        "depthwise 3x3 14x14x384": conv(14, 384, 0, 3),
+        "depthwise 3x3 14x14x576": conv(14, 576, 0, 3),
+        "depthwise 3x3/2 14x14x576": conv(14, 576, 0, 3, 2),
+        "1x1 14x14x576 -> 96": conv(14, 576, 96, 1),
+        "depthwise 3x3 7x7x960": conv(7, 960, 0, 3),
+        "1x1 7x7x960 -> 320": conv(7, 960, 320, 1),
+        "1x1 7x7x320 -> 1280": conv(7, 320, 1280, 1),
+    },
+    "bert": {
+        "128x768 -> 768": dense(128, 768, 768),
+        "128x768 -> 3072": dense(128, 768, 3072),
+        "128x3072 -> 768": dense(128, 3072, 768),
+        "12 heads 128x64 x (128x64)^T": attention(12, 128, 64, 128, True),
+        "12 heads 128x128 x 128x64": attention(12, 128, 128, 64, False),
+    },
+}
+
+if __name__ == "__main__":
+    main()
