@@ -22,6 +22,7 @@ from tvm.tirx import transform as t_passes
 
 from tvm_ipu.base.program import ALIGNMENT
 from tvm_ipu.base.target import Target
+from tvm_ipu.codegen.name_values import NameValues
 from tvm_ipu.codegen.tvm_target import to_tvm, to_tvm_lowering
 from tvm_ipu.kernels.mathlib import LowerMath
 
@@ -78,7 +79,7 @@ def compile_object(kernels: Sequence[LoweredKernel], target: Target) -> bytes:
 
 
 def _passes(chip: tvm.target.Target, target: Target) -> list[tvm.transform.Pass]:
-    """The lowering passes, in order: blocks away, buffers flat, math by polynomials, vectors, clean-up."""
+    """The lowering passes, in order: blocks away, buffers flat, vectors, clean-up, math by polynomials."""
     return [
         t_passes.BindTarget(chip.with_host(chip)),
         s_passes.CanonicalizeLoop(),
@@ -91,16 +92,14 @@ def _passes(chip: tvm.target.Target, target: Target) -> list[tvm.transform.Pass]
         s_passes.LowerOpaqueBlock(),
         t_passes.FlattenBuffer(),
         t_passes.BF16ComputeLegalize(),
-        LowerMath(target),
         t_passes.NarrowDataType(32),
         s_passes.LoopPartition(),
         t_passes.VectorizeLoop(),
+        LowerMath(target),
+        NameValues(),
         t_passes.StorageRewrite(),
-        s_passes.HoistIfThenElse(),
         t_passes.UnrollLoop(),
-        s_passes.RenormalizeSplitPattern(),
         t_passes.StmtSimplify(),
-        t_passes.RemoveNoOp(),
         s_passes.RewriteUnsafeSelect(),
         t_passes.CommonSubexprElim(),
     ]
