@@ -56,7 +56,7 @@ class _Mask:
 
 @converter("Attention")
 def attention(ctx: Context, node: Node) -> list[relax.Expr]:
-    """Floating-point types; all inputs, outputs and attributes of opsets 23 to 25. Computed in float32 or float64."""
+    """Floating-point types; all inputs, outputs and attributes of opsets 23 to 25."""
     q, k, v = (required(node, i, n) for i, n in enumerate("QKV"))
     out_dtype = ctx.dtype(q)
     work = working_type(out_dtype)
@@ -141,7 +141,9 @@ def _apply_mask(ctx: Context, scores: relax.Expr, mask: _Mask) -> relax.Expr:
             key, query = j.astype("int32"), i.astype("int32")
             length = number(keys, "int32")
             if lengths is not None:
-                length = tirx.max(tirx.min(lengths(b), number(keys, "int64")), number(0, "int64")).astype("int32")
+                length = tirx.max(tirx.min(lengths(b), number(keys, "int64")), number(0, "int64")).astype(
+                    "int32"
+                )
             offset = length - queries if lengths is not None else number(mask.past, "int32")
             seen = [key < length] if lengths is not None else []
             position = query + offset
@@ -189,9 +191,7 @@ def _softmax(ctx: Context, scores: relax.Expr, mask: _Mask, precision: int) -> r
 
         peak = row(lambda *i: te.max(score(*i, k.var).astype(work), axis=k), "row_max")
         base = row(lambda *i: tirx.Select(peak(*i) == low, number(0.0, work), peak(*i)), "row_base")
-        power = te.compute(
-            dims, lambda *i: tirx.exp(score(*i).astype(work) - base(*i[:3])), name="row_exp"
-        )
+        power = te.compute(dims, lambda *i: tirx.exp(score(*i).astype(work) - base(*i[:3])), name="row_exp")
         total = row(lambda *i: te.sum(power(*i, m.var), axis=m), "row_sum")
 
         def element(*i: Any) -> Any:

@@ -12,7 +12,8 @@ from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, conve
 from tvm_ipu.frontends.onnx.ops.common import elementwise, is_float, kind, number, required
 
 _NUMPY_TYPES = (
-    "bool int8 uint8 int16 uint16 int32 uint32 int64 uint64 float16 bfloat16 float32 float64".split()
+    *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
+    *("float16", "bfloat16", "float32", "float64"),
 )
 
 
@@ -29,7 +30,7 @@ def element_type(code: int) -> str:
 
 
 def saturate(value: Any, dtype: str) -> Any:
-    """A floating-point scalar as an integer, rounded towards zero; out of range it is clamped, NaN gives the lowest."""
+    """A float scalar as an integer, rounded towards zero; it is clamped to the range, NaN to the lowest."""
     info = np.iinfo(dtype)
     source = kind(value)
     if source in ("float16", "bfloat16"):
@@ -54,7 +55,7 @@ def convert(ctx: Context, expr: relax.Expr, dtype: str) -> relax.Expr:
 
 @converter("Cast")
 def cast_op(ctx: Context, node: Node) -> relax.Expr:
-    """Between bool, integers of 8 to 64 bits, float16, bfloat16, float32 and float64; out-of-range floats saturate."""
+    """Between bool, integers of 8 to 64 bits and floats of 16 to 64 bits; floats out of range saturate."""
     return convert(ctx, required(node, 0, "input"), element_type(int(node.attrs["to"])))
 
 

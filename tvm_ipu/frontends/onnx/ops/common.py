@@ -10,8 +10,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 from tvm import relax, te, tirx
-from tvm.script.ir_builder import IRBuilder
-from tvm.script.ir_builder import tirx as T
+from tvm.script.ir_builder import IRBuilder, tirx as T
 
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode
 
@@ -91,12 +90,12 @@ def full(ctx: Context, shape: Sequence[int], value: Any, dtype: str) -> relax.Ex
 
 
 def cast(ctx: Context, expr: relax.Expr, dtype: str) -> relax.Expr:
-    """``expr`` in another type, for conversions that cannot overflow (see ``cast.convert`` for the others)."""
+    """``expr`` in another type, for conversions that cannot overflow (``cast.convert`` does the others)."""
     return expr if ctx.dtype(expr) == dtype else ctx.emit(relax.op.astype(expr, dtype))
 
 
 def in_float32(ctx: Context, fn: Callable[..., relax.Expr], *exprs: relax.Expr) -> relax.Expr:
-    """Apply ``fn`` in float32 where the first of ``exprs`` is of a half-precision type, and round its result."""
+    """Apply ``fn`` in float32 where the first of ``exprs`` is of half precision, and round its result."""
     dtype = ctx.dtype(exprs[0])
     if dtype not in HALF_TYPES:
         return ctx.emit(fn(*exprs))
@@ -123,7 +122,12 @@ def broadcast_index(index: Sequence[Any], shape: Sequence[Any]) -> list[Any]:
 
 
 def elementwise(
-    ctx: Context, name: str, fn: Callable[..., Any], *exprs: relax.Expr, dtype: str | None = None, widen: bool = True
+    ctx: Context,
+    name: str,
+    fn: Callable[..., Any],
+    *exprs: relax.Expr,
+    dtype: str | None = None,
+    widen: bool = True,
 ) -> relax.Expr:
     """One kernel for a formula over elements, with numpy's broadcasting.
 
@@ -165,7 +169,7 @@ def number(value: float, dtype: str) -> tirx.Expr:
 
 
 def wrap_index(index: Any, extent: int) -> Any:
-    """An index from user data as int32 inside ``[0, extent)``: negative ones count from the end, others are clamped."""
+    """An index from data as int32 in ``[0, extent)``: negative ones count from the end, all are clamped."""
     wide = kind(index) if kind(index) in ("int64", "int32") else "int64"
     low, high = number(-extent, wide), number(extent - 1, wide)
     safe = tirx.max(tirx.min(index.astype(wide), high), low).astype("int32")
@@ -185,20 +189,19 @@ def loops(
         name: Name of the kernel.
         inputs: Operands.
         outputs: Shape and type of each result.
-        body: Builds the loops with TVM's IR builder (``T.parallel``, ``T.serial`` ...); it gets a buffer for each
-            operand and each result. One outermost ``T.parallel`` loop around everything lets threads share the work.
+        body: Builds the loops with TVM's IR builder (``T.parallel``, ``T.serial`` ...); it gets a buffer for
+            each operand and each result. One outermost ``T.parallel`` loop lets threads share the work.
 
     Returns:
         The results.
     """
-    with IRBuilder() as builder:
-        with T.prim_func(is_private=True, s_tir=True):
-            T.func_name(name)
-            T.func_attr({"tirx.noalias": True, "op_pattern": _OPAQUE_PATTERN})
-            ins = [T.arg(f"x{i}", T.Buffer(ctx.shape(e), ctx.dtype(e))) for i, e in enumerate(inputs)]
-            outs = [T.arg(f"y{i}", T.Buffer(tuple(s), d)) for i, (s, d) in enumerate(outputs)]
-            with T.sblock("root"):
-                body(*(T.buffer_proxy(b) for b in (*ins, *outs)))
+    with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
+        T.func_name(name)
+        T.func_attr({"tirx.noalias": True, "op_pattern": _OPAQUE_PATTERN})
+        ins = [T.arg(f"x{i}", T.Buffer(ctx.shape(e), ctx.dtype(e))) for i, e in enumerate(inputs)]
+        outs = [T.arg(f"y{i}", T.Buffer(tuple(s), d)) for i, (s, d) in enumerate(outputs)]
+        with T.sblock("root"):
+            body(*(T.buffer_proxy(b) for b in (*ins, *outs)))
     func = ctx.bb.add_func(builder.get(), name)
     types = [relax.TensorType(tuple(s), d) for s, d in outputs]
     result = ctx.emit(relax.call_tir(func, list(inputs), types if len(types) > 1 else types[0]))

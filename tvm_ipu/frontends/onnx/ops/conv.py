@@ -43,13 +43,9 @@ def convolve(
         window = replace(window, begins=begins, ends=ends)
     options = {"groups": groups, "out_dtype": out_dtype or None}
     if window.rank == 3:
-        return ctx.emit(
-            R.nn.conv3d(x, weight, window.strides, window.padding, window.dilations, **options)
-        )
+        return ctx.emit(R.nn.conv3d(x, weight, window.strides, window.padding, window.dilations, **options))
     if window.rank == 2:
-        return ctx.emit(
-            R.nn.conv2d(x, weight, window.strides, window.padding, window.dilations, **options)
-        )
+        return ctx.emit(R.nn.conv2d(x, weight, window.strides, window.padding, window.dilations, **options))
     if window.rank != 1:
         raise UnsupportedNode(f"there are {window.rank} spatial axes; allowed are 1 to 3")
     (n, c, w), (o, i, k) = ctx.shape(x), ctx.shape(weight)
@@ -131,8 +127,9 @@ def transposed(
 ) -> relax.Expr:
     """Transposed convolution as a plain one that computes all phases of the stride as channels.
 
-    Output position ``q * stride + r`` is the sum over m of ``x[q - m] * w[m * stride + r]``, with the dilated kernel
-    ``w``: for each phase r a convolution with every stride-th tap. The phases then interleave as blocks of pixels.
+    Output position ``q * stride + r`` is the sum over m of ``x[q - m] * w[m * stride + r]``, with the dilated
+    kernel ``w``: for each phase r a convolution with every stride-th tap. The phases then interleave
+    as blocks of pixels.
 
     Args:
         weight: [C, O / groups, *kernel].
@@ -148,9 +145,7 @@ def transposed(
     pads_end = [q - n + 1 for q, n in zip(last, spatial, strict=True)]
     count = [b - a + 1 for a, b in zip(first, last, strict=True)]
     ones = (1,) * len(taps)
-    window = Window(
-        taps, ones, ones, tuple(pads_begin), tuple(pads_end), tuple(pads_end), tuple(count)
-    )
+    window = Window(taps, ones, ones, tuple(pads_begin), tuple(pads_end), tuple(pads_end), tuple(count))
     y = convolve(ctx, x, phased, window, groups)
     y = _interleave(ctx, y, strides)
     for axis, (begin, stride, wanted) in enumerate(zip(begins, strides, outputs, strict=True)):
@@ -205,8 +200,13 @@ def _spread(
 
     def compute(tensor: te.Tensor) -> te.Tensor:
         def element(c: Any, o: Any, *place: Any) -> Any:
-            hits = [tirx.all(tirx.floormod(p, d) == 0, p < k * d) for p, d, k in zip(place, dilations, kernel)]
-            source = [tirx.min(tirx.floordiv(p, d), k - 1) for p, d, k in zip(place, dilations, kernel)]
+            hits = [
+                tirx.all(tirx.floormod(p, d) == 0, p < k * d)
+                for p, d, k in zip(place, dilations, kernel, strict=True)
+            ]
+            source = [
+                tirx.min(tirx.floordiv(p, d), k - 1) for p, d, k in zip(place, dilations, kernel, strict=True)
+            ]
             return tirx.Select(tirx.all(*hits), tensor(c, o, *source), number(0, dtype))
 
         shape = (channels, out, *(m * s for m, s in zip(taps, strides, strict=True)))
@@ -246,7 +246,9 @@ def deform_conv(ctx: Context, node: Node) -> relax.Expr:
             tap = (tirx.floordiv(k, kernel[1]), tirx.floormod(k, kernel[1]))
             place = []
             for axis in range(2):
-                start = at[axis] * window.strides[axis] - window.begins[axis] + tap[axis] * window.dilations[axis]
+                start = (
+                    at[axis] * window.strides[axis] - window.begins[axis] + tap[axis] * window.dilations[axis]
+                )
                 moved = shift(b, (group * taps + k) * 2 + axis, *at)
                 place.append(start.astype("float32") + moved.astype("float32"))
             value = bilinear(lambda i, j: image(b, c, i, j), place, spatial)
@@ -329,7 +331,7 @@ def causal_conv(ctx: Context, node: Node) -> list[relax.Expr]:
     x, weight = required(node, 0, "input"), required(node, 1, "weight")
     past = node.input(3)
     activation = attr_text(node, "activation", "none", ("none", "silu", "swish"))
-    (n, c, length), taps = ctx.shape(x), ctx.shape(weight)[2]
+    (_, c, length), taps = ctx.shape(x), ctx.shape(weight)[2]
     if past is None or taps == 1:
         whole = pad_constant(ctx, x, (0, 0, taps - 1), (0, 0, 0), 0)
     else:

@@ -43,9 +43,7 @@ def roi_align(ctx: Context, node: Node) -> relax.Expr:
     ratio, scale = int(node.attrs.get("sampling_ratio", 0)), float(node.attrs.get("spatial_scale", 1.0))
     average = attr_text(node, "mode", "avg", ("avg", "max")) == "avg"
     half = node.since >= 16 and (
-        attr_text(
-            node, "coordinate_transformation_mode", "half_pixel", ("half_pixel", "output_half_pixel")
-        )
+        attr_text(node, "coordinate_transformation_mode", "half_pixel", ("half_pixel", "output_half_pixel"))
         == "half_pixel"
     )
 
@@ -107,9 +105,7 @@ def _corners(read: Any, place: list[Any], extents: tuple[int, int]) -> list[Any]
         axes.append(((low, _f(1.0) - fraction), (high, fraction)))
     seen = tirx.all(*inside)
     (y0, y1), (x0, x1) = axes
-    return [
-        tirx.Select(seen, read(y, x) * wy * wx, _f(0.0)) for y, wy in (y0, y1) for x, wx in (x0, x1)
-    ]
+    return [tirx.Select(seen, read(y, x) * wy * wx, _f(0.0)) for y, wy in (y0, y1) for x, wx in (x0, x1)]
 
 
 @converter("MaxRoiPool")

@@ -96,7 +96,7 @@ def div(ctx: Context, node: Node) -> relax.Expr:
 
 
 def safe_div(a: Any, b: Any) -> Any:
-    """Integer quotient rounded towards zero that cannot trap: 0 where ``b`` is 0, wrapped where it overflows."""
+    """Integer quotient towards zero that cannot trap: 0 where ``b`` is 0, wrapped where it overflows."""
     dtype = kind(a)
     zero, one = number(0, dtype), number(1, dtype)
     if not is_signed(dtype):
@@ -143,7 +143,7 @@ def _opposite(a: Any, b: Any) -> Any:
 
 
 def _float_rem(a: Any, b: Any) -> Any:
-    """Remainder of float division with the sign of ``a``; computed in float64, NaN for b = 0 and infinite a."""
+    """Remainder of a division with the sign of ``a``, in float64; NaN for b = 0 and infinite a."""
     x, y = tirx.abs(a.astype("float64")), tirx.abs(b.astype("float64"))
     r = x - tirx.trunc(x / y) * y
     r = tirx.Select(r < 0.0, r + y, tirx.Select(r >= y, r - y, r))
@@ -257,7 +257,9 @@ def clip(ctx: Context, node: Node) -> relax.Expr:
     values = ctx.value(low), ctx.value(high)
     if is_float(dtype) and (low is None or values[0] is not None) and (high is None or values[1] is not None):
         limits = value_limits(dtype)
-        lo, hi = (float(np.asarray(v).item()) if v is not None else d for v, d in zip(values, limits, strict=True))
+        lo, hi = (
+            float(np.asarray(v).item()) if v is not None else d for v, d in zip(values, limits, strict=True)
+        )
         return ctx.emit(relax.op.clip(x, min(lo, hi), hi)) if (lo, hi) != limits else x
     result = x
     if low is not None:

@@ -62,7 +62,9 @@ def grid_sample(ctx: Context, node: Node) -> relax.Expr:
             for axis, extent in enumerate(spatial):
                 position = field(n, *at, len(spatial) - 1 - axis).astype("float32")
                 places.append(_to_pixels(position, extent, aligned, padding, mode == "nearest"))
-            value = _interpolate(lambda *p: image(n, c, *p).astype("float32"), places, spatial, mode, padding, aligned)
+            value = _interpolate(
+                lambda *p: image(n, c, *p).astype("float32"), places, spatial, mode, padding, aligned
+            )
             return value.astype(dtype) if is_float(dtype) else saturate(value, dtype)
 
         return te.compute((*dims[:2], *out), element, name="grid_sample")

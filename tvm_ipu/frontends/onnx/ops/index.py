@@ -1,4 +1,4 @@
-"""Gather and scatter. Indices come from data: negative ones count from the end, all are clamped into the tensor."""
+"""Gather and scatter. Indices come from data: negative ones count from the end, all are clamped."""
 
 from __future__ import annotations
 

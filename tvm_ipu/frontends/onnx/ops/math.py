@@ -108,7 +108,9 @@ def from_constants(ctx: Context, node: Node) -> relax.Expr:
     raise UnsupportedNode("its result is too large to be made from constants")
 
 
-@converter("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+@converter(
+    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"
+)
 def random(ctx: Context, node: Node) -> relax.Expr:
     """Not supported: random numbers would make an image's results differ from run to run."""
     raise UnsupportedNode("random numbers are not supported")

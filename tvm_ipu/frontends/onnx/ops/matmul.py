@@ -90,7 +90,11 @@ def _parse_equation(equation: str, ranks: list[int]) -> tuple[list[str], str]:
     if len(operands) != len(ranks):
         raise UnsupportedNode(f"equation '{equation}' has {len(operands)} operands, {len(ranks)} are given")
     hidden = max(
-        (rank - len(term.replace("...", "")) for term, rank in zip(operands, ranks, strict=True) if "..." in term),
+        (
+            rank - len(term.replace("...", ""))
+            for term, rank in zip(operands, ranks, strict=True)
+            if "..." in term
+        ),
         default=0,
     )
     broadcast = "".join(chr(0x100 + i) for i in range(hidden))
@@ -117,9 +121,7 @@ def _as_matmul(ctx: Context, terms: list[str], result: str, exprs: list[relax.Ex
     cols = [k for k in result if k in b and k not in a]
     deep = [k for k in a if k in b and k not in result]
     whole = len(a) == len(batch + rows + deep) and len(b) == len(batch + cols + deep)
-    same = all(
-        ctx.shape(x)[t.index(k)] == shapes[k] for t, x in zip(terms, exprs, strict=True) for k in t
-    )
+    same = all(ctx.shape(x)[t.index(k)] == shapes[k] for t, x in zip(terms, exprs, strict=True) for k in t)
     if not (whole and same and rows and cols and deep) or 0 in shapes.values():
         return None
 

@@ -134,7 +134,7 @@ def instance_normalization(ctx: Context, node: Node) -> relax.Expr:
 
 @converter("GroupNormalization")
 def group_normalization(ctx: Context, node: Node) -> relax.Expr:
-    """Floating-point types, any number of spatial axes; scales for each group (opset 18) or channel (opset 21)."""
+    """Floating-point types, any number of spatial axes; scales for groups (opset 18), channels (21)."""
     x, scale, bias = (required(node, i, n) for i, n in enumerate(("X", "scale", "bias")))
     n, channels, *spatial = ctx.shape(x)
     groups = int(node.attrs["num_groups"])

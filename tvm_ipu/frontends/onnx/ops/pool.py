@@ -44,17 +44,13 @@ def max_pool(ctx: Context, node: Node) -> list[relax.Expr]:
 
 def _max_values(ctx: Context, x: relax.Expr, window: Window) -> relax.Expr:
     if window.rank == 2 and min(window.padding) >= 0:
-        return ctx.emit(
-            R.nn.max_pool2d(x, window.kernel, window.strides, window.padding, window.dilations)
-        )
+        return ctx.emit(R.nn.max_pool2d(x, window.kernel, window.strides, window.padding, window.dilations))
     if window.rank == 1 and min(window.padding) >= 0:
         n, c, w = ctx.shape(x)
         pads = (0, window.begins[0], 0, window.ends[0])
         flat = reshape(ctx, x, (n, c, 1, w))
         size, step, gap = ((1, v[0]) for v in (window.kernel, window.strides, window.dilations))
-        return reshape(
-            ctx, ctx.emit(R.nn.max_pool2d(flat, size, step, pads, gap)), (n, c, *window.outputs)
-        )
+        return reshape(ctx, ctx.emit(R.nn.max_pool2d(flat, size, step, pads, gap)), (n, c, *window.outputs))
     dtype = ctx.dtype(x)
     lowest = value_limits(dtype)[0]
 
@@ -72,7 +68,7 @@ def _reduce_windows(
     """A tensor [N, C, *outputs] with one reduction for each window.
 
     Args:
-        reduce: Gets a function that reads the tap (its argument stands for the padding) and the axes of the window.
+        reduce: Gets a function that reads the tap (its argument stands for padding) and the window's axes.
     """
     taps = [te.reduce_axis((0, k), name=f"k{i}") for i, k in enumerate(window.kernel)]
 
@@ -266,7 +262,7 @@ def global_lp_pool(ctx: Context, node: Node) -> relax.Expr:
 
 @converter("MaxUnpool")
 def max_unpool(ctx: Context, node: Node) -> relax.Expr:
-    """Floating-point types; the output shape, if given, must be constant. Indices are clamped into the output."""
+    """Floating-point types; the output shape, if given, must be constant. Indices are clamped."""
     x, indices = required(node, 0, "X"), required(node, 1, "I")
     dims, dtype = ctx.shape(x), ctx.dtype(x)
     rank = len(dims) - 2

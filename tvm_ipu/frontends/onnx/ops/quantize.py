@@ -26,7 +26,7 @@ _INTEGERS = ("int8", "uint8", "int16", "uint16")
 
 
 def _parameter_index(node: Node, rank: int, shape: tuple[int, ...]) -> Callable[..., list[Any]]:
-    """Where the scale of an element lies: one for all, one for each slice of an axis, or one for each block."""
+    """Where the scale of an element lies: one for all, for each slice of an axis, or for each block."""
     if not shape or (len(shape) == 1 and shape[0] == 1 and rank != 1):
         return lambda *index: [0] * len(shape)
     axis = normal_axis(int(node.attrs.get("axis", 1)), rank) if rank > 1 else 0
@@ -127,7 +127,11 @@ def dynamic_quantize_linear(ctx: Context, node: Node) -> list[relax.Expr]:
         divisor = tirx.Select(factor == zero, number(1.0, "float32"), factor)
         return to_integer(value / divisor, shift, "uint8")
 
-    return [elementwise(ctx, "dynamic_quantize", quantized, x, scale, zero_point, dtype="uint8"), scale, zero_point]
+    return [
+        elementwise(ctx, "dynamic_quantize", quantized, x, scale, zero_point, dtype="uint8"),
+        scale,
+        zero_point,
+    ]
 
 
 def centered(ctx: Context, x: relax.Expr, zero: relax.Expr | None) -> relax.Expr:
@@ -207,7 +211,9 @@ def qlinear_matmul(ctx: Context, node: Node) -> relax.Expr:
     """int8 and uint8; scales for each row and column."""
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = (required(node, i, str(i)) for i in range(8))
     total = _int_matmul(ctx, a, b, a_zero, b_zero)
-    return requantize(ctx, total, _for_rows(ctx, a_scale), b_scale, _for_rows(ctx, y_scale), _for_rows(ctx, y_zero))
+    return requantize(
+        ctx, total, _for_rows(ctx, a_scale), b_scale, _for_rows(ctx, y_scale), _for_rows(ctx, y_zero)
+    )
 
 
 @converter("QLinearConv")

@@ -69,7 +69,12 @@ _REDUCERS: dict[str, Reducer] = {
     "ReduceSumSquare": lambda x, axes, keep: R.sum(R.multiply(x, x), list(axes), keep),
     "ReduceLogSum": lambda x, axes, keep: R.log(R.sum(x, list(axes), keep)),
 }
-_OF_NOTHING = {"ReduceProd": 1.0, "ReduceMean": math.nan, "ReduceLogSum": -math.inf, "ReduceLogSumExp": -math.inf}
+_OF_NOTHING = {
+    "ReduceProd": 1.0,
+    "ReduceMean": math.nan,
+    "ReduceLogSum": -math.inf,
+    "ReduceLogSumExp": -math.inf,
+}
 _THROUGH_FLOAT = ("ReduceMean", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp")
 
 

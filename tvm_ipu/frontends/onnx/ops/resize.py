@@ -148,9 +148,7 @@ def _read_axes(ctx: Context, node: Node, x: relax.Expr, method: Method) -> list[
         sizes, factors = _fit(node, [dims[a] for a in axes], sizes)
     else:
         raise UnsupportedNode("input 'scales' must be a constant")
-    return [
-        Axis(a, dims[a], s, f, r) for a, s, f, r in zip(axes, sizes, factors, rois, strict=True)
-    ]
+    return [Axis(a, dims[a], s, f, r) for a, s, f, r in zip(axes, sizes, factors, rois, strict=True)]
 
 
 def _has(ctx: Context, node: Node, index: int) -> bool:
@@ -161,9 +159,7 @@ def _has(ctx: Context, node: Node, index: int) -> bool:
 
 def _fit(node: Node, extents: list[int], sizes: list[int]) -> tuple[list[int], list[float]]:
     """Sizes and scales under the policy for the aspect ratio."""
-    policy = attr_text(
-        node, "keep_aspect_ratio_policy", "stretch", ("stretch", "not_larger", "not_smaller")
-    )
+    policy = attr_text(node, "keep_aspect_ratio_policy", "stretch", ("stretch", "not_larger", "not_smaller"))
     factors = [s / e for s, e in zip(sizes, extents, strict=True)]
     if policy == "stretch":
         return sizes, factors
@@ -235,14 +231,11 @@ def _taps(
     stretch = min(scale, 1.0)
     radius = 1 if method.mode == "linear" else 2
     reach = math.ceil(radius / stretch)
-    # a position on an element belongs to the interval on its left, so that the kernel's zeros fall on the right
+    # a position on an element belongs to the interval on its left
     base = np.ceil(x).astype(np.int64) - 1
     positions = base[:, None] + np.arange(1 - reach, reach + 1)
     distance = np.abs(positions - x[:, None]) * stretch
-    if method.mode == "linear":
-        weights = np.clip(1 - distance, 0, 1)
-    else:
-        weights = _cubic(distance, method.cubic)
+    weights = np.clip(1 - distance, 0, 1) if method.mode == "linear" else _cubic(distance, method.cubic)
     return positions, weights / weights.sum(1, keepdims=True) if method.antialias else weights
 
 
@@ -281,9 +274,7 @@ def _as_image_resize(
     if not (plain and known and exact and len(axes) == 2):
         return None
     return ctx.emit(
-        relax.op.image.resize2d(
-            x, size, method="linear", coordinate_transformation_mode=method.coordinates
-        )
+        relax.op.image.resize2d(x, size, method="linear", coordinate_transformation_mode=method.coordinates)
     )
 
 

@@ -1,4 +1,4 @@
-"""Recurrent layers. The products with the inputs are one matrix product; one kernel then walks the time steps."""
+"""Recurrent layers: one matrix product with all inputs, then one kernel that walks the time steps."""
 
 from __future__ import annotations
 
@@ -140,7 +140,8 @@ def recurrent(ctx: Context, node: Node) -> list[relax.Expr]:
             for e in states
         ]
         p = None if peephole is None else _direction(ctx, peephole, d)
-        assert w is not None and r is not None
+        assert w is not None
+        assert r is not None
         projected, recurrent_bias = _project(ctx, layer, x, w, b)
         sides.append(
             _walk(ctx, layer, projected, r, recurrent_bias, initial, p, node.input(4), functions[d], reverse)
@@ -189,7 +190,7 @@ def _project(
 ) -> tuple[relax.Expr, relax.Expr | None]:
     """Products of all inputs with the weights [steps, batch, width], with the biases that can be added now.
 
-    The recurrent bias of a GRU's hidden gate cannot where the reset gate multiplies it: it is the second result.
+    The recurrent bias of a GRU's hidden gate cannot where the reset gate multiplies it: the other result.
     """
     value = ctx.value(weight)
     turned = ctx.const(value.T) if value is not None else permute(ctx, weight, (1, 0))
@@ -250,17 +251,16 @@ def _walk(
                 if layer.kind == "LSTM":
                     cell.c[k] = first[1][b, k]
             length = extra["lengths"][b] if "lengths" in extra else tirx.const(layer.steps, "int32")
-            with T.serial(layer.steps) as t:
-                with T.If(t < length):
-                    with T.Then():
-                        at = tirx.max(tirx.min(length - 1 - t, layer.steps - 1), 0) if reverse else t
-                        with T.serial(layer.width) as g:
-                            cell.gates[g] = inputs[at, b, g]
-                        cell.step()
-                        with T.serial(hidden) as k:
-                            outputs[at, b, k] = cell.h[k]
-                    with T.Else(), T.serial(hidden) as k:
-                        outputs[t, b, k] = number(0.0, work)
+            with T.serial(layer.steps) as t, T.If(t < length):
+                with T.Then():
+                    at = tirx.max(tirx.min(length - 1 - t, layer.steps - 1), 0) if reverse else t
+                    with T.serial(layer.width) as g:
+                        cell.gates[g] = inputs[at, b, g]
+                    cell.step()
+                    with T.serial(hidden) as k:
+                        outputs[at, b, k] = cell.h[k]
+                with T.Else(), T.serial(hidden) as k:
+                    outputs[t, b, k] = number(0.0, work)
             with T.serial(hidden) as k:
                 last[0][b, k] = cell.h[k]
                 if layer.kind == "LSTM":
@@ -315,9 +315,7 @@ class _Cell:
         with T.serial(n) as k:
             inner = self.gates[n + k] * product[k] if layer.linear_first else product[k]
             update = self.gates[k]
-            self.h[k] = (one - update) * g(
-                layer.clipped(self.gates[2 * n + k] + inner)
-            ) + update * self.h[k]
+            self.h[k] = (one - update) * g(layer.clipped(self.gates[2 * n + k] + inner)) + update * self.h[k]
 
     def _step_lstm(self) -> None:
         layer, n, (f, g, h) = self.layer, self.layer.hidden, self.functions

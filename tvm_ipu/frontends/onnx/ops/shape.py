@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -139,7 +140,7 @@ def split(ctx: Context, node: Node) -> list[relax.Expr]:
     if sum(sizes) != dims[axis]:
         raise UnsupportedNode(f"the parts {sizes} do not make up axis {axis} of {dims[axis]} elements")
     starts = np.cumsum([0, *sizes]).tolist()
-    return [cut(ctx, x, axis, a, b) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    return [cut(ctx, x, axis, a, b) for a, b in itertools.pairwise(starts)]
 
 
 @converter("Slice")
@@ -166,7 +167,7 @@ def slice_op(ctx: Context, node: Node) -> relax.Expr:
 
 
 def _onnx_range(start: int, end: int, step: int, extent: int) -> range:
-    """Positions that a slice takes. Unlike in Python, an end far below 0 with a negative step reaches element 0."""
+    """Positions that a slice takes; an end far below 0 with a negative step reaches element 0."""
     start, end = (v + extent if v < 0 else v for v in (start, end))
     if step > 0:
         return range(min(max(start, 0), extent), min(max(end, 0), extent), step)
@@ -292,8 +293,7 @@ def _pad_by_position(
     def compute(tensor: te.Tensor) -> te.Tensor:
         def element(*index: Any) -> Any:
             moved = [
-                rule(i - a, d) if a or b else i
-                for i, a, b, d in zip(index, begins, ends, dims, strict=True)
+                rule(i - a, d) if a or b else i for i, a, b, d in zip(index, begins, ends, dims, strict=True)
             ]
             return tensor(*moved)
 
@@ -333,7 +333,7 @@ def depth_and_space(ctx: Context, node: Node) -> relax.Expr:
 
 
 def depth_to_space(ctx: Context, x: relax.Expr, block: int, depth_first: bool) -> relax.Expr:
-    """Channels as blocks of pixels; ``depth_first``: the position in the block is the outer part of a channel."""
+    """Channels as blocks of pixels; ``depth_first``: the place in the block is a channel's outer part."""
     n, c, h, w = ctx.shape(x)
     inner = c // (block * block)
     if depth_first:

@@ -20,7 +20,7 @@ _MAX_ELEMENTS = 1 << 25
 
 @converter("DFT")
 def dft(ctx: Context, node: Node) -> relax.Expr:
-    """Floating-point types, all forms; the length and axis must be constant, the length at most a few thousand."""
+    """Floating-point types, all forms; length and axis must be constant, the length some thousands."""
     x = required(node, 0, "input")
     dims = ctx.shape(x)
     if node.since >= 20:
@@ -55,7 +55,7 @@ def _matrix(length: int, inverse: bool, onesided: bool, parts: int) -> NDArray[n
     k = np.arange(bins if onesided else length)
     angle = 2 * np.pi * (np.outer(n, k) % length) / length
     if inverse and onesided:
-        # the missing half of the spectrum mirrors the given one: all but its first and middle element count twice
+        # the missing half of the spectrum mirrors the given one: all but its ends count twice
         weight = np.where((k == 0) | (2 * k == length), 1.0, 2.0) / length
         real, imaginary = np.cos(angle) * weight, -np.sin(angle) * weight
         return np.stack([real, imaginary], -1).transpose(1, 2, 0)[..., None]

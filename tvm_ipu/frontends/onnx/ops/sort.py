@@ -77,11 +77,13 @@ def top_k(ctx: Context, node: Node) -> list[relax.Expr]:
     return results
 
 
-def select_best(ctx: Context, x: relax.Expr, k: int, dtype: str, largest: bool) -> tuple[relax.Expr, relax.Expr]:
+def select_best(
+    ctx: Context, x: relax.Expr, k: int, dtype: str, largest: bool
+) -> tuple[relax.Expr, relax.Expr]:
     """The best ``k`` of each row of ``x`` [rows, n], best first, and their int64 positions, both [rows, k].
 
-    Of equal elements the one at the lower position is better. A row is selected through a heap with the worst kept
-    element on top, which is then sorted in place: O(n log k).
+    Of equal elements the one at the lower position is better. A row is selected through a heap with the worst
+    kept element on top, which is then sorted in place: O(n log k).
     """
     rows, extent = ctx.shape(x)
 

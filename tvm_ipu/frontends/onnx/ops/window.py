@@ -20,7 +20,7 @@ class Window:
         strides: Steps of the window.
         dilations: Steps between taps.
         begins: Padding before the first element; negative values cut.
-        ends: Padding behind the last element, as declared unless ceiling mode needs another; negative values cut.
+        ends: Padding behind the last element, as declared, or as ceiling mode needs; negative values cut.
         declared_ends: Padding behind the last element as the model declares it.
         outputs: Positions of the window.
     """
