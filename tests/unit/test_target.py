@@ -40,10 +40,10 @@ def test_features_are_known_to_the_runtime(name: str) -> None:
 
 USED_WITHOUT_BEING_NAMED = {
     # what comes with a feature that is named
-    *"sse3 ssse3 sse4.1 crc32 avx xsave vfp2 vfp3d16 fp-armv8 hvx".split(),
-    *"v60 v62 v65 v66 hvxv60 hvxv62 hvxv65 hvxv66 i".split(),
+    *("sse3", "ssse3", "sse4.1", "crc32", "avx", "xsave", "vfp2", "vfp3d16", "fp-armv8", "hvx"),
+    *("v60", "v62", "v65", "v66", "hvxv60", "hvxv62", "hvxv65", "hvxv66", "i"),
     # what every 64-bit x86 has, or what kernels do not use: atomics, flags in AH
-    *"cmov cx8 fxsr mmx sse sse2 cx16 sahf".split(),
+    *("cmov", "cx8", "fxsr", "mmx", "sse", "sse2", "cx16", "sahf"),
 }
 
 
