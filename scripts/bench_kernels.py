@@ -72,14 +72,14 @@ def conv(size: int, depth: int, channels: int, kernel: int, stride: int = 1) -> 
     def make(target: Target) -> Case:
         lanes = computes.weight_lanes("float32", target)
         x = te.placeholder((1, size, size, depth), name="x")
-        window = {"stride": (stride, stride), "padding": (kernel // 2,) * 4}
+        strides, pad = (stride, stride), kernel // 2
         if channels == 0:
             weights = te.placeholder((math.ceil(depth / lanes), kernel, kernel, lanes), name="w")
-            y = computes.depthwise_conv2d(x, weights, **window)
+            y = computes.depthwise_conv2d(x, weights, strides, (pad, pad, pad, pad))
         else:
             shape = (1, math.ceil(channels / lanes), kernel, kernel, depth, lanes)
             weights = te.placeholder(shape, name="w")
-            y = computes.conv2d(x, weights, channels, **window)
+            y = computes.conv2d(x, weights, channels, strides, (pad, pad, pad, pad))
         bias = te.placeholder((channels or depth,), name="bias")
         return [x, weights, bias], topi.nn.relu(topi.add(y, bias))
 

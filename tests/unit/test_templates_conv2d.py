@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from template_kit import TARGETS, evaluate, random_array
 from tvm import te
 
+from tests.unit.template_kit import TARGETS, evaluate, random_array
 from tvm_ipu.kernels import computes
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from template_kit import TARGETS, evaluate, random_array
 from tvm import te, tirx, topi
 
+from tests.unit.template_kit import TARGETS, evaluate, random_array
 from tvm_ipu.kernels import computes
 
 CHANNELS = 21
