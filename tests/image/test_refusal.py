@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,7 +158,9 @@ def test_other_files(tmp_path: Path, content: bytes, message: str) -> None:
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     refuse(tmp_path / "missing.img", "No such file or directory")
-    refuse(tmp_path, "directory|not a regular file")
+    refuse(tmp_path, "not a regular file")
+    os.mkfifo(tmp_path / "pipe")
+    refuse(tmp_path / "pipe", "not a regular file")
 
 
 @pytest.mark.parametrize("kept", [64, 447, 5000, -1])
@@ -314,6 +317,7 @@ def _drop_last_byte(section: str) -> Change:
         ("argument 4", _record("args", A, 4, index=2)),
         ("argument 4", _record("args", A, 4, size=4001)),
         ("argument 6", _record("args", A, 6, offset=12032)),
+        ("argument 6", _record("args", A, 6, size=12033)),
         ("kernel 0", _record("kernels", K, 0, name=FAR)),
         ("kernel 0", _record("kernels", K, 0, offset=2**40)),
     ],

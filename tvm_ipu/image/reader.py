@@ -82,6 +82,8 @@ def read_image(path: str | os.PathLike[str], verify_weights: bool = False) -> Im
         ImageError: The file is missing, not an image, of a newer version or damaged.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ImageError(f"{path}: not a regular file")
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size < schema.HEADER.size:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
+import threading
 import zlib
 from pathlib import Path
 
@@ -23,7 +25,7 @@ def write_image(program: Program, path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     sections = _Encoder(program).encode()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with temporary.open("wb") as file:
             for piece in _layout(sections):
@@ -38,8 +40,7 @@ def write_image(program: Program, path: str | os.PathLike[str]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-_NO_SPACE = (28, 27, 122)
-"""ENOSPC, EFBIG and EDQUOT."""
+_NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 class _Strings:

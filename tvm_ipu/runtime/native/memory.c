@@ -24,7 +24,7 @@ void ipu_memory_release(void *data, size_t size) {
 }
 
 tvm_ipu_status ipu_memory_map_file(const char *path, const uint8_t **data, size_t *size, tvm_ipu_error *error) {
-  int file = open(path, O_RDONLY | O_CLOEXEC);
+  int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not make us wait */
   if (file < 0) return ipu_fail(error, TVM_IPU_ERROR_IO, "", "%s: cannot open the image: %s", path, strerror(errno));
   struct stat facts;
   tvm_ipu_status status = TVM_IPU_OK;

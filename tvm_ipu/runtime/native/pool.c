@@ -2,8 +2,8 @@
  * touches it. Waiting is spinning for some microseconds, then yielding, then sleeping. */
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "internal.h"
 
@@ -121,6 +121,20 @@ int32_t ipu_pool_run(struct ipu_pool *pool, const struct ipu_job *job) {
   return result;
 }
 
+/* Starts the worker's thread with all signals blocked: they belong to the program's own threads. */
+static bool start_thread(struct worker *worker) {
+  pthread_attr_t attributes;
+  sigset_t all, before;
+  if (pthread_attr_init(&attributes) != 0) return false;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  bool ok = pthread_attr_setstacksize(&attributes, STACK_BYTES) == 0 &&
+            pthread_create(&worker->thread, &attributes, work, worker) == 0;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  pthread_attr_destroy(&attributes);
+  return ok;
+}
+
 static bool start_worker(struct ipu_pool *pool, uint32_t rank) {
   struct worker *worker = &pool->workers[rank - 1];
   worker->pool = pool;
@@ -130,18 +144,10 @@ static bool start_worker(struct ipu_pool *pool, uint32_t rank) {
     pthread_mutex_destroy(&worker->lock);
     return false;
   }
-  pthread_attr_t attributes;
-  bool ok = pthread_attr_init(&attributes) == 0;
-  if (ok) {
-    ok = pthread_attr_setstacksize(&attributes, STACK_BYTES) == 0 &&
-         pthread_create(&worker->thread, &attributes, work, worker) == 0;
-    pthread_attr_destroy(&attributes);
-  }
-  if (!ok) {
-    pthread_cond_destroy(&worker->wake);
-    pthread_mutex_destroy(&worker->lock);
-  }
-  return ok;
+  if (start_thread(worker)) return true;
+  pthread_cond_destroy(&worker->wake);
+  pthread_mutex_destroy(&worker->lock);
+  return false;
 }
 
 tvm_ipu_status ipu_pool_create(uint32_t threads, uint8_t *scratch, size_t scratch_stride, struct ipu_pool **pool,
