@@ -69,7 +69,7 @@ def build_program(
     drafts = [_PlanDraft(model, kernels, pool) for model in models]
     lowered = _lower(kernels, target, jobs, progress)
     objects = _compile(list(lowered.values()), target, jobs, progress)
-    linked = link(objects, target)
+    linked = link(objects, target, kernels.stages)
     return Program(
         target=target,
         plans=tuple(draft.finish(kernels, lowered) for draft in drafts),
