@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from onnx import AttributeProto, FunctionProto, TypeProto
 
@@ -21,10 +21,12 @@ def schema_function(visit: Visit) -> FunctionProto | None:
     schema = find_schema(visit.node.op_type, visit.version, domain_of(visit.node))
     if schema is None:
         return None
-    version = visit.scope.opsets.get("", visit.version)
-    if schema.has_function:
-        body = schema.get_function_with_opset_version(version)
-    elif schema.has_context_dependent_function:
+    limit = visit.scope.opsets.get("", visit.version)
+    fixed = _newest(schema.function_opset_versions, limit)
+    depending = _newest(schema.context_dependent_function_opset_versions, limit)
+    if fixed:
+        body = schema.get_function_with_opset_version(fixed)
+    elif depending:
         types = [
             type_proto(v).SerializeToString()
             if isinstance(v, Const | Tensor)
@@ -32,12 +34,15 @@ def schema_function(visit: Visit) -> FunctionProto | None:
             for v in visit.inputs
         ]
         node = visit.node.SerializeToString()
-        body = schema.get_context_dependent_function_with_opset_version(version, node, types)
+        body = schema.get_context_dependent_function_with_opset_version(depending, node, types)
     else:
-        return None
-    if not body:
         return None
     function = FunctionProto.FromString(body)
     defaults = (attribute.default_value for attribute in schema.attributes.values())
     function.attribute_proto.extend(d for d in defaults if d.type != AttributeProto.UNDEFINED)
     return function
+
+
+def _newest(versions: Sequence[int], limit: int) -> int:
+    """The newest of ``versions`` up to ``limit``, or 0."""
+    return max((v for v in versions if v <= limit), default=0)

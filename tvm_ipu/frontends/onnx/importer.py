@@ -64,9 +64,9 @@ def import_graph(graph: Graph) -> Model:
 
     Raises:
         UnsupportedOperatorError: Nodes cannot be converted; all of them are listed with their reasons.
-        ModelError: An input or output has an element type that images lack.
+        ModelError: An input has an element type that images lack.
     """
-    inputs = tuple(_spec("input", t.name, t) for t in graph.inputs)
+    inputs = tuple(_spec(t) for t in graph.inputs)
     importer = _Importer(graph)
     module = importer.run()
     if importer.unsupported:
@@ -77,8 +77,8 @@ def import_graph(graph: Graph) -> Model:
     assert module is not None
     types = module["main"].ret_ty.fields
     outputs = tuple(
-        _spec("output", name, Tensor(name, value.elem_type, tuple(int(d) for d in t.shape)))
-        for (name, value), t in zip(graph.outputs, types, strict=True)
+        TensorSpec(name, tuple(int(d) for d in t.shape), DType.parse(str(t.dtype)))
+        for (name, _), t in zip(graph.outputs, types, strict=True)
     )
     return Model(module, inputs, outputs, graph.name, graph.source)
 
@@ -90,12 +90,12 @@ def unsupported_nodes(graph: Graph) -> list[Unsupported]:
     return importer.unsupported
 
 
-def _spec(kind: str, name: str, tensor: Tensor) -> TensorSpec:
+def _spec(tensor: Tensor) -> TensorSpec:
     try:
-        return TensorSpec(name, tensor.shape or (), DType.parse(dtype_label(tensor.elem_type)))
+        return TensorSpec(tensor.name, tensor.shape or (), DType.parse(dtype_label(tensor.elem_type)))
     except (ValueError, KeyError) as err:
         label = TensorProto.DataType.Name(tensor.elem_type).lower()
-        raise ModelError(f"{kind} '{name}' has element type {label}, which images do not have") from err
+        raise ModelError(f"input '{tensor.name}' has element type {label}, which images do not have") from err
 
 
 class _Importer:

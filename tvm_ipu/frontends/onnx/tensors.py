@@ -20,7 +20,7 @@ def read_tensor(tensor: TensorProto, folder: Path) -> Array:
         folder: Folder of the model file; external data must lie in it or below.
 
     Returns:
-        An array; for external data of whole-byte types a read-only view of the mapped file.
+        An array; for external data of whole-byte types a view of the mapped file, which nothing writes to.
 
     Raises:
         ModelError: The data are damaged, or the external file is missing, too short, or outside ``folder``.
@@ -74,8 +74,8 @@ def _read_external(tensor: TensorProto, folder: Path) -> Array:
         raw = np.fromfile(path, np.uint8, size, offset=offset)
         inline = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=raw.tobytes())
         return np.asarray(numpy_helper.to_array(inline))
-    mapped: Array = np.memmap(path, np.uint8, "r", offset, (size,))
-    values: Array = np.asarray(mapped).view(dtype).reshape(shape)
+    mapped: Array = np.memmap(path, np.uint8, "c", offset, (size,))
+    values: Array = mapped.view(dtype).reshape(shape)
     return values
 
 

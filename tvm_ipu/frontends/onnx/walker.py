@@ -160,7 +160,7 @@ class Walker:
         env = dict.fromkeys(body.input) | dict(zip(body.input, visit.inputs, strict=False))
         opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in body.opset_import}
         prefix = f"{visit.scope.prefix}{node_label(visit.node)}/"
-        scope = Scope(env, opsets or visit.scope.opsets, prefix, arguments)
+        scope = Scope(env, {**visit.scope.opsets, **opsets}, prefix, arguments)
         self.nodes(body.node, scope)
         wanted = dict(zip(body.output, visit.node.output, strict=False))
         user = f"output of function '{body.name}'"

@@ -1,0 +1,72 @@
+"""Small ONNX models, and what they compute by TVM's virtual machine and by onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime
+import tvm
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from tvm import relax
+
+from tvm_ipu.base.model import Model
+from tvm_ipu.frontends.loaders import LoadOptions, load_model
+
+Feeds = dict[str, np.ndarray]
+FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+
+
+def value(name, shape, elem_type=FLOAT):
+    return helper.make_tensor_value_info(name, elem_type, shape)
+
+
+def node(op_type, inputs, outputs, **attrs):
+    return helper.make_node(op_type, inputs.split(), outputs.split(), name=f"{op_type}:{outputs}", **attrs)
+
+
+def constant(name, data, dtype=None):
+    return numpy_helper.from_array(np.asarray(data, dtype), name)
+
+
+def make_model(nodes, inputs, outputs, weights=(), *, opset=17, functions=(), domains=()) -> ModelProto:
+    graph = helper.make_graph(list(nodes), "test", list(inputs), list(outputs), list(weights))
+    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
+    return helper.make_model(graph, opset_imports=opsets, functions=list(functions), ir_version=8)
+
+
+def run_relax(model: Model, feeds: Feeds) -> list[np.ndarray]:
+    """Outputs of the imported module, computed by TVM's virtual machine."""
+    machine = relax.VirtualMachine(tvm.compile(model.module, target="llvm"), tvm.cpu())
+    results = machine["main"](*[tvm.runtime.tensor(feeds[spec.name]) for spec in model.inputs])
+    return [result.numpy() for result in results]
+
+
+def run_onnx(model: ModelProto | str, feeds: Feeds, outputs: Sequence[str]) -> list[np.ndarray]:
+    """Outputs by onnxruntime."""
+    source = model if isinstance(model, str) else model.SerializeToString()
+    return onnxruntime.InferenceSession(source).run(list(outputs), feeds)
+
+
+def random_feeds(model: Model, seed: int = 0) -> Feeds:
+    rng = np.random.default_rng(seed)
+    feeds = {}
+    for spec in model.inputs:
+        shape = spec.shape
+        data = rng.standard_normal(shape) if spec.dtype.is_float else rng.integers(0, 2, shape)
+        feeds[spec.name] = np.asarray(data, spec.dtype.label).reshape(shape)
+    return feeds
+
+
+def check_against_onnxruntime(proto: ModelProto, options: LoadOptions | None = None, seed: int = 0) -> Model:
+    """Import the model, and compare what it computes with onnxruntime."""
+    model = load_model(proto, options or LoadOptions())
+    feeds = random_feeds(model, seed)
+    names = [spec.name for spec in model.outputs]
+    extra = {n: np.asarray(v) for n, v in (options.constants if options else {}).items()}
+    expected = run_onnx(proto, feeds | extra, names)
+    for name, got, want in zip(names, run_relax(model, feeds), expected, strict=True):
+        assert got.shape == want.shape, name
+        assert got.dtype == want.dtype, name
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5, err_msg=name)
+    return model
