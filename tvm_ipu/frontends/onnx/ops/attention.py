@@ -247,3 +247,20 @@ def rotary_embedding(ctx: Context, node: Node) -> relax.Expr:
 
     operands = [x, cosine, sine, *([positions] if positions is not None else [])]
     return ctx.te(compute, *operands, name="rotary_embedding")
+
+
+@converter("FlexAttention", domain="ai.onnx.preview")
+def flex_attention(ctx: Context, node: Node) -> relax.Expr:
+    """Floating-point types; without subgraphs that change scores or probabilities."""
+    q, k, v = (required(node, i, n) for i, n in enumerate("QKV"))
+    dtype = ctx.dtype(q)
+    work = (
+        element_type(int(node.attrs.get("softmax_precision", 0))) if "softmax_precision" in node.attrs else ""
+    )
+    work = work or ("float64" if dtype == "float64" else "float32")
+    q, k, v = (convert(ctx, e, work) for e in (q, k, v))
+    factor = float(node.attrs.get("scale", ctx.shape(q)[3] ** -0.5))
+    scaled = ctx.emit(R.multiply(q, scalar(ctx, factor, work)))
+    scores = _grouped_product(ctx, scaled, permute(ctx, k, (0, 1, 3, 2)))
+    weights = in_float32(ctx, lambda s: R.nn.softmax(s, -1), scores)
+    return convert(ctx, _grouped_product(ctx, weights, v), dtype)
