@@ -1,0 +1,54 @@
+"""Real networks end to end: the image's outputs beside onnxruntime's, and accuracy on labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from tests.models import zoo
+from tvm_ipu.base.options import CompileOptions
+from tvm_ipu.base.shapes import format_input_shapes
+from tvm_ipu.driver import compile_model
+from tvm_ipu.runtime.session import Session
+
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 2e-2}
+"""Largest error by the largest absolute value of an output."""
+
+CASES = [(name, 1) for name in zoo.names()] + [("resnet50", 16), ("bert_base", 16)]
+
+
+def compile_for_host(name: str, folder: Path, precision: str = "fp32", batch: int = 1) -> Path:
+    image = folder / f"{name}.img"
+    shapes = [format_input_shapes(zoo.shapes(name, batch))]
+    options = CompileOptions(precision=precision)
+    compile_model(zoo.get(name), "host", image, input_shapes=shapes, options=options)
+    return image
+
+
+@pytest.mark.parametrize("precision", list(TOLERANCE))
+@pytest.mark.parametrize(("name", "batch"), CASES)
+def test_outputs_equal_those_of_onnxruntime(name: str, batch: int, precision: str, tmp_path: Path) -> None:
+    inputs = zoo.inputs(name, batch=batch)
+    reference = onnxruntime.InferenceSession(str(zoo.get(name)), providers=["CPUExecutionProvider"])
+    expected = dict(zip([o.name for o in reference.get_outputs()], reference.run(None, inputs), strict=True))
+    with Session(compile_for_host(name, tmp_path, precision, batch), threads=2) as session:
+        found = session.run(inputs)
+    assert set(found) == set(expected)
+    for output, value in expected.items():
+        assert found[output].dtype == value.dtype
+        error = np.abs(found[output].astype(np.float64) - value).max() / np.abs(value).max()
+        assert error < TOLERANCE[precision], f"{output}: {error:.2e}"
+
+
+@pytest.mark.parametrize("precision", list(TOLERANCE))
+def test_mobilenet_accuracy_on_labelled_images(precision: str, tmp_path: Path) -> None:
+    images, labels = zoo.images()
+    with Session(compile_for_host("mobilenet_v2", tmp_path, precision)) as session:
+        (name,) = (spec.name for spec in session.inputs)
+        scores = np.concatenate([next(iter(session.run({name: image[None]}).values())) for image in images])
+    ranked = np.argsort(-scores, axis=1)
+    assert (ranked[:, 0] == labels).sum() >= 18
+    assert (ranked[:, :5] == labels[:, None]).any(axis=1).sum() == 20
