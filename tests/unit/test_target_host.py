@@ -8,6 +8,7 @@ from tvm_ipu.base import doctor
 from tvm_ipu.base.errors import TargetError
 from tvm_ipu.base.host import detect_host, read_host, target_of
 from tvm_ipu.base.target import Target, load_target
+from tvm_ipu.cli.main import main
 
 X86_V3 = "fpu sse sse2 pni ssse3 fma cx16 sse4_1 sse4_2 movbe popcnt avx f16c abm bmi1 avx2 bmi2"
 X86_V4 = f"{X86_V3} avx512f avx512dq avx512cd avx512bw avx512vl"
@@ -145,4 +146,14 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     pair, tools = bare.problems
     assert "apache-tvm-ffi 0.1.14.post1: these do not work together" in pair
-    assert "run pip install 'tvm_ipu[cross]'" in tools
+    assert tools == "no compiler and linker: install gcc and binutils, or run pip install 'tvm_ipu[cross]'"
+
+
+def test_doctor_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    for text in ("--target host", "hexagon-v67", "apache-tvm-ffi  0.1.14.post1", detect_host().name):
+        assert text in printed
+    monkeypatch.setattr(doctor, "TVM_PAIR", {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.2"})
+    assert main(["doctor"]) == 1
+    assert "problem: apache-tvm 0.27.0.post1, apache-tvm-ffi 0.1.14.post1:" in capsys.readouterr().out

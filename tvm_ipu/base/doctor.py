@@ -47,7 +47,8 @@ class Report:
         tools: Compilers, linkers and emulators found.
         targets: All targets, sorted by name.
         packages: Python package -> version; empty where it is not installed.
-        problems: What does not work and what to do about it, one sentence each; empty where all is well.
+        problems: What does not work here and what to do about it, one sentence each; empty where all is well.
+            A target that needs tools from elsewhere is no problem.
     """
 
     system: str
@@ -76,11 +77,9 @@ def examine() -> Report:
     checks = tuple(_check(t, host, found) for t in known)
     packages = {name: _version(name) for name in ("tvm_ipu", *_PACKAGES)}
     problems += _package_problems(packages)
-    unlinked = [c.name for c in checks if not c.toolchain]
-    if unlinked:
+    if target and next(toolchains(target), None) is None:
         problems.append(
-            f"no compiler and linker for {', '.join(unlinked)}: run pip install 'tvm_ipu[cross]', "
-            "or install gcc and binutils for this machine's own targets"
+            "no compiler and linker: install gcc and binutils, or run pip install 'tvm_ipu[cross]'"
         )
     return Report(
         system=f"{platform.system()} {platform.release()}",
