@@ -231,6 +231,12 @@ def _text(_: str, shape: tuple[int, ...], seed: int) -> Array:
     return np.ascontiguousarray(np.asarray(image, np.float32).transpose(2, 0, 1) / 127.5 - 1)
 
 
+def _text_both_ways(name: str, shape: tuple[int, ...], seed: int) -> Array:
+    """A line of text over itself upside down, so that its direction is in doubt."""
+    text = _text(name, shape, seed)
+    return (text + text[:, ::-1, ::-1]) / 2
+
+
 def _chord(_: str, shape: tuple[int, ...], seed: int) -> Array:
     """Three notes that start one after the other, at 22050 samples a second."""
     time = np.arange(shape[0])[:, None] / 22050
@@ -281,7 +287,9 @@ _ENTRIES = {
         partial(_file, _RAPIDOCR, "**/ch_PP-OCRv4_det_*.onnx"), {"x": (1, 3, 320, 320)}, _text
     ),
     "ppocr_rec": Entry(partial(_file, _RAPIDOCR, "**/ch_PP-OCRv4_rec_*.onnx"), {"x": (1, 3, 48, 320)}, _text),
-    "ppocr_cls": Entry(partial(_file, _RAPIDOCR, "**/ch_ppocr_*_cls_*.onnx"), {"x": (1, 3, 48, 192)}, _text),
+    "ppocr_cls": Entry(
+        partial(_file, _RAPIDOCR, "**/ch_ppocr_*_cls_*.onnx"), {"x": (1, 3, 48, 192)}, _text_both_ways
+    ),
     "minilm_l6": Entry(_minilm, _tokens(128), _token),
     "bert_base": Entry(_bert_base, _tokens(128), _token),
     "basic_pitch": Entry(

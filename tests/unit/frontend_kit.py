@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -42,9 +43,9 @@ def run_relax(model: Model, feeds: Feeds) -> list[np.ndarray]:
     return [result.numpy() for result in results]
 
 
-def run_onnx(model: ModelProto | str, feeds: Feeds, outputs: Sequence[str]) -> list[np.ndarray]:
+def run_onnx(model: ModelProto | Path, feeds: Feeds, outputs: Sequence[str]) -> list[np.ndarray]:
     """Outputs by onnxruntime."""
-    source = model if isinstance(model, str) else model.SerializeToString()
+    source = model if isinstance(model, Path) else model.SerializeToString()
     return onnxruntime.InferenceSession(source).run(list(outputs), feeds)
 
 

@@ -126,8 +126,8 @@ def nbytes(elem_type: int, shape: tuple[int, ...]) -> int:
 
 def dtype_label(elem_type: int) -> str:
     """Name of an element type for messages and for TVM, such as ``float32``."""
-    if elem_type == TensorProto.STRING:
-        return "string"
+    if elem_type in (TensorProto.STRING, TensorProto.UNDEFINED):
+        return "string" if elem_type else "unknown"
     return str(np.dtype(helper.tensor_dtype_to_np_dtype(elem_type)))
 
 

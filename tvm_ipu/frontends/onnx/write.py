@@ -16,6 +16,9 @@ from tvm_ipu.frontends.onnx.tensors import PACKED_BITS
 INLINE_LIMIT = 2**31 - 2**24
 """Bytes of weights up to which they are put inside the file."""
 
+SMALL = 1024
+"""Bytes up to which a tensor stays in the model file: shapes and axes, which shape inference has to read."""
+
 _PAGE = 4096
 
 
@@ -97,7 +100,8 @@ def _offsets(graph: Graph) -> Iterator[tuple[Const, int]]:
 
 
 def _initializer(constant: Const, offset: int, location: str) -> TensorProto:
-    if not location or constant.array.dtype == object or constant.elem_type in PACKED_BITS:
+    inside = not location or constant.array.nbytes <= SMALL
+    if inside or constant.array.dtype == object or constant.elem_type in PACKED_BITS:
         return numpy_helper.from_array(constant.array, constant.name)
     tensor = TensorProto(name=constant.name, data_type=constant.elem_type, dims=constant.shape)
     tensor.data_location = TensorProto.EXTERNAL
