@@ -168,5 +168,5 @@ def test_bench_refuses_images_of_other_inputs(image, tmp_path, capsys):
 def test_inspect_shows_what_the_image_holds(image, capsys):
     assert main(["inspect", str(image)]) == 0
     out = capsys.readouterr().out
-    for text in ("x: float32[10]", "z: float32[20]", "/gather", "test-host", "Plan 1", "weights"):
+    for text in ("x: float32[10]", "z: float32[1,20]", "/gather", "test-host", "Plan 1", "weights"):
         assert text in out

@@ -44,9 +44,9 @@ def fix_inputs(infos: Sequence[ValueInfoProto], shapes: InputShapes, batch: int 
         for dim, value in zip(dims or (), shape, strict=False):
             if isinstance(dim, str):
                 symbols.setdefault(dim, value)
-    declared |= given
+    in_file, declared = declared, declared | given
     if batch is not None:
-        declared = _set_batch(declared, set(given), batch, symbols)
+        declared |= _set_batch(declared, in_file, batch, symbols)
     fixed = {n: tuple(_resolve(d, symbols) for d in dims) for n, dims in declared.items() if dims is not None}
     _require_static(infos, declared, fixed)
     return tuple(
@@ -107,17 +107,16 @@ def _by_name(shapes: InputShapes, names: list[str]) -> dict[str, Shape]:
 
 
 def _set_batch(
-    declared: dict[str, tuple[Dim, ...] | None], given: set[str], batch: int, symbols: dict[str, int]
-) -> dict[str, tuple[Dim, ...] | None]:
-    free = [n for n, dims in declared.items() if dims and n not in given]
-    symbolic = [n for n in free if not isinstance((declared[n] or (0,))[0], int)]
-    for name in symbolic:
-        first = (declared[name] or (None,))[0]
-        if isinstance(first, str):
-            symbols.setdefault(first, batch)
-    return {
-        n: (batch, *dims[1:]) if dims and n in (symbolic or free) else dims for n, dims in declared.items()
-    }
+    declared: dict[str, tuple[Dim, ...] | None],
+    in_file: dict[str, tuple[Dim, ...] | None],
+    batch: int,
+    symbols: dict[str, int],
+) -> dict[str, tuple[Dim, ...]]:
+    """Shapes of the inputs that ``batch`` changes."""
+    first = {name: dims[0] for name, dims in in_file.items() if dims}
+    symbolic = [name for name, dim in first.items() if not isinstance(dim, int)]
+    symbols.update({dim: batch for dim in first.values() if isinstance(dim, str)})
+    return {name: (batch, *(declared[name] or ())[1:]) for name in symbolic or first}
 
 
 def _resolve(dim: Dim, symbols: Mapping[str, int]) -> Dim:
