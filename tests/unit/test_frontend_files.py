@@ -84,7 +84,20 @@ def test_newer_opset():
 
 
 def test_older_opset():
-    assert "uses opset 6; supported are opsets 7 to" in load_error(relu_model(opset=6))
+    proto = make_model([node("Add", "x x", "y")], [value("x", [2])], [value("y", [2])], opset=6)
+    message = load_error(proto)
+    assert "uses opset 6; supported are opsets 7 to" in message
+    assert "--convert-version" in message
+
+
+def test_older_opset_with_operators_that_have_not_changed():
+    proto = make_model(
+        [node("Not", "x", "y")],
+        [value("x", [2], TensorProto.BOOL)],
+        [value("y", [2], TensorProto.BOOL)],
+        opset=1,
+    )
+    assert load_model(proto).source["opset"] == 7
 
 
 def test_newest_opset_loads():

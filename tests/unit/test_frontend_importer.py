@@ -10,6 +10,7 @@ from tests.unit.frontend_kit import (
     constant,
     make_model,
     node,
+    run_onnx,
     run_relax,
     value,
 )
@@ -218,3 +219,26 @@ def test_old_batch_normalization():
     nodes = [node("BatchNormalization", "x s b m v", "y", epsilon=0.1)]
     proto = make_model(nodes, [value("x", [1, 2, 3, 3])], [value("y", None)], weights, opset=7)
     check_against_onnxruntime(proto)
+
+
+def test_shapes_that_onnx_does_not_know():
+    """ONNX has no definition of com.microsoft's operators: what follows takes its shapes from Relax."""
+    gelu = node("FastGelu", "x", "g")
+    gelu.domain = "com.microsoft"
+    nodes = [
+        gelu,
+        node("Shape", "g", "shape"),
+        node("Gather", "shape zero", "n"),
+        node("Unsqueeze", "n zeros", "n1"),
+        node("Concat", "n1 rest", "target", axis=0),
+        node("Reshape", "g target", "y"),
+    ]
+    weights = [constant("zero", 0), constant("zeros", [0]), constant("rest", [-1])]
+    proto = make_model(
+        nodes, [value("x", [2, 3, 4])], [value("y", [2, 12])], weights, domains=["com.microsoft"]
+    )
+    model = load_model(proto)
+    assert [str(spec) for spec in model.outputs] == ["y: float32[2,12]"]
+    feeds = {"x": np.linspace(-3, 3, 24, dtype=np.float32).reshape(2, 3, 4)}
+    (got,), (want,) = run_relax(model, feeds), run_onnx(proto, feeds, ["y"])
+    np.testing.assert_allclose(got, want, atol=1e-5)

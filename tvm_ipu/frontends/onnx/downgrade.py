@@ -146,5 +146,6 @@ def _check_type(schema: OpSchema, index: int, value: Const | Tensor | None) -> N
         return
     parameter = schema.inputs[min(index, len(schema.inputs) - 1)]
     label = dtype_label(value.elem_type).replace("float32", "float").replace("float64", "double")
-    if f"tensor({label})" not in parameter.types:
+    allowed = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
+    if f"tensor({label})" not in allowed.get(parameter.type_str, [parameter.type_str]):
         raise _TooNew(f"the opset does not allow {dtype_label(value.elem_type)} for input '{parameter.name}'")

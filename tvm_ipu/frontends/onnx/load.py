@@ -10,7 +10,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import FunctionProto, GraphProto, ModelProto
 
 from tvm_ipu.base.errors import ModelError
-from tvm_ipu.frontends.onnx.graph import Array
+from tvm_ipu.frontends.onnx.evaluate import find_schema
+from tvm_ipu.frontends.onnx.graph import Array, domain_of
 from tvm_ipu.frontends.onnx.tensors import densify, read_tensor
 
 MIN_OPSET = 7
@@ -94,6 +95,8 @@ def read_proto(model: ModelProto, folder: Path = Path(), name: str = "", label: 
             f"{label} is not an ONNX model, or it is truncated: it has no graph, opset or outputs"
         )
     opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
+    if opsets.get("", MIN_OPSET) < MIN_OPSET and _same_in(MIN_OPSET, model, opsets[""]):
+        opsets[""] = MIN_OPSET
     _check_opset(opsets, label)
     weights = {t.name: read_tensor(t, folder) for t in model.graph.initializer}
     weights |= {s.values.name: densify(s, folder) for s in model.graph.sparse_initializer}
@@ -109,6 +112,13 @@ def read_proto(model: ModelProto, folder: Path = Path(), name: str = "", label: 
     }
     functions = {("" if f.domain == "ai.onnx" else f.domain, f.name): f for f in model.functions}
     return Source(graph, weights, opsets, functions, folder, name or graph.name, facts)
+
+
+def _same_in(version: int, model: ModelProto, own: int) -> bool:
+    """Whether all operators of a model mean the same in opset ``version`` as in its own, older one."""
+    kinds = {node.op_type for node in model.graph.node if domain_of(node) == ""}
+    schemas = [(find_schema(kind, own, ""), find_schema(kind, version, "")) for kind in kinds]
+    return all(old and new and old.since_version == new.since_version for old, new in schemas)
 
 
 def _check_opset(opsets: dict[str, int], label: str) -> None:
