@@ -1,0 +1,1 @@
+"""Targets, options, tensors, errors and tools: what every stage shares. Imports no stage."""

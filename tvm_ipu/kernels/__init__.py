@@ -1,0 +1,1 @@
+"""Kernels: templates, the generic rule, and the choice between them."""

@@ -1,0 +1,1 @@
+"""Quantisation to fixed point. Nothing is here yet."""

@@ -1,0 +1,1 @@
+"""Simulators of fixed-point models. Nothing is here yet."""

@@ -1,0 +1,1 @@
+"""Search for faster kernels. Nothing is here yet."""
