@@ -16,7 +16,7 @@ from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.target import load_target
 from tvm_ipu.passes.fold_constants import fold_constants
 from tvm_ipu.passes.fold_scale import fold_scale
-from tvm_ipu.passes.name_layers import mark_layers, name_layers
+from tvm_ipu.passes.fuse_operators import fuse_operators
 from tvm_ipu.passes.pipeline import load_user_pass, run_phases
 from tvm_ipu.passes.rewrite import bindings, op_name, shape_of
 from tvm_ipu.passes.simplify_transposes import simplify_transposes
@@ -184,22 +184,27 @@ def test_mixed_precision_keeps_types_at_the_border(dtype: str, tolerance: float)
 
 
 def test_layers_are_named_after_nodes() -> None:
-    module = build(conv_bn, 1, 3, 6, 6)
-    named = []
+    def body(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        for i in (1, 2):  # two groups that share one function
+            x = builder.emit(relax.op.nn.conv2d(x, constant(3, 3, 3, 3), padding=1), f"conv{i}")
+            x = builder.emit(relax.op.nn.relu(x), f"relu{i}")
+        pooled = builder.emit(relax.op.nn.max_pool2d(x, (2, 2)), "pool")
+        return builder.emit(relax.op.reshape(pooled, (1, -1)), "flat")
+
+    module = relax.transform.LegalizeOps(skip_ops=["relax.reshape"])(build(body, 1, 3, 6, 6))
+    module = fuse_operators(relax.transform.AnnotateTIROpPattern()(module))
+    assert list(module.attrs[LAYERS_ATTR]) == ["conv1+relu1", "conv2+relu2", "pool", "flat"]
+
+
+def test_names_reach_the_kernels() -> None:
+    named: list[str] = []
 
     def after(phase: str, result: tvm.ir.IRModule) -> None:
         if phase == "kernels":
-            named.extend(dict(result.attrs[LAYERS_ATTR]).values())
+            named.extend(result.attrs[LAYERS_ATTR])
 
-    run_phases(module, load_target("x86-64-v3"), CompileOptions(), after)
+    run_phases(build(conv_bn, 1, 3, 6, 6), load_target("x86-64-v3"), CompileOptions(), after)
     assert any("conv1" in name and "relu1" in name for name in named)
-
-
-def test_mark_and_name_layers() -> None:
-    module = relax.transform.LegalizeOps()(build(conv_bn, 1, 3, 6, 6))
-    module = relax.transform.AnnotateTIROpPattern()(module)
-    module = name_layers(relax.transform.FuseOps()(mark_layers(module)))
-    assert list(dict(module.attrs[LAYERS_ATTR]).values()) == ["conv1+bias1+bn1+bn1_shift+relu1"]
 
 
 def double_everything(module: tvm.ir.IRModule) -> tvm.ir.IRModule:

@@ -14,7 +14,7 @@ VIEW_OPS = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatte
 """Operators that change a tensor's shape and not its bytes: no kernel, no copy."""
 
 LAYERS_ATTR = "tvm_ipu.layers"
-"""Module attribute: name of a fused function -> names of the model's nodes that it computes."""
+"""Module attribute: for each call in ``main``, in order, the names of the model's nodes that it computes."""
 
 
 @dataclass(frozen=True)

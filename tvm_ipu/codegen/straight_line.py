@@ -50,7 +50,7 @@ class _Reader:
         self.steps: list[Step] = []
         self.values: dict[relax.Var, list[Value]] = {}
         attrs = model.module.attrs
-        self.layers = dict(attrs[LAYERS_ATTR]) if attrs is not None and LAYERS_ATTR in attrs else {}
+        self.layers = iter(attrs[LAYERS_ATTR]) if attrs is not None and LAYERS_ATTR in attrs else iter(())
 
     def tensors(self, expr: relax.Expr) -> list[Value]:
         """Values of an expression: one for a tensor, several for a tuple."""
@@ -70,19 +70,19 @@ class _Reader:
             return [self.tensors(expr.tuple_value)[expr.index]]
         if not isinstance(expr, relax.Call):
             return self.tensors(expr)
-        name = getattr(expr.op, "name", "")
+        name, layer = getattr(expr.op, "name", ""), str(next(self.layers, var.name))
         if name in VIEW_OPS:
             (source,) = self.tensors(expr.args[0])
             shape = tuple(int(d) for d in expr.ty.shape)
             return [Value(source.storage, shape, source.dtype)]
         if name == "relax.call_tir":
-            return self._call(var, expr)
+            return self._call(expr, layer)
         raise ModelError(
-            f"code generation: operator '{name}' of layer '{var.name}' has no kernel",
+            f"code generation: operator '{name}' of layer '{layer}' has no kernel",
             "report this model: the importer should have refused it",
         )
 
-    def _call(self, var: relax.Var, call: relax.Call) -> list[Value]:
+    def _call(self, call: relax.Call, layer: str) -> list[Value]:
         outputs = []
         types = call.ty.fields if isinstance(call.ty, relax.TupleType) else [call.ty]
         for ty in types:
@@ -92,7 +92,6 @@ class _Reader:
             outputs.append(value)
         callee = call.args[0]
         args = (*self.tensors(call.args[1]), *outputs)
-        layer = str(self.layers.get(callee.name_hint, var.name))
         self.steps.append(Step(self.model.module[callee], args, layer, _op_label(callee.name_hint)))
         return outputs
 

@@ -30,7 +30,8 @@ def _fold(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
     if op_name(inner) == "relax.add":
         return _fold_add(rewriter, call, inner, factor)
     if op_name(inner) == "relax.nn.conv2d" and op_name(call) == "relax.multiply":
-        return _scaled_conv(inner, factor)
+        scaled = _scaled_conv(inner, factor)
+        return None if scaled is None else rewriter.emit(scaled, inner_var.name)
     return None
 
 
@@ -51,7 +52,7 @@ def _fold_add(
     scaled = _scaled_conv(conv, factor)
     if scaled is None:
         return None
-    return relax.op.add(rewriter.emit(scaled), relax.const(bias * factor))
+    return relax.op.add(rewriter.emit(scaled, inner_var.name), relax.const(bias * factor))
 
 
 def _constant_second(call: relax.Call) -> tuple[relax.Expr, np.ndarray | None]:

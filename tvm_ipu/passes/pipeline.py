@@ -15,8 +15,8 @@ from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.target import Target
 from tvm_ipu.passes.fold_constants import fold_constants
 from tvm_ipu.passes.fold_scale import fold_scale
+from tvm_ipu.passes.fuse_operators import fuse_operators
 from tvm_ipu.passes.lower_operators import lower_operators
-from tvm_ipu.passes.name_layers import mark_layers, name_layers
 from tvm_ipu.passes.simplify_transposes import simplify_transposes
 from tvm_ipu.passes.sink_transposes import sink_transposes
 from tvm_ipu.passes.to_mixed_precision import to_mixed_precision
@@ -53,9 +53,7 @@ def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
             partial(lower_operators, target=target),
             relax.transform.LegalizeOps(skip_ops=list(VIEW_OPS)),
             relax.transform.AnnotateTIROpPattern(),
-            mark_layers,
-            relax.transform.FuseOps(),
-            name_layers,
+            fuse_operators,
             relax.transform.FuseTIR(),
             relax.transform.DeadCodeElimination(),
         ],
