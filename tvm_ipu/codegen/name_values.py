@@ -4,10 +4,11 @@
                                                   t_[0] = x * x
                                                   C[i] = t_[0] + t_[0]
 
-TVM's analyzer puts the value of a bound variable in place of each of its uses, which takes time exponential in the
-depth of a polynomial (minutes for one sigmoid), in its passes and again in its LLVM back end. It does not look into
-buffers, and LLVM keeps them in registers. ``Bind`` of scalar integers, which are what indices are made of, stays. So
-does a ``Let`` inside ``if_then_else``: what it loads may lie outside the buffer unless the condition holds.
+TVM's analyzer puts the value of a bound variable in place of each of its uses, which takes time exponential in
+the depth of a polynomial (minutes for one sigmoid), in its passes and again in its LLVM back end. It does not
+look into buffers, and LLVM keeps them in registers. ``Bind`` of scalar integers, which are what indices are made
+of, stays. So does a ``Let`` inside ``if_then_else``: what it loads may lie outside the buffer unless the
+condition holds.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     conv1 = R.call_tir(conv2d, (x, w))                lv = fused_conv2d_relu(x, w)
     relu1 = R.call_tir(relu, (conv1,))        ->      module attribute ["conv1+relu1"]
 
-FuseOps renames variables and shares one function among equal groups, so the names are found again by following
-the data: a call inside a group is the one whose operator and operands are the same.
+FuseOps renames variables and shares one function among equal groups, so the names are found again by
+following the data: a call inside a group is the one whose operator and operands are the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Key = tuple[Any, ...]
 
 
 def fuse_operators(module: tvm.ir.IRModule) -> tvm.ir.IRModule:
-    """Group operators into functions; the module's attribute names the nodes of each call of ``main``, in order."""
+    """Group operators into functions; an attribute of the module names the nodes of each call of ``main``."""
     module = relax.transform.DeadCodeElimination()(module)
     fused = relax.transform.FuseOps()(module)
     return fused.with_attr(LAYERS_ATTR, _layers(module, fused))

@@ -21,7 +21,8 @@ ELEMENTWISE = frozenset(
     for name in (
         "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "bitwise_not", "ceil", "clip",
         "cos", "cosh", "erf", "exp", "floor", "isfinite", "isinf", "isnan", "log", "logical_not", "negative",
-        "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh", "trunc", "astype", "where",
+        "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh", "trunc",
+        "astype", "where",
         "nn.relu", "nn.leakyrelu", "nn.gelu", "nn.gelu_tanh", "nn.silu", "nn.softplus", "nn.selu", "nn.elu",
         "add", "subtract", "multiply", "divide", "floor_divide", "mod", "floor_mod", "power", "maximum",
         "minimum", "equal", "not_equal", "greater", "greater_equal", "less", "less_equal",
