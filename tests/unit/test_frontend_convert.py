@@ -155,7 +155,6 @@ def test_a_convolution_that_others_read_keeps_its_batch_normalization(tmp_path):
 
 
 def test_old_opset_is_converted_up(tmp_path):
-    """Opset 6 is too old to load, but not to convert."""
     proto = make_model([node("Add", "x x", "y")], [value("x", [3])], [value("y", [3])], opset=6)
     proto.ir_version = 3
     path, out = tmp_path / "in.onnx", tmp_path / "out.onnx"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
-from onnx import ModelProto, version_converter
 
 from tvm_ipu.base.errors import ModelError, OptionError
 from tvm_ipu.base.shapes import InputShapes
@@ -14,7 +13,7 @@ from tvm_ipu.frontends.onnx.downgrade import downgrade
 from tvm_ipu.frontends.onnx.evaluate import find_schema
 from tvm_ipu.frontends.onnx.fold_batchnorm import fold_batchnorm
 from tvm_ipu.frontends.onnx.half import to_half
-from tvm_ipu.frontends.onnx.load import MIN_OPSET, parse_file, read_proto
+from tvm_ipu.frontends.onnx.load import MIN_OPSET, change_opset, read_file
 from tvm_ipu.frontends.onnx.prepare import prepare
 from tvm_ipu.frontends.onnx.write import data_file, save, to_proto
 
@@ -51,12 +50,7 @@ def convert(
         raise OptionError(
             f"--convert-version: {convert_version} is not allowed", f"allowed are {MIN_OPSET} to {newest}"
         )
-    proto = parse_file(model_path)
-    version = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), MIN_OPSET)
-    if version < MIN_OPSET and convert_version is not None:
-        proto = _change_opset(proto, convert_version)
-    source = read_proto(proto, model_path.parent, model_path.stem, str(model_path))
-    del proto
+    source = read_file(model_path)
 
     def exists(domain: str, op_type: str) -> bool:
         """Whether the wanted opset has the operator; others are replaced by their function bodies."""
@@ -74,13 +68,5 @@ def convert(
     if wanted > own:
         if weights_file:
             raise ModelError(f"--convert-version: a model above 2 GB cannot go from opset {own} to {wanted}")
-        model = _change_opset(model, wanted)
+        model = change_opset(model, wanted, str(model_path))
     save(model, graph, output_path)
-
-
-def _change_opset(model: ModelProto, version: int) -> ModelProto:
-    try:
-        return version_converter.convert_version(model, version)
-    except (RuntimeError, ValueError) as err:  # the converter raises both
-        reason = str(err).strip().splitlines()[-1]
-        raise ModelError(f"--convert-version: cannot convert the model to opset {version}: {reason}") from err

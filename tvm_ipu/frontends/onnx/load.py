@@ -7,14 +7,15 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import FunctionProto, GraphProto, ModelProto
+from onnx import FunctionProto, GraphProto, ModelProto, version_converter
 
 from tvm_ipu.base.errors import ModelError
-from tvm_ipu.frontends.onnx.evaluate import find_schema
-from tvm_ipu.frontends.onnx.graph import Array, domain_of
+from tvm_ipu.frontends.onnx.graph import Array
 from tvm_ipu.frontends.onnx.tensors import densify, read_tensor
 
 MIN_OPSET = 7
+"""Oldest opset that converters know; older models are converted to it first."""
+
 PROTOBUF_LIMIT = 2**31 - 1
 """Bytes that a protobuf message can have; larger models keep their weights in external data files."""
 
@@ -95,7 +96,8 @@ def read_proto(model: ModelProto, folder: Path = Path(), name: str = "", label: 
             f"{label} is not an ONNX model, or it is truncated: it has no graph, opset or outputs"
         )
     opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
-    if opsets.get("", MIN_OPSET) < MIN_OPSET and _same_in(MIN_OPSET, model, opsets[""]):
+    if opsets.get("", MIN_OPSET) < MIN_OPSET:
+        model = change_opset(model, MIN_OPSET, label)
         opsets[""] = MIN_OPSET
     _check_opset(opsets, label)
     weights = {t.name: read_tensor(t, folder) for t in model.graph.initializer}
@@ -114,11 +116,17 @@ def read_proto(model: ModelProto, folder: Path = Path(), name: str = "", label: 
     return Source(graph, weights, opsets, functions, folder, name or graph.name, facts)
 
 
-def _same_in(version: int, model: ModelProto, own: int) -> bool:
-    """Whether all operators of a model mean the same in opset ``version`` as in its own, older one."""
-    kinds = {node.op_type for node in model.graph.node if domain_of(node) == ""}
-    schemas = [(find_schema(kind, own, ""), find_schema(kind, version, "")) for kind in kinds]
-    return all(old and new and old.since_version == new.since_version for old, new in schemas)
+def change_opset(model: ModelProto, version: int, label: str) -> ModelProto:
+    """The model in another opset, by ONNX's version converter.
+
+    Raises:
+        ModelError: The converter has no adapter for one of its operators.
+    """
+    try:
+        return version_converter.convert_version(model, version)
+    except (RuntimeError, ValueError) as err:  # the converter raises both
+        reason = str(err).strip().splitlines()[-1].rpartition(" failed: ")[2]
+        raise ModelError(f"cannot convert {label} to opset {version}: {reason}") from err
 
 
 def _check_opset(opsets: dict[str, int], label: str) -> None:
@@ -127,9 +135,4 @@ def _check_opset(opsets: dict[str, int], label: str) -> None:
         raise ModelError(
             f"{label} uses opset {version}; onnx {onnx.__version__} knows opsets up to {newest}",
             "install a newer onnx package, or export the model with an older opset",
-        )
-    if version < MIN_OPSET:
-        raise ModelError(
-            f"{label} uses opset {version}; supported are opsets {MIN_OPSET} to {newest}",
-            "convert it first: tvm-ipu convert MODEL --convert-version 13 --output-model OUT.onnx",
         )
