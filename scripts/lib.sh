@@ -33,9 +33,9 @@ apt_install() {
         as_root=(sudo)
     fi
     say "Installing ${missing[*]}"
-    "${as_root[@]}" apt-get -q update >&2
+    "${as_root[@]}" apt-get -qq update >/dev/null
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get -q -y install --no-install-recommends "${missing[@]}" >&2 ||
+        apt-get -qq -y install --no-install-recommends "${missing[@]}" >/dev/null ||
         die "apt-get could not install: ${missing[*]}"
 }
 
