@@ -4,11 +4,11 @@
                                                   t_[0] = x * x
                                                   C[i] = t_[0] + t_[0]
 
-TVM's analyzer puts the value of a bound variable in place of each of its uses, which takes time exponential in
-the depth of a polynomial (minutes for one sigmoid), in its passes and again in its LLVM back end. It does not
-look into buffers, and LLVM keeps them in registers. ``Bind`` of scalar integers, which are what indices are made
-of, stays. So does a ``Let`` inside ``if_then_else``: what it loads may lie outside the buffer unless the
-condition holds.
+TVM's analyzer puts the value of a bound variable in place of each of its uses, which takes time exponential
+in the depth of a polynomial (minutes for one sigmoid), in its passes and again in its LLVM back end. It does
+not look into buffers, and LLVM keeps them in registers. ``Bind`` of scalar integers, which are what indices
+are made of, stays. So does a ``Let`` inside ``if_then_else``: what it loads may lie outside the buffer unless
+the condition holds.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from tvm import tirx
 from tvm.ir import Call
 
 _IF_THEN_ELSE = "prim.if_then_else"
-
-Mutator = tvm_ffi.StructuralMutator
 
 
 def NameValues() -> tvm.transform.Pass:  # noqa: N802 (TVM names its passes like classes)
@@ -51,33 +49,33 @@ class _Namer:
         ]
         return tvm_ffi.structural_mutate(body, callbacks)
 
-    def _sequence(self, stmt: tirx.SeqStmt, mutator: Mutator) -> tirx.Stmt:
+    def _sequence(self, stmt: tirx.SeqStmt, mutator: Any) -> tirx.Stmt:
         flat: list[tirx.Stmt] = []
         for one in stmt.seq:
             new = mutator.mutate(one)
             flat.extend(new.seq if isinstance(new, tirx.SeqStmt) else [new])
         return tirx.SeqStmt(flat)
 
-    def _bind(self, stmt: tirx.Bind, mutator: Mutator) -> tirx.Stmt:
+    def _bind(self, stmt: tirx.Bind, mutator: Any) -> tirx.Stmt:
         if not _is_value(stmt.var):
             return self._statement(stmt, mutator)
         self._before.append([])
         self._name(stmt.var, mutator.mutate(stmt.value))
         return tirx.SeqStmt(self._before.pop())
 
-    def _statement(self, stmt: tirx.Stmt, mutator: Mutator) -> tirx.Stmt:
+    def _statement(self, stmt: tirx.Stmt, mutator: Any) -> tirx.Stmt:
         self._before.append([])
         new = mutator.default_mutate(stmt)
         before = self._before.pop()
         return tirx.SeqStmt([*before, new]) if before else new
 
-    def _let(self, expr: Any, mutator: Mutator) -> Any:
+    def _let(self, expr: Any, mutator: Any) -> Any:
         if self._before[-1] is None:
             return mutator.default_mutate(expr)
         self._name(expr.var, mutator.mutate(expr.value))
         return mutator.mutate(expr.body)
 
-    def _call(self, call: Call, mutator: Mutator) -> Any:
+    def _call(self, call: Call, mutator: Any) -> Any:
         if getattr(call.op, "name", "") != _IF_THEN_ELSE:
             return mutator.default_mutate(call)
         self._before.append(None)
@@ -85,7 +83,7 @@ class _Namer:
         self._before.pop()
         return new
 
-    def _var(self, var: tirx.Var, _mutator: Mutator) -> Any:
+    def _var(self, var: tirx.Var, _mutator: Any) -> Any:
         return self._loads.get(var, var)
 
     def _name(self, var: tirx.Var, value: Any) -> None:

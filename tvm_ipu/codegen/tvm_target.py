@@ -19,8 +19,8 @@ _MIN_VECTOR_WIDTH = 128
 """TVM's own default, which it announces with a warning, where it finds no vector registers."""
 
 _SCALABLE = {"+v", "+sve", "+sve2"}
-"""Features with which TVM's passes turn vector loops of a known length into mostly scalar loops of a length known
-at run time; LLVM maps vectors of a known length to the same registers well."""
+"""Features with which TVM's passes turn vector loops of a known length into mostly scalar loops of a length
+known at run time; LLVM maps vectors of a known length to the same registers well."""
 
 
 @cache
