@@ -114,3 +114,16 @@ def test_window_over_padding_alone():
     expected = np.zeros((1, 6, 8, 5), "float32")
     expected[:, 3:5, 2:4] = 3
     np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize(("dilation", "width"), [(1, 250), (1, 40), (3, 500)])
+def test_kernel_too_wide_to_unroll(dilation, width, groups):
+    rng = np.random.default_rng(5)
+    x = random_array(rng, (1, 3, width, 6), "float32")
+    weight = random_array(rng, (12 if groups < 6 else 6, 2, 130, 6 // groups), "float32")
+    pad = 65 * dilation
+    window = (1, 1), (1, pad, 0, pad - 1), (1, dilation), groups
+    got, _ = run_conv2d(16, x, weight, *window)
+    expected = conv2d_reference(x, weight, *window)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.kernels.blocks import Blocks
 
 LATENCY = 4.0
 """Cycles from one multiply-add to the next that needs its result."""
@@ -20,7 +19,7 @@ TILE_OVERHEAD = 20.0
 """Cycles to set up a tile: addresses, loop, branch mispredicted at its end."""
 
 L2_BYTES_PER_CYCLE = 40.0
-L3_BYTES_PER_CYCLE = 12.0
+L3_BYTES_PER_CYCLE = 16.0
 
 SET_SPAN = 4096
 """Bytes after which addresses fall into the same set of a level-1 cache again."""
@@ -31,14 +30,41 @@ MIN_CYCLES_PER_THREAD = 20_000
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes of the two operands of a product, and of the parts that one unit and one block of it touch."""
+    """Bytes of the two operands of a product, and how often parts of them are gone through.
 
-    left: int
-    right: int
-    left_unit: int
-    right_unit: int
-    left_block: int
-    right_block: int
+    Attributes:
+        left: Bytes of the left operand.
+        right: Bytes of the right operand.
+        left_unit: Bytes of the left operand that a unit touches.
+        left_tile: Bytes of the left operand that a register tile touches.
+        right_block: Bytes of the right operand that a register tile touches.
+        row_units: Units along the rows.
+        row_tiles: Register tiles along the rows, each of which goes through ``right_block``.
+        column_blocks: Register tiles along the columns.
+    """
+
+    left: float
+    right: float
+    left_unit: float
+    left_tile: float
+    right_block: float
+    row_units: int
+    row_tiles: int
+    column_blocks: int
+
+    def cycles(self, target: Target) -> float:
+        """Cycles that moving the operands takes, units taken with columns fastest and rows innermost."""
+        room = target.l2_bytes * 0.7
+        near = target.l1_bytes * 0.8
+        from_l3 = self.left * (1 if self.left_unit + self.right_block <= room else self.column_blocks)
+        from_l3 += self.right * (1 if self.right + self.left_tile <= room else self.row_units)
+        if self.right_block + self.left_tile > room:
+            from_l3 += self.right * (self.row_tiles - self.row_units)
+        stays = self.left_tile + self.right_block <= near
+        from_l2 = self.right * (self.row_units if stays else self.row_tiles)
+        if self.left_unit + self.right_block > near:
+            from_l2 += self.left * self.column_blocks
+        return from_l3 / L3_BYTES_PER_CYCLE + from_l2 / L2_BYTES_PER_CYCLE
 
 
 def tile_shapes(target: Target) -> Iterator[tuple[int, int]]:
@@ -59,7 +85,8 @@ def conflicts(rows: int, pitch: int, target: Target) -> float:
     """Factor on the time of a tile whose rows, ``pitch`` bytes apart, may fight for the same cache sets."""
     places = SET_SPAN // math.gcd(pitch, SET_SPAN)
     ways = target.l1_bytes // SET_SPAN
-    return 1.5 if math.ceil(rows / places) + 2 > ways else 1.0
+    crowd = math.ceil(rows / places) + 2 - ways
+    return 1 + 0.5 * max(crowd, 0) / ways
 
 
 def compute_cycles(rows: Sequence[tuple[int, int]], columns: Sequence[tuple[int, int]], depth: int) -> float:
@@ -75,26 +102,9 @@ def compute_cycles(rows: Sequence[tuple[int, int]], columns: Sequence[tuple[int,
     )
 
 
-def traffic_cycles(traffic: Traffic, rows: Blocks, columns: Blocks, target: Target) -> float:
-    """Cycles that moving the operands adds, units taken with columns fastest and rows innermost.
-
-    Args:
-        traffic: Sizes of the operands.
-        rows: Cut of the left operand.
-        columns: Cut of the right operand.
-        target: Chip whose caches hold them.
-    """
-    room = target.l2_bytes * 0.7
-    from_l3 = traffic.left * (1 if traffic.left_unit + traffic.right_block <= room else columns.count)
-    from_l3 += traffic.right * (1 if traffic.right + traffic.left_block <= room else rows.units)
-    if traffic.right_block + traffic.left_block > room:
-        from_l3 += traffic.right * (rows.count - rows.units)
-    from_l2 = traffic.right * rows.count
-    if traffic.left_unit + traffic.right_block > target.l1_bytes * 0.8:
-        from_l2 += traffic.left * columns.count
-    if traffic.left_block + traffic.right_block <= target.l1_bytes * 0.8:
-        from_l2 -= traffic.right * (rows.count - rows.units)
-    return from_l3 / L3_BYTES_PER_CYCLE + 0.5 * from_l2 / L2_BYTES_PER_CYCLE
+def overlapped(compute: float, traffic: float) -> float:
+    """Cycles of computing while operands move: mostly the larger of the two."""
+    return math.hypot(compute, traffic)
 
 
 def imbalance(units: int, cores: int) -> float:

@@ -16,6 +16,9 @@ from tvm_ipu.kernels.emit import Emitter, Index, index
 
 Span = tuple[int, int]
 
+MAX_STATIC_PRODUCTS = 1500
+"""Products of taps and columns that are emitted one by one; beyond, taps are a loop."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -81,6 +84,16 @@ class Window:
         stop = tirx.min(index(kernel), tirx.floordiv(above + (self.size[0] + step - 1), step))
         return first, e.bind("kh_count", stop - first)
 
+    def kernel_columns(self, e: Emitter, segment: Segment, x: Expr) -> tuple[Index, Index]:
+        """First kernel column that lies inside the image for output column ``x``, and how many do."""
+        if not segment.edge:
+            return 0, self.kernel[1]
+        step = self.dilation[1]
+        left = self.padding[1] - x * self.stride[1]
+        first = e.bind("kw_first", tirx.max(index(0), tirx.floordiv(left + (step - 1), step)))
+        stop = tirx.min(index(self.kernel[1]), tirx.floordiv(left + (self.size[1] + step - 1), step))
+        return first, e.bind("kw_count", stop - first)
+
     def segments(self, block: int) -> list[Segment]:
         """Cut an output row into blocks of ``block`` columns, runs of equal ones together."""
         found: list[Segment] = []
@@ -92,7 +105,22 @@ class Window:
                 found[-1] = Segment(previous.start, previous.count + 1, width, taps)
             else:
                 found.append(Segment(start, 1, width, taps))
-        return found
+        products = sum(stop - first for segment in found for first, stop in segment.taps)
+        return found if products <= MAX_STATIC_PRODUCTS else self._looped_segments(block)
+
+    def _looped_segments(self, block: int) -> list[Segment]:
+        """The same for a kernel so wide that its taps are a loop; columns at the edges are blocks of one."""
+        columns = self.output[1]
+        first = min(self._inside(0, 0, columns)[0], columns)
+        stop = max(first, self._inside(self.kernel[1] - 1, 0, columns)[1])
+        full, tail = divmod(stop - first, block)
+        cut = [
+            Segment(0, first, 1, (), edge=True),
+            Segment(first, full, block, ()),
+            Segment(stop - tail, min(tail, 1), tail, ()),
+            Segment(stop, columns - stop, 1, (), edge=True),
+        ]
+        return [segment for segment in cut if segment.count]
 
     def _inside(self, tap: int, start: int, width: int) -> Span:
         """Columns of the block at ``start`` whose tap ``tap`` lies inside the image."""
@@ -113,12 +141,15 @@ class Segment:
         count: Number of blocks.
         width: Columns of a block.
         taps: For each kernel column, the columns of a block (first, stop) for which it lies inside the image.
+            Empty where kernel columns are a loop, and all that the loop visits lie inside.
+        edge: Whether the bounds of that loop depend on the column.
     """
 
     start: int
     count: int
     width: int
     taps: tuple[Span, ...]
+    edge: bool = False
 
     def runs(self, mergeable: bool) -> list[tuple[int, int, range]]:
         """(first tap, taps, columns) of neighbouring taps that serve the same columns.

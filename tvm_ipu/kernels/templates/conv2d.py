@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 
 from tvm import tirx
 from tvm.tirx import Expr
@@ -16,11 +15,14 @@ from tvm.tirx import Expr
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
-from tvm_ipu.kernels.emit import Emitter, flat_buffer, index, item_bytes
+from tvm_ipu.kernels.emit import Emitter, Index, flat_buffer, index, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
 from tvm_ipu.kernels.window import Segment, Window
+
+Range = tuple[Index, Index]
+"""First and number."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +98,24 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     """Modelled cycles on all cores of the target together."""
     p = problem
     rows, channels = decision.cut(p)
-    row_bytes = item_bytes(p.left) * p.window.size[1] * p.depth
+    read = [
+        min(1.0, kernel / stride) for kernel, stride in zip(p.window.kernel, p.window.stride, strict=True)
+    ]
+    row_bytes = item_bytes(p.left) * p.window.size[1] * p.depth * read[1]
     right = item_bytes(p.right) * p.reduction
+    in_unit = rows.per_unit * p.window.stride[0] * read[0] + max(p.window.kernel[0] - p.window.stride[0], 0)
+    blocks = math.ceil(p.window.output[1] / decision.columns)
     traffic = tiles.Traffic(
-        left=row_bytes * p.window.size[0] * p.window.batch,
+        left=row_bytes * p.window.size[0] * p.window.batch * read[0],
         right=right * p.channels,
-        left_unit=row_bytes * (rows.per_unit * p.window.stride[0] + p.window.kernel[0] - 1),
-        right_unit=right * channels.block * channels.per_unit,
-        left_block=row_bytes * p.window.kernel[0],
+        left_unit=row_bytes * in_unit,
+        left_tile=row_bytes * p.window.kernel[0] / blocks,
         right_block=right * channels.block,
+        row_units=rows.units,
+        row_tiles=rows.count * blocks,
+        column_blocks=channels.count,
     )
-    total = p.groups * (_compute(p, decision, target) + tiles.traffic_cycles(traffic, rows, channels, target))
+    total = p.groups * tiles.overlapped(_compute(p, decision, target), traffic.cycles(target))
     return total * tiles.imbalance(p.groups * rows.units * channels.units, target.cores)
 
 
@@ -180,28 +189,36 @@ class _Body:
                 x = e.bind("x", block * segment.width + segment.start)
                 tile = RegisterTile(e, segment.width, column_widths(width, p.lanes), p.lanes, p.dtype)
                 at = left + (x * window.stride[1] - window.padding[1]) * self._pitch
-                self._accumulate(tile, segment, kernel_rows, e.bind("left_at", at), right)
+                taps = window.kernel_columns(e, segment, x)
+                self._accumulate(tile, segment, kernel_rows, taps, e.bind("left_at", at), right)
                 self._epilogue.emit(e, tile, e.bind("pixel", start + x), out_channel, coordinates)
 
     def _accumulate(
-        self, tile: RegisterTile, segment: Segment, kernel_rows: tuple[Expr, Expr], left: Expr, right: Expr
+        self, tile: RegisterTile, segment: Segment, kernel_rows: Range, taps: Range, left: Expr, right: Expr
     ) -> None:
+        """Run through the window: its rows are a loop, its columns are one where ``segment`` says so."""
         e, p, window = self.e, self._p, self._p.window
         line = window.dilation[0] * window.size[1] * self._pitch
         tap_pitch = window.dilation[1] * self._pitch
-        column_pitch = window.stride[1] * self._pitch
-
-        def scalar(at: Expr, column: int) -> Expr:
-            return e.load_as(p.dtype, self.left, at + column * column_pitch)
-
-        def vector(at: Expr, number: int) -> Expr:
-            return e.load_as(p.dtype, self.right, at + number * self._panel, p.lanes)
-
         with e.loop("kh", *kernel_rows) as kh:
             left_at = e.bind("line_at", left + kh * line)
             right_at = e.bind("right_at", right + kh * (window.kernel[1] * p.depth * p.lanes))
-            for tap, taps, columns in segment.runs(p.groups == 1 and window.dilation[1] == 1):
-                with e.loop("k", 0, taps * p.depth) as k:
-                    left_k = left_at + k + tap * tap_pitch
-                    right_k = right_at + (k + tap * p.depth) * p.lanes
-                    tile.add_outer_product(partial(scalar, left_k), partial(vector, right_k), columns)
+            if not segment.taps:
+                with e.loop("kw", *taps) as kw:
+                    left_kw = e.bind("left_kw", left_at + kw * tap_pitch)
+                    right_kw = e.bind("right_kw", right_at + kw * (p.depth * p.lanes))
+                    self._run(tile, left_kw, right_kw, p.depth, range(tile.rows))
+            for tap, count, columns in segment.runs(p.groups == 1 and window.dilation[1] == 1):
+                right_tap = right_at + tap * p.depth * p.lanes
+                self._run(tile, left_at + tap * tap_pitch, right_tap, count * p.depth, columns)
+
+    def _run(self, tile: RegisterTile, left: Expr, right: Expr, length: int, columns: range) -> None:
+        """Add the products along ``length`` neighbouring elements of the image."""
+        e, p = self.e, self._p
+        column_pitch = p.window.stride[1] * self._pitch
+        with e.loop("k", 0, length) as k:
+            tile.add_outer_product(
+                lambda m: e.load_as(p.dtype, self.left, left + k + m * column_pitch),
+                lambda v: e.load_as(p.dtype, self.right, right + v * self._panel + k * p.lanes, p.lanes),
+                columns,
+            )

@@ -165,6 +165,7 @@ class _Body:
         first_row = image * window.size[0] + y * window.stride[0] - window.padding[0]
         left = e.bind("row_at", first_row * (window.size[1] * p.channels) + first)
         start = e.bind("start", row * window.output[1])
+        tap_pitch = window.dilation[1] * p.channels
 
         def tile(segment: Segment, x: Expr, channel: Expr, width: int) -> None:
             registers = RegisterTile(e, segment.width, column_widths(width, p.lanes), p.lanes, p.dtype)
@@ -173,9 +174,12 @@ class _Body:
             right = e.bind("weights_at", (first + channel) * math.prod(window.kernel))
             with e.loop("kh", *kernel_rows) as kh:
                 line = e.bind("left_at", at + kh * (window.dilation[0] * window.size[1] * p.channels))
-                self._line(
-                    registers, segment, line, e.bind("right_at", right + kh * (window.kernel[1] * p.lanes))
-                )
+                weights = e.bind("right_at", right + kh * (window.kernel[1] * p.lanes))
+                if segment.taps:
+                    self._line(registers, segment, line, weights)
+                else:
+                    with e.loop("kw", *window.kernel_columns(e, segment, x)) as kw:
+                        self._tap(registers, e.bind("tap_at", line + kw * tap_pitch), weights + kw * p.lanes)
             self._epilogue.emit(
                 e, registers, start + x, first + channel, lambda pixel: (image, y, pixel - start)
             )
@@ -202,3 +206,12 @@ class _Body:
                 value = e.bind("x", e.load_as(p.dtype, self.left, at, width))
                 for m, tap in pairs:
                     tile.add_product(m, v, value, weights[tap])
+
+    def _tap(self, tile: RegisterTile, left: Expr, right: Expr) -> None:
+        """Add one kernel column's products, for a kernel so wide that its columns are a loop."""
+        e, p = self.e, self._p
+        for v, width in enumerate(tile.widths):
+            weight = e.bind("w", e.load_as(p.dtype, self.right, right + v * self._panel, width))
+            for m in range(tile.rows):
+                at = left + (m * p.window.stride[1] * p.channels + v * p.lanes)
+                tile.add_product(m, v, e.load_as(p.dtype, self.left, at, width), weight)

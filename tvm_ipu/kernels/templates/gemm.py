@@ -90,11 +90,13 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
         left=left * problem.rows,
         right=right * problem.columns,
         left_unit=left * rows.block * rows.per_unit,
-        right_unit=right * columns.block * columns.per_unit,
-        left_block=left * rows.block,
+        left_tile=left * rows.block,
         right_block=right * columns.block,
+        row_units=rows.units,
+        row_tiles=rows.count,
+        column_blocks=columns.count,
     )
-    total = _compute(problem, decision, target) + tiles.traffic_cycles(traffic, rows, columns, target)
+    total = tiles.overlapped(_compute(problem, decision, target), traffic.cycles(target))
     return total * tiles.imbalance(rows.units * columns.units, target.cores)
 
 
