@@ -1,11 +1,29 @@
-"""The generic rule: kernels for whatever no template computes."""
+"""The generic rule: kernels for whatever no template computes.
+
+Expressions of injective operations are put into their users, branches are decided by cutting index spaces, operations
+that run over the same rows share a kernel (``split``), and each becomes loops with vectors along the axis on which
+its data lie next to each other (``fusion.loops``). Sorting, scattering and other statements stay as they are.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import tvm_ffi
 from tvm import tirx
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.kernels.stage import Stage, TempSpec
+from tvm_ipu.kernels.fusion.expressions import dtype_of, shape_of
+from tvm_ipu.kernels.fusion.inline import inline
+from tvm_ipu.kernels.fusion.kernel import emit_group
+from tvm_ipu.kernels.fusion.opaque import opaque_kernel
+from tvm_ipu.kernels.fusion.ops import Op, Opaque, read_function
+from tvm_ipu.kernels.fusion.regions import split_regions
+from tvm_ipu.kernels.split import Group, split
+from tvm_ipu.kernels.stage import ArgRef, Stage, TempSpec
+
+SMALL_WORK = 20_000
+"""Operations that need no schedule."""
 
 
 def schedule_generic(func: tirx.PrimFunc, target: Target) -> tuple[list[Stage], list[TempSpec]]:
@@ -15,5 +33,56 @@ def schedule_generic(func: tirx.PrimFunc, target: Target) -> tuple[list[Stage], 
         func: Blocks as TVM's FuseTIR leaves them; parameters are the inputs, then the outputs.
         target: Chip to compile for.
     """
-    args = tuple(("param", i) for i in range(len(func.params)))
-    return [Stage(func, args, 1, 1, "generic", 0)], []
+    outputs = list(func.params)
+    ops: list[Op | Opaque] = []
+    for op in read_function(func):
+        ops += split_regions(op) if isinstance(op, Op) else [op]
+    groups = split(inline(ops, outputs), outputs, target)
+    stages = _Stages(func)
+    for number, group in enumerate(groups):
+        needed = {*outputs, *(b for other in groups[number + 1 :] for b in _reads(other))}
+        if isinstance(group, Group):
+            kernel = emit_group(group, needed, target)
+        else:
+            kernel = opaque_kernel(group)
+        stages.add(kernel.func, kernel.buffers, kernel.extent, kernel.grain, kernel.flops)
+    return stages.stages, stages.temps
+
+
+def is_scheduled(stage: Stage) -> bool:
+    """Whether a kernel of much work has units for threads and vectors; what the generic rule keeps as it is may not."""
+    if stage.flops < SMALL_WORK:
+        return True
+    found = {"vector": False}
+
+    def visit(node: tirx.For) -> None:
+        found["vector"] = found["vector"] or node.kind == tirx.ForKind.VECTORIZED
+
+    tvm_ffi.structural_walk(stage.func.body, (tirx.For, visit))
+    return stage.extent > 1 and found["vector"]
+
+
+def _reads(group: Group | Opaque) -> list[tirx.Buffer]:
+    return list(group.reads) if isinstance(group, Opaque) else [b for op in group.ops for b in op.reads]
+
+
+class _Stages:
+    """Stages while they are put together."""
+
+    def __init__(self, func: tirx.PrimFunc) -> None:
+        self._refs: dict[tirx.Buffer, ArgRef] = {param: ("param", i) for i, param in enumerate(func.params)}
+        self.stages: list[Stage] = []
+        self.temps: list[TempSpec] = []
+
+    def add(
+        self, func: tirx.PrimFunc, buffers: Sequence[tirx.Buffer], extent: int, grain: int, flops: int
+    ) -> None:
+        """Append a kernel."""
+        args = tuple(self._ref(buffer) for buffer in buffers)
+        self.stages.append(Stage(func, args, extent, grain, "generic", flops))
+
+    def _ref(self, buffer: tirx.Buffer) -> ArgRef:
+        if buffer not in self._refs:
+            self._refs[buffer] = ("temp", len(self.temps))
+            self.temps.append((shape_of(buffer), dtype_of(buffer)))
+        return self._refs[buffer]

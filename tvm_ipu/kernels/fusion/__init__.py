@@ -1,0 +1,1 @@
+"""Fused functions without a template, as loops: read, simplified, grouped, laid out and emitted."""

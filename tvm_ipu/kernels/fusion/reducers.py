@@ -1,0 +1,92 @@
+"""How partial results of a reduction are combined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import tvm_ffi
+from tvm import ir, tirx
+from tvm.tirx import Expr
+
+from tvm_ipu.kernels.fusion.expressions import substitute, variables
+from tvm_ipu.kernels.fusion.ops import Op
+
+_SIMPLE = (tirx.Add, tirx.Mul, tirx.Max, tirx.Min, tirx.And, tirx.Or)
+
+Combine = Callable[[Sequence[Expr], Sequence[Expr]], list[Expr]]
+
+
+@dataclass(frozen=True)
+class Reducer:
+    """A reduction whose order does not matter.
+
+    Attributes:
+        combine: Partial results of two sets of elements to that of both.
+        operands: What is reduced, one expression for each accumulator.
+        is_simple: One accumulator and one instruction.
+    """
+
+    combine: Combine
+    operands: tuple[Expr, ...]
+    is_simple: bool
+
+
+def reducer_of(op: Op) -> Reducer | None:
+    """The reducer of a reduction; None where its form is not known."""
+    if len(op.accumulators) == 1:
+        (so_far,), (value,) = op.accumulators, op.values
+        if not isinstance(value, _SIMPLE):
+            return None
+        kind = type(value)
+        for own, other in ((value.a, value.b), (value.b, value.a)):
+            if isinstance(own, ir.Var) and own.same_as(so_far) and so_far not in variables(other):
+                return Reducer(lambda a, b: [kind(a[0], b[0])], (other,), True)
+        return None
+    return _of_tuple(op)
+
+
+def _of_tuple(op: Op) -> Reducer | None:
+    """A reducer of tuples: values without accumulators are the operands, each recognised by its own accumulator.
+
+    Either all accumulators are reduced alone (sum and sum of squares), or a selection takes them along (argmax).
+    """
+    operands: list[Expr] = []
+    for so_far, value in zip(op.accumulators, op.values, strict=True):
+        if isinstance(value, _SIMPLE):
+            own, other = (value.a, value.b) if _is(value.a, so_far) else (value.b, value.a)
+        elif isinstance(value, tirx.Select):
+            own, other = value.true_value, value.false_value
+            own, other = (own, other) if _is(own, so_far) else (other, own)
+        else:
+            return None
+        if not _is(own, so_far) or variables(other) & set(op.accumulators):
+            return None
+        operands.append(other)
+    stand_ins = [tirx.Var("other", so_far.ty) for so_far in op.accumulators]
+
+    def stand_in(node: Expr) -> Expr:
+        for operand, var in zip(operands, stand_ins, strict=True):
+            if tvm_ffi.structural_equal(node, operand):
+                return var
+        return node
+
+    def combine(a: Sequence[Expr], b: Sequence[Expr]) -> list[Expr]:
+        values = {**dict(zip(op.accumulators, a, strict=True)), **dict(zip(stand_ins, b, strict=True))}
+        return [substitute(form, values) for form in forms]
+
+    forms = [tvm_ffi.structural_map(value, (tirx.Expr, stand_in), order="pre") for value in op.values]
+    known = {*op.accumulators, *stand_ins}
+    if any(not variables(form) <= known or _loads_any(form) for form in forms):
+        return None
+    return Reducer(combine, tuple(operands), False)
+
+
+def _is(value: Expr, var: tirx.Var) -> bool:
+    return isinstance(value, ir.Var) and value.same_as(var)
+
+
+def _loads_any(value: Expr) -> bool:
+    found: list[ir.TensorLoad] = []
+    tvm_ffi.structural_walk(value, (ir.TensorLoad, found.append))
+    return bool(found)
