@@ -215,6 +215,21 @@ def local(dtype: str, extent: int = 1) -> Any:
     return T.buffer_proxy(T.alloc_buffer((extent,), dtype, scope="local"))
 
 
+LANES = 16
+"""Elements of the vectors in ``loops``; LLVM splits them into registers."""
+
+
+def vector_loop(extent: int, body: Callable[[Any], None]) -> None:
+    """A loop over independent elements inside ``loops``, in vectors as far as they go."""
+    whole, rest = divmod(extent, LANES)
+    if whole:
+        with T.serial(whole) as outer, T.vectorized(LANES) as inner:
+            body(outer * LANES + inner)
+    if rest:
+        with T.serial(rest) as i:
+            body(i + whole * LANES)
+
+
 def value_limits(dtype: str) -> tuple[Any, Any]:
     """Lowest and highest value of a type (infinities for floating-point types)."""
     if is_float(dtype):

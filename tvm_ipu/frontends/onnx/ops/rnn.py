@@ -13,6 +13,7 @@ from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, conve
 from tvm_ipu.frontends.onnx.ops.cast import convert
 from tvm_ipu.frontends.onnx.ops.common import (
     HALF_TYPES,
+    LANES,
     attr_bool,
     attr_text,
     full,
@@ -20,11 +21,15 @@ from tvm_ipu.frontends.onnx.ops.common import (
     loops,
     number,
     required,
+    vector_loop,
 )
 from tvm_ipu.frontends.onnx.ops.shape import cut, permute, reshape
 
 R = relax.op
 Function = Callable[[Any], Any]
+
+_COLUMNS = 4
+"""Vectors of sums that the product with the recurrent weights keeps in registers."""
 
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 _DEFAULTS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
@@ -239,6 +244,12 @@ def _walk(
     hidden, work = layer.hidden, layer.work
     states = [((layer.batch, hidden), work)] * len(initial)
 
+    def copy(count: int, source: Any, at: tuple[Any, ...], target: Any, to: tuple[Any, ...]) -> None:
+        def move(k: Any) -> None:
+            target[(*to, k)] = source[(*at, k)]
+
+        vector_loop(count, move)
+
     def body(*buffers: Any) -> None:
         inputs, matrix = buffers[:2]
         first = buffers[2 : 2 + len(initial)]
@@ -246,25 +257,19 @@ def _walk(
         outputs, *last = buffers[len(buffers) - 1 - len(initial) :]
         with T.parallel(layer.batch) as b:
             cell = _Cell(layer, functions, matrix, extra)
-            with T.serial(hidden) as k:
-                cell.h[k] = first[0][b, k]
-                if layer.kind == "LSTM":
-                    cell.c[k] = first[1][b, k]
+            for source, state in zip(first, (cell.h, cell.c), strict=False):
+                copy(hidden, source, (b,), state, ())
             length = extra["lengths"][b] if "lengths" in extra else tirx.const(layer.steps, "int32")
             with T.serial(layer.steps) as t, T.If(t < length):
                 with T.Then():
                     at = tirx.max(tirx.min(length - 1 - t, layer.steps - 1), 0) if reverse else t
-                    with T.serial(layer.width) as g:
-                        cell.gates[g] = inputs[at, b, g]
+                    copy(layer.width, inputs, (at, b), cell.gates, ())
                     cell.step()
-                    with T.serial(hidden) as k:
-                        outputs[at, b, k] = cell.h[k]
+                    copy(hidden, cell.h, (), outputs, (at, b))
                 with T.Else(), T.serial(hidden) as k:
                     outputs[t, b, k] = number(0.0, work)
-            with T.serial(hidden) as k:
-                last[0][b, k] = cell.h[k]
-                if layer.kind == "LSTM":
-                    last[1][b, k] = cell.c[k]
+            for state, target in zip((cell.h, cell.c), last, strict=False):
+                copy(hidden, state, (), target, (b,))
 
     return loops(
         ctx,
@@ -292,30 +297,59 @@ class _Cell:
 
     def _multiply(self, begin: int, count: int, state: Any, target: Any) -> None:
         """Add to ``target`` the products of ``state`` with ``count`` columns of the recurrent weights."""
-        with T.serial(self.layer.hidden) as k, T.serial(count) as g:
-            target[g] = target[g] + state[k] * self.matrix[k, begin + g]
+        at = 0
+        for block in (_COLUMNS * LANES, LANES, 1):
+            number_of = (count - at) // block
+            if number_of:
+                with T.serial(number_of) as i:
+                    self._multiply_block(begin, at + i * block, block, state, target)
+            at += number_of * block
+
+    def _multiply_block(self, begin: int, at: Any, block: int, state: Any, target: Any) -> None:
+        """The same for ``block`` columns, whose sums stay in registers."""
+        sums = local(self.layer.work, block)
+        lanes = min(block, LANES)
+        parts = range(0, block, lanes)
+        for part in parts:
+            with T.vectorized(lanes) as i:
+                sums[part + i] = target[at + part + i]
+        with T.serial(self.layer.hidden) as k:
+            for part in parts:
+                with T.vectorized(lanes) as i:
+                    sums[part + i] = sums[part + i] + state[k] * self.matrix[k, begin + at + part + i]
+        for part in parts:
+            with T.vectorized(lanes) as i:
+                target[at + part + i] = sums[part + i]
 
     def _step_rnn(self) -> None:
         (f,) = self.functions
         self._multiply(0, self.layer.hidden, self.h, self.gates)
-        with T.serial(self.layer.hidden) as k:
+
+        def advance(k: Any) -> None:
             self.h[k] = f(self.layer.clipped(self.gates[k]))
+
+        vector_loop(self.layer.hidden, advance)
 
     def _step_gru(self) -> None:
         layer, n, (f, g) = self.layer, self.layer.hidden, self.functions
         one = number(1.0, layer.work)
         self._multiply(0, 2 * n, self.h, self.gates)
         mixed, product = local(layer.work, n), local(layer.work, n)
-        with T.serial(n) as k:
+
+        def reset(k: Any) -> None:
             self.gates[k] = f(layer.clipped(self.gates[k]))
             self.gates[n + k] = f(layer.clipped(self.gates[n + k]))
             mixed[k] = self.h[k] if layer.linear_first else self.gates[n + k] * self.h[k]
             product[k] = self.extra["bias"][k] if "bias" in self.extra else number(0.0, layer.work)
-        self._multiply(2 * n, n, mixed, product)
-        with T.serial(n) as k:
+
+        def advance(k: Any) -> None:
             inner = self.gates[n + k] * product[k] if layer.linear_first else product[k]
             update = self.gates[k]
             self.h[k] = (one - update) * g(layer.clipped(self.gates[2 * n + k] + inner)) + update * self.h[k]
+
+        vector_loop(n, reset)
+        self._multiply(2 * n, n, mixed, product)
+        vector_loop(n, advance)
 
     def _step_lstm(self) -> None:
         layer, n, (f, g, h) = self.layer, self.layer.hidden, self.functions
@@ -329,9 +363,11 @@ class _Cell:
                 value = value + peephole[peep * n + k] * self.c[k]
             return f(layer.clipped(value))
 
-        with T.serial(n) as k:
+        def advance(k: Any) -> None:
             self.gates[k] = gate(0, k, 0)
             forget = one - self.gates[k] if layer.coupled else gate(2, k, 2)
             fresh = g(layer.clipped(self.gates[3 * n + k]))
             self.c[k] = forget * self.c[k] + self.gates[k] * fresh
-            self.h[k] = gate(1, k, 1) * h(layer.clipped(self.c[k]) if layer.clip is not None else self.c[k])
+            self.h[k] = gate(1, k, 1) * h(layer.clipped(self.c[k]))
+
+        vector_loop(n, advance)
