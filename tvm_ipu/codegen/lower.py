@@ -86,7 +86,6 @@ def _passes(chip: tvm.target.Target, target: Target) -> list[tvm.transform.Pass]
         s_passes.LowerInitBlock(),
         s_passes.PlanAndUpdateBufferAllocationLocation(),
         s_passes.ConvertBlocksToOpaque(),
-        s_passes.CompactBufferAllocation(),
         s_passes.LowerMatchBuffer(),
         s_passes.StmtSimplify(),
         s_passes.LowerOpaqueBlock(),
