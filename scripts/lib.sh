@@ -44,10 +44,10 @@ install_test_tools() {
     apt_install gcc g++ libc6-dev clang libclang-rt-14-dev qemu-user
 }
 
-# install_package EXTRAS: installs this source tree, editable, with EXTRAS ("a,b" or "") into .venv, when that
+# install_package [EXTRAS]: installs this source tree, editable, with EXTRAS ("a,b") into .venv, when that
 # has not been done since pyproject.toml changed.
 install_package() {
-    local extras=$1 stamp wanted python
+    local extras=${1:-} stamp wanted python
     if ! [ -x .venv/bin/pip ]; then
         python=$(find_python)
         "$python" -c 'import ensurepip' 2>/dev/null || apt_install python3-venv
