@@ -7,7 +7,7 @@ its data lie next to each other (``fusion.loops``). Sorting, scattering and othe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tvm_ffi
 from tvm import tirx
@@ -18,12 +18,15 @@ from tvm_ipu.kernels.fusion.inline import inline
 from tvm_ipu.kernels.fusion.kernel import emit_group
 from tvm_ipu.kernels.fusion.opaque import opaque_kernel
 from tvm_ipu.kernels.fusion.ops import Op, Opaque, read_function
+from tvm_ipu.kernels.fusion.branches import with_safe_branches
+from tvm_ipu.kernels.fusion.reductions import from_infinity, in_parts
 from tvm_ipu.kernels.fusion.regions import split_regions
 from tvm_ipu.kernels.split import Group, split
 from tvm_ipu.kernels.stage import ArgRef, Stage, TempSpec
 
-SMALL_WORK = 20_000
-"""Operations that need no schedule."""
+NEEDS_VECTORS = 20_000
+NEEDS_UNITS = 700_000
+"""Arithmetic operations of a kernel from which on it needs vectors, or more than one unit of work."""
 
 
 def schedule_generic(func: tirx.PrimFunc, target: Target) -> tuple[list[Stage], list[TempSpec]]:
@@ -34,10 +37,9 @@ def schedule_generic(func: tirx.PrimFunc, target: Target) -> tuple[list[Stage], 
         target: Chip to compile for.
     """
     outputs = list(func.params)
-    ops: list[Op | Opaque] = []
-    for op in read_function(func):
-        ops += split_regions(op) if isinstance(op, Op) else [op]
-    groups = split(inline(ops, outputs), outputs, target)
+    ops = inline(_each(read_function(func), split_regions), outputs)
+    ops = _each(ops, lambda op: in_parts(from_infinity(with_safe_branches(op)), target))
+    groups = split(ops, outputs, target)
     stages = _Stages(func)
     for number, group in enumerate(groups):
         needed = {*outputs, *(b for other in groups[number + 1 :] for b in _reads(other))}
@@ -51,15 +53,19 @@ def schedule_generic(func: tirx.PrimFunc, target: Target) -> tuple[list[Stage], 
 
 def is_scheduled(stage: Stage) -> bool:
     """Whether a kernel of much work has units for threads and vectors; what the generic rule keeps as it is may not."""
-    if stage.flops < SMALL_WORK:
-        return True
-    found = {"vector": False}
+    vectors = 0
 
-    def visit(node: tirx.For) -> None:
-        found["vector"] = found["vector"] or node.kind == tirx.ForKind.VECTORIZED
+    def visit(loop: tirx.For) -> None:
+        nonlocal vectors
+        vectors += loop.kind == tirx.ForKind.VECTORIZED
 
     tvm_ffi.structural_walk(stage.func.body, (tirx.For, visit))
-    return stage.extent > 1 and found["vector"]
+    return (vectors > 0 or stage.flops < NEEDS_VECTORS) and (stage.extent > 1 or stage.flops < NEEDS_UNITS)
+
+
+def _each(ops: Sequence[Op | Opaque], rewrite: Callable[[Op], list[Op]]) -> list[Op | Opaque]:
+    """What a rewrite makes of the operations, opaque ones left alone."""
+    return [new for op in ops for new in (rewrite(op) if isinstance(op, Op) else [op])]
 
 
 def _reads(group: Group | Opaque) -> list[tirx.Buffer]:

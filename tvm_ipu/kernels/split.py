@@ -131,7 +131,8 @@ def _is_better(group: Group, joined: Group, op: Op, keep: set[tirx.Buffer], targ
     if sum(cycles(one) for one in joined.ops) < 2 * MIN_CYCLES_PER_THREAD:
         return True
     alone = math.prod(axis.extent for axis in op.axes)
-    if joined.units < min(MANY_UNITS, group.units, alone):
+    before = [(sum(cycles(one) for one in group.ops), group.units), (cycles(op), alone)]
+    if any(work > MIN_CYCLES_PER_THREAD and joined.units < min(MANY_UNITS, units) for work, units in before):
         return False
     return point_bytes(joined, keep) <= target.l2_bytes // 4
 

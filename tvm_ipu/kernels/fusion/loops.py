@@ -195,7 +195,9 @@ class OpEmitter:
             yield 0, 1, 1, 1
             return
         work = sum(cost(value) for value in self.op.values) * height
-        most = max(1, min(ACCUMULATORS // height, self.target.vector_registers // (2 * height), int(MOST_UNROLLED / work)))
+        kept = height * len(self.op.accumulators)
+        most = min(ACCUMULATORS, self.target.vector_registers // 2) // kept
+        most = max(1, min(most, int(MOST_UNROLLED / work)))
         for start, width, count in pieces(lane.extent, self.lanes):
             many = min(most, count)
             yield start, width, many, count // many

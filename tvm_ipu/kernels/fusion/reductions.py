@@ -1,0 +1,74 @@
+"""Rewrites of reductions: parts of a long one that threads can share, initial values that hold for infinities."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from tvm import ir, tirx
+
+from tvm_ipu.base.target import Target
+from tvm_ipu.kernels.fusion.expressions import dtype_of, i32, shape_of, substitute
+from tvm_ipu.kernels.fusion.ops import Axis, Op
+from tvm_ipu.kernels.fusion.reducers import reducer_of
+from tvm_ipu.kernels.split import cycles
+from tvm_ipu.kernels.tiles import MIN_CYCLES_PER_THREAD
+
+FEW_RESULTS = 16
+"""Fewer results than this leave threads without work."""
+
+PARTS = range(64, 7, -1)
+"""Into how many parts a reduction may be cut, the best number first."""
+
+
+def in_parts(op: Op, target: Target) -> list[Op]:
+    """A long reduction to few results as partial reductions and one over their results.
+
+    s[j] = sum_k x[j, k]      ->      p[i, j] = sum_k x[j, 64 i + k]      s[j] = sum_i p[i, j]
+    """
+    reducer = reducer_of(op) if op.accumulators else None
+    results = math.prod(axis.extent for axis in op.axes)
+    if reducer is None or not reducer.is_simple or target.cores == 1 or results > FEW_RESULTS:
+        return [op]
+    if cycles(op) < 4 * MIN_CYCLES_PER_THREAD:
+        return [op]
+    choices = [(axis, parts) for axis in op.reduce for parts in PARTS if axis.extent % parts == 0]
+    if not choices:
+        return [op]
+    axis, parts = choices[0]
+    (target_buffer,), (so_far,) = op.targets, op.accumulators
+    outer = Axis(tirx.Var("part", "int32"), parts)
+    partial = tirx.decl_buffer((parts, *shape_of(target_buffer)), dtype_of(target_buffer), "partial")
+    reduce = []
+    values = op.values
+    for own in op.reduce:
+        if own != axis:
+            reduce.append(own)
+            continue
+        size = own.extent // parts
+        inner = Axis(tirx.Var(own.var.name, "int32"), size)
+        values = tuple(substitute(v, {own.var: outer.var * i32(size) + inner.var}) for v in values)
+        if size > 1:
+            reduce.append(inner)
+    first = Op(
+        (partial,), (outer, *op.axes), (outer.var, *op.indices), values, tuple(reduce), (so_far,), op.inits
+    )
+    whole = Axis(tirx.Var("part", "int32"), parts)
+    total = reducer.combine([so_far], [tirx.BufferLoad(partial, [whole.var, *op.indices])])
+    second = replace(op, values=tuple(total), reduce=(whole,))
+    return [first, second]
+
+
+def from_infinity(op: Op) -> Op:
+    """A maximum that starts from minus infinity rather than from the lowest number, and a minimum likewise."""
+    if len(op.values) != 1 or not isinstance(op.values[0], tirx.Max | tirx.Min) or not op.inits:
+        return op
+    dtype = op.accumulators[0].ty.dtype
+    if "float" not in dtype:
+        return op
+    infinity = -math.inf if isinstance(op.values[0], tirx.Max) else math.inf
+    return replace(op, inits=(tirx.const(infinity, str(dtype)),)) if _is_extreme(op.inits[0]) else op
+
+
+def _is_extreme(value: ir.Expr) -> bool:
+    return isinstance(value, tirx.FloatImm) and abs(value.value) >= 6e4
