@@ -5,6 +5,8 @@ Plan 0 takes 10 elements, plan 1 takes 20.
 
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -144,6 +146,17 @@ def test_missing_and_damaged_images(image, tmp_path, capsys):
         message, hint = fail(capsys, command, tmp_path / "bad.img")
         assert "bad.img" in message
         assert hint
+
+
+def test_run_loads_no_compiler(image):
+    program = (
+        f"import sys\nfrom tvm_ipu.cli.main import main\nassert main(['run', {str(image)!r}, '--print-time']) == 0\n"
+        "print({'tvm', 'onnx', 'rich'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 def test_bench_compares_images_and_writes_json(image, tmp_path, capsys):
