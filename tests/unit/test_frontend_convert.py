@@ -6,46 +6,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from tests.unit.frontend_kit import FLOAT, INT64, constant, make_model, node, run_onnx, value
+from tests.unit.frontend_kit import FLOAT, INT64, constant, make_model, network, node, run_onnx, value
 from tvm_ipu.base.errors import ModelError, OptionError
 from tvm_ipu.frontends.onnx import write
 from tvm_ipu.frontends.onnx.convert import convert
-
-
-def network(opset=17):
-    """Convolution, BatchNormalization, activation, shape arithmetic, LayerNormalization, two outputs."""
-    rng = np.random.default_rng(0)
-    nodes = [
-        node("Conv", "x w b", "c", pads=[1, 1, 1, 1]),
-        node("BatchNormalization", "c scale bias mean var", "n", epsilon=1e-3),
-        node("Clip", "n low high", "r"),
-        node("Shape", "r", "shape"),
-        node("Gather", "shape zero", "batch"),
-        node("Unsqueeze", "batch zeros", "batch1"),
-        node("Concat", "batch1 rest", "target", axis=0),
-        node("Reshape", "r target", "flat"),
-        node("LayerNormalization", "flat gain", "normed", axis=-1),
-        node("Softmax", "normed", "y", axis=1),
-        node("ReduceSum", "flat axes", "total", keepdims=0),
-        node("Identity", "total", "z"),
-    ]
-    weights = [
-        constant("w", rng.normal(0, 0.3, (4, 3, 3, 3)), "float32"),
-        constant("b", rng.normal(0, 0.3, 4), "float32"),
-        constant("scale", rng.uniform(0.5, 1.5, 4), "float32"),
-        constant("bias", rng.normal(0, 0.3, 4), "float32"),
-        constant("mean", rng.normal(0, 0.3, 4), "float32"),
-        constant("var", rng.uniform(0.5, 1.5, 4), "float32"),
-        constant("low", 0, "float32"),
-        constant("high", 6, "float32"),
-        constant("zero", 0),
-        constant("zeros", [0]),
-        constant("rest", [4, 25]),
-        constant("gain", np.linspace(0.5, 1.5, 25), "float32"),
-        constant("axes", [2]),
-    ]
-    outputs = [value("y", ["N", 4, 25]), value("z", ["N", 4])]
-    return make_model(nodes, [value("x", ["N", 3, 5, 5])], outputs, weights, opset=opset)
 
 
 @pytest.fixture

@@ -1,11 +1,12 @@
 """What can be wrong with a model file, and what the user is told."""
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tests.unit.frontend_kit import constant, make_model, node, value
-from tvm_ipu.base.errors import ModelError
+from tests.unit.frontend_kit import constant, make_model, network, node, value
+from tvm_ipu.base.errors import ModelError, TvmIpuError
 from tvm_ipu.frontends.loaders import LoadOptions, load_model
 
 
@@ -143,6 +144,25 @@ def test_undefined_tensor():
     assert "tensor 'ghost', input of node 'Add:y', is not computed" in load_error(model)
 
 
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (node("Relu", "x x", "y"), "node 'Relu:y' (Relu) has 2 inputs, opset 17 allows 1 to 1"),
+        (node("Relu", "x", "y z"), "node 'Relu:y z' (Relu) has 2 outputs, opset 17 allows 1 to 1"),
+        (node("Relu", "x", "y", alpha=1), "has attribute 'alpha', which opset 17 does not know"),
+        (node("Concat", "x x", "y"), "node 'Concat:y' (Concat) lacks attribute 'axis'"),
+        (node("Concat", "x x", "y", axis="1"), "(Concat): attribute 'axis' is string, not int"),
+    ],
+)
+def test_nodes_that_are_not_as_onnx_defines_them(bad, message):
+    assert message in load_error(make_model([bad], [value("x", [4])], [value("y", None)]))
+
+
+def test_names_that_are_not_text():
+    model = relu_model().SerializeToString().replace(b"Relu:y", b"Relu\xff\xff")
+    assert "is not text: the model is damaged" in load_error(onnx.ModelProto.FromString(model))
+
+
 def test_shapes_that_do_not_fit():
     model = make_model([node("MatMul", "x x", "y")], [value("x", [2, 3])], [value("y", [2, 2])])
     message = load_error(model)
@@ -191,3 +211,20 @@ def test_weights_above_2_gb(tmp_path):
     path = tmp_path / "big.onnx"
     path.write_bytes(model.SerializeToString())
     assert [str(s) for s in load_model(path).outputs] == [f"y: float32[1,{width}]"]
+
+
+def test_damaged_files_give_no_other_errors(tmp_path):
+    """Random bytes are changed, deleted, inserted; whatever happens is a ModelError or a model."""
+    whole, path = network().SerializeToString(), tmp_path / "damaged.onnx"
+    random = np.random.default_rng(0)
+    failures = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        position = random.integers(len(damaged))
+        damaged[position : position + random.integers(2)] = random.bytes(random.integers(2))
+        path.write_bytes(damaged)
+        try:
+            load_model(path, LoadOptions(batch=1))
+        except TvmIpuError:
+            failures += 1
+    assert failures > 100

@@ -199,7 +199,7 @@ def test_loop_on_data_is_refused():
 
 
 def test_endless_loop_is_refused():
-    with pytest.raises(UnsupportedOperatorError, match="it runs more than 4096 times"):
+    with pytest.raises(UnsupportedOperatorError, match="it runs more than 1024 times"):
         load_model(loop_model(2**40))
 
 

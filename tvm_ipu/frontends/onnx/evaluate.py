@@ -79,7 +79,7 @@ def infer_types(node: NodeProto, version: int, inputs: Sequence[Const | Tensor |
         types = shape_inference.infer_node_outputs(
             schema, node, {v.name: type_proto(v) for v in present}, data, opset_imports=opsets
         )
-    except (shape_inference.InferenceError, checker.ValidationError) as err:
+    except (shape_inference.InferenceError, checker.ValidationError, ValueError) as err:
         reason = str(err).removeprefix("[ShapeInferenceError] ").removeprefix("[TypeInferenceError] ")
         shapes = ", ".join("?" if v.shape is None else str(list(v.shape)) for v in present)
         raise ModelError(

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import FunctionProto, GraphProto, ModelProto, version_converter
 
 from tvm_ipu.base.errors import ModelError
+from tvm_ipu.frontends.onnx.check import check_graph, check_nodes
 from tvm_ipu.frontends.onnx.graph import Array
 from tvm_ipu.frontends.onnx.tensors import densify, read_tensor
 
@@ -88,7 +89,7 @@ def read_proto(model: ModelProto, folder: Path = Path(), name: str = "", label: 
         label: What to call it in messages.
 
     Raises:
-        ModelError: It has no graph, an unknown opset, or damaged or missing data.
+        ModelError: It has no graph, an unknown opset, damaged nodes, or damaged or missing data.
     """
     label = label or f"model '{name or model.graph.name}'"
     if not model.HasField("graph") or not model.opset_import or not model.graph.output:
@@ -100,6 +101,9 @@ def read_proto(model: ModelProto, folder: Path = Path(), name: str = "", label: 
         model = change_opset(model, MIN_OPSET, label)
         opsets[""] = MIN_OPSET
     _check_opset(opsets, label)
+    check_graph(model.graph, opsets)
+    for function in model.functions:
+        check_nodes(function.node, {o.domain: o.version for o in function.opset_import})
     weights = {t.name: read_tensor(t, folder) for t in model.graph.initializer}
     weights |= {s.values.name: densify(s, folder) for s in model.graph.sparse_initializer}
     graph = GraphProto()

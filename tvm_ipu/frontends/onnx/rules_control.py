@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import GraphProto, TypeProto, helper
 
+from tvm_ipu.base.errors import ModelError
 from tvm_ipu.frontends.onnx.graph import Array, Const, List, Tensor, Value, node_label
 from tvm_ipu.frontends.onnx.walker import Refused, Rule, Visit, Walker
 
-MAX_ITERATIONS = 4096
+MAX_ITERATIONS = 1024
 """Longest loop that is unrolled."""
 
 
@@ -21,8 +22,8 @@ def if_(walker: Walker, visit: Visit) -> Sequence[Value] | None:
     if condition is not None:
         branch = visit.attrs["then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"]
         return walker.graph(branch, visit.scope.inner({}, label))
-    then = walker.graph(visit.attrs["then_branch"], visit.scope.inner({}, f"{label}/then"))
-    other = walker.graph(visit.attrs["else_branch"], visit.scope.inner({}, f"{label}/else"))
+    then = run_body(walker, visit, visit.attrs["then_branch"], [], "then")
+    other = run_body(walker, visit, visit.attrs["else_branch"], [], "else")
     scalar = walker.emit("Reshape", [visit.input(0), walker.constant("scalar", np.empty(0, np.int64))], visit)
     return [_choose(walker, visit, scalar, a, b) for a, b in zip(then, other, strict=True)]
 
@@ -41,10 +42,8 @@ def loop(walker: Walker, visit: Visit) -> Sequence[Value] | None:
         if iteration >= MAX_ITERATIONS:
             raise Refused(f"it runs more than {MAX_ITERATIONS} times")
         number = walker.constant("iteration", np.array(iteration, np.int64))
-        names = [info.name for info in body.input]
         running = condition or walker.constant("condition", np.array(True))
-        env = dict(zip(names, [number, running, *state], strict=True))
-        results = walker.graph(body, visit.scope.inner(env, f"{node_label(visit.node)}/{iteration}"))
+        results = run_body(walker, visit, body, [number, running, *state], str(iteration))
         condition, state = results[0], results[1 : 1 + len(state)]
         for items, item in zip(scans, results[1 + len(state) :], strict=True):
             items.append(item)
@@ -76,8 +75,7 @@ def scan(walker: Walker, visit: Visit) -> Sequence[Value] | None:
             piece(walker, visit, sequence, axis, length - 1 - i if back else i)
             for sequence, axis, back in zip(sequences, in_axes, in_reversed, strict=True)
         ]
-        env = dict(zip([info.name for info in body.input], [*state, *items], strict=True))
-        results = walker.graph(body, visit.scope.inner(env, f"{node_label(visit.node)}/{i}"))
+        results = run_body(walker, visit, body, [*state, *items], str(i))
         state = results[: len(state)]
         for collected, item in zip(scans, results[len(state) :], strict=True):
             collected.append(item)
@@ -86,6 +84,17 @@ def scan(walker: Walker, visit: Visit) -> Sequence[Value] | None:
         stack(walker, visit, items[::-1] if back else items, axis, info.type.tensor_type)
         for items, axis, back, info in zip(scans, out_axes, out_reversed, outputs, strict=True)
     ]
+
+
+def run_body(
+    walker: Walker, visit: Visit, body: GraphProto, inputs: Sequence[Value], part: str
+) -> list[Value]:
+    """Walk a subgraph of the node with the given inputs; ``part`` tells it from the node's others."""
+    if len(inputs) != len(body.input):
+        label = f"node '{node_label(visit.node)}' ({visit.node.op_type})"
+        raise ModelError(f"{label}: its body takes {len(body.input)} inputs, it gives {len(inputs)}")
+    env = dict(zip([info.name for info in body.input], inputs, strict=True))
+    return walker.graph(body, visit.scope.inner(env, f"{node_label(visit.node)}/{part}"))
 
 
 def stack(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tvm_ipu.frontends.onnx.graph import Const, List, Tensor, Value, node_label
-from tvm_ipu.frontends.onnx.rules_control import piece, stack
+from tvm_ipu.frontends.onnx.rules_control import piece, run_body, stack
 from tvm_ipu.frontends.onnx.walker import Refused, Rule, Visit, Walker
 
 
@@ -80,8 +80,7 @@ def map_(walker: Walker, visit: Visit) -> Sequence[Value] | None:
     results = []
     for i in range(len(_items(visit))):
         inputs = [v.items[i] if isinstance(v, List) else v for v in visit.inputs]
-        env = dict(zip([info.name for info in body.input], inputs, strict=True))
-        results.append(walker.graph(body, visit.scope.inner(env, f"{node_label(visit.node)}/{i}")))
+        results.append(run_body(walker, visit, body, inputs, str(i)))
     return [List(tuple(column)) for column in zip(*results, strict=True)] or [List(()) for _ in body.output]
 
 
