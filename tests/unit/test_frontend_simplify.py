@@ -13,6 +13,7 @@ from tests.unit.frontend_kit import (
     constant,
     make_model,
     node,
+    run_relax,
     value,
 )
 from tvm_ipu.base.errors import ModelError, UnsupportedOperatorError
@@ -365,3 +366,30 @@ def test_inferred_shapes_agree_with_numpy():
     nodes = [node("MaxPool", "x", "p", kernel_shape=[2, 2], strides=[2, 2]), node("Flatten", "p", "y")]
     proto = make_model(nodes, [value("x", x.shape)], [value("y", None)])
     assert simplified(proto).outputs[0][1].shape == x[:, :, ::2, ::2].reshape(2, -1).shape
+
+
+@pytest.mark.parametrize("indices", [[1, 5], [[0, 1], [1, 2]]], ids=["linear", "by axis"])
+@pytest.mark.parametrize("where", ["initializer", "node"])
+def test_sparse_constants(indices, where):
+    sparse = onnx.SparseTensorProto(dims=[2, 3])
+    sparse.values.CopyFrom(constant("w", [7, 8], "float32"))
+    sparse.indices.CopyFrom(constant("", indices))
+    nodes = [node("Add", "x w", "y")]
+    if where == "node":
+        nodes.insert(0, helper.make_node("Constant", [], ["w"], "w", sparse_value=sparse))
+    proto = make_model(nodes, [value("x", [2, 3])], [value("y", [2, 3])])
+    if where == "initializer":
+        proto.graph.sparse_initializer.append(sparse)
+    got = run_relax(load_model(proto), {"x": np.zeros((2, 3), np.float32)})[0]
+    np.testing.assert_array_equal(got, [[0, 7, 0], [0, 0, 8]])
+
+
+def test_bfloat16_and_float16_weights():
+    nodes = [node("Cast", "w", "f", to=FLOAT), node("Cast", "h", "g", to=FLOAT), node("Sum", "x f g", "y")]
+    weights = [
+        helper.make_tensor("w", TensorProto.BFLOAT16, [2], [1.5, -2.0]),
+        constant("h", [0.25, 3], "float16"),
+    ]
+    proto = make_model(nodes, [value("x", [2])], [value("y", [2])], weights)
+    assert op_types(simplified(proto)) == ["Sum"]
+    np.testing.assert_array_equal(run_relax(load_model(proto), {"x": np.ones(2, np.float32)})[0], [2.75, 2])

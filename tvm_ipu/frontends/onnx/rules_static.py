@@ -6,19 +6,21 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from onnx import TensorProto
+from onnx import SparseTensorProto, TensorProto
 
 from tvm_ipu.frontends.onnx.graph import Const, Tensor, Value
-from tvm_ipu.frontends.onnx.tensors import read_tensor
+from tvm_ipu.frontends.onnx.tensors import densify, read_tensor
 from tvm_ipu.frontends.onnx.walker import Refused, Rule, Visit, Walker
 
 
 def constant(walker: Walker, visit: Visit) -> Sequence[Value] | None:
-    """Constant with a tensor; the reference implementation does the other kinds."""
-    tensor = visit.attrs.get("value")
-    if not isinstance(tensor, TensorProto):
-        return None
-    return [walker.constant(_output_name(visit), read_tensor(tensor, walker.folder))]
+    """Constant with a tensor or sparse tensor; the reference implementation does the other kinds."""
+    tensor, sparse = visit.attrs.get("value"), visit.attrs.get("sparse_value")
+    if isinstance(tensor, TensorProto):
+        return [walker.constant(_output_name(visit), read_tensor(tensor, walker.folder))]
+    if isinstance(sparse, SparseTensorProto):
+        return [walker.constant(_output_name(visit), densify(sparse, walker.folder))]
+    return None
 
 
 def shape(walker: Walker, visit: Visit) -> Sequence[Value] | None:
