@@ -128,8 +128,9 @@ def narrow(value: Expr) -> Expr:
         return value
     if isinstance(value, tirx.IntImm):
         return i32(int(value))
-    if isinstance(value, tirx.Cast) and str(value.value.ty) == "int32":
-        return value.value
+    if isinstance(value, tirx.Cast):
+        inner = value.value
+        return inner if str(inner.ty) == "int32" else tirx.Cast("int32", inner)
     if isinstance(value, _BINARY):
         return type(value)(narrow(value.a), narrow(value.b))
     if isinstance(value, tirx.Select):
@@ -141,7 +142,7 @@ def narrow(value: Expr) -> Expr:
 
 
 def narrow_indices(value: Expr) -> Expr:
-    """``value`` with the indices of loads, and comparisons of positions, in 32 bits."""
+    """``value`` with the indices of loads, and comparisons and conversions of positions, in 32 bits."""
 
     def load(node: ir.TensorLoad) -> Expr:
         return tirx.BufferLoad(node.source, [narrow(at) for at in node.indices])
@@ -151,7 +152,12 @@ def narrow_indices(value: Expr) -> Expr:
             return type(node)(narrow(node.a), narrow(node.b))
         return node
 
-    return tvm_ffi.structural_map(value, [(ir.TensorLoad, load), (_COMPARE, compare)])
+    def convert(node: tirx.Cast) -> Expr:
+        if str(node.value.ty) in ("int64", "uint64") and node.ty.dtype.is_float and _is_position(node.value):
+            return tirx.Cast(node.ty.dtype, narrow(node.value))
+        return node
+
+    return tvm_ffi.structural_map(value, [(ir.TensorLoad, load), (_COMPARE, compare), (tirx.Cast, convert)])
 
 
 def _is_position(value: Expr) -> bool:
@@ -159,7 +165,10 @@ def _is_position(value: Expr) -> bool:
     if isinstance(value, tirx.IntImm):
         return abs(int(value)) < 2**31
     if isinstance(value, tirx.Cast):
-        return str(value.value.ty) == "int32" and isinstance(value.value, ir.Var)
+        inner = value.value
+        return (str(inner.ty) == "int32" and isinstance(inner, ir.Var)) or (
+            str(inner.ty) in ("int64", "uint64") and _is_position(inner)
+        )
     return isinstance(value, _BINARY) and _is_position(value.a) and _is_position(value.b)
 
 

@@ -89,7 +89,11 @@ def lower_math(root: Root, target: Target) -> Root:
         target: Chip; it decides which functions are left as instructions.
     """
     native = native_functions(target)
-    entries = [(Call, partial(_lower_call, native=native)), (tirx.Mod, partial(_lower_mod, native=native))]
+    entries = [
+        (Call, partial(_lower_call, native=native)),
+        (tirx.Mod, partial(_lower_mod, native=native)),
+        (tirx.NE, _lower_not_equal),
+    ]
     lowered: Root = tvm_ffi.structural_map(root, entries)
     return lowered
 
@@ -123,6 +127,13 @@ def _lower_call(call: Call, native: frozenset[str]) -> Expr:
 
 def _lower_mod(mod: tirx.Mod, native: frozenset[str]) -> Expr:
     return _in_format(mod, [mod.a, mod.b], native, lambda t, x: rounding.fmod(t, x[0], x[1]))
+
+
+def _lower_not_equal(node: tirx.NE) -> Expr:
+    """``!=`` of floats, which TVM makes an ordered comparison: a NaN differs from everything."""
+    if "float" not in node.a.ty.dtype:
+        return node
+    return tirx.Or(tirx.Or(node, _is_nan(node.a)), _is_nan(node.b))
 
 
 def _in_format(
