@@ -393,3 +393,14 @@ def test_bfloat16_and_float16_weights():
     proto = make_model(nodes, [value("x", [2])], [value("y", [2])], weights)
     assert op_types(simplified(proto)) == ["Sum"]
     np.testing.assert_array_equal(run_relax(load_model(proto), {"x": np.ones(2, np.float32)})[0], [2.75, 2])
+
+
+def test_constants_keep_their_names():
+    nodes = [
+        helper.make_node("Constant", [], ["w"], "w", value=constant("", [1, 2], "float32")),
+        node("Neg", "w", "minus_w"),
+        node("Mul", "x w", "m"),
+        node("Add", "m minus_w", "y"),
+    ]
+    proto = make_model(nodes, [value("x", [2])], [value("y", [2])])
+    assert [c.name for c in simplified(proto).constants()] == ["w", "minus_w"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tvm_ipu.frontends.onnx.graph import Const, List, Tensor, Value, node_label
+from tvm_ipu.frontends.onnx.graph import Const, List, Tensor, Value
 from tvm_ipu.frontends.onnx.rules_control import piece, run_body, stack
 from tvm_ipu.frontends.onnx.walker import Refused, Rule, Visit, Walker
 
@@ -40,7 +40,7 @@ def at(walker: Walker, visit: Visit) -> Sequence[Value] | None:
 
 def length(walker: Walker, visit: Visit) -> Sequence[Value] | None:
     """SequenceLength."""
-    return [walker.constant(node_label(visit.node), np.array(len(_items(visit)), np.int64))]
+    return [walker.known(visit, np.array(len(_items(visit)), np.int64))]
 
 
 def concat(walker: Walker, visit: Visit) -> Sequence[Value] | None:
@@ -91,7 +91,7 @@ def optional(walker: Walker, visit: Visit) -> Sequence[Value] | None:
 
 def optional_has(walker: Walker, visit: Visit) -> Sequence[Value] | None:
     """OptionalHasElement: known, because nothing here is absent by data."""
-    return [walker.constant(node_label(visit.node), np.array(visit.input(0) is not None))]
+    return [walker.known(visit, np.array(visit.input(0) is not None))]
 
 
 def optional_get(walker: Walker, visit: Visit) -> Sequence[Value] | None:

@@ -17,9 +17,9 @@ def constant(walker: Walker, visit: Visit) -> Sequence[Value] | None:
     """Constant with a tensor or sparse tensor; the reference implementation does the other kinds."""
     tensor, sparse = visit.attrs.get("value"), visit.attrs.get("sparse_value")
     if isinstance(tensor, TensorProto):
-        return [walker.constant(_output_name(visit), read_tensor(tensor, walker.folder))]
+        return [walker.known(visit, read_tensor(tensor, walker.folder))]
     if isinstance(sparse, SparseTensorProto):
-        return [walker.constant(_output_name(visit), densify(sparse, walker.folder))]
+        return [walker.known(visit, densify(sparse, walker.folder))]
     return None
 
 
@@ -29,7 +29,7 @@ def shape(walker: Walker, visit: Visit) -> Sequence[Value] | None:
     if dims is None:
         return None
     part = dims[slice(visit.attrs.get("start", 0), visit.attrs.get("end"))]
-    return [walker.constant(_output_name(visit), np.array(part, np.int64))]
+    return [walker.known(visit, np.array(part, np.int64))]
 
 
 def size(walker: Walker, visit: Visit) -> Sequence[Value] | None:
@@ -37,7 +37,7 @@ def size(walker: Walker, visit: Visit) -> Sequence[Value] | None:
     dims = _static_shape(visit.input(0))
     if dims is None:
         return None
-    return [walker.constant(_output_name(visit), np.array(math.prod(dims), np.int64))]
+    return [walker.known(visit, np.array(math.prod(dims), np.int64))]
 
 
 def identity(walker: Walker, visit: Visit) -> Sequence[Value] | None:
@@ -59,7 +59,7 @@ def dropout(walker: Walker, visit: Visit) -> Sequence[Value] | None:
         dims = _static_shape(visit.input(0))
         if dims is None:
             raise Refused("the shape of an input depends on data")
-        outputs.append(walker.constant(visit.node.output[1], np.ones(dims, np.bool_)))
+        outputs.append(walker.known(visit, np.ones(dims, np.bool_), 1))
     return outputs
 
 
@@ -90,10 +90,6 @@ def transpose(walker: Walker, visit: Visit) -> Sequence[Value] | None:
 def single_operand(walker: Walker, visit: Visit) -> Sequence[Value] | None:
     """Concat, Sum, Max ... of one tensor."""
     return [visit.input(0)] if len(visit.inputs) == 1 else None
-
-
-def _output_name(visit: Visit) -> str:
-    return f"{visit.scope.prefix}{visit.node.output[0]}"
 
 
 def _static_shape(value: Value) -> tuple[int, ...] | None:

@@ -182,6 +182,11 @@ class Walker:
         """A constant with a name as much like ``name`` as is free."""
         return Const(self.unique(name), array)
 
+    def known(self, visit: Visit, array: Array, index: int = 0) -> Const:
+        """The value of the node's output ``index``, which keeps its name in the main graph."""
+        name, prefix = str(visit.node.output[index]), visit.scope.prefix
+        return self.constant(prefix + name, array) if prefix else Const(name, array)
+
     def unique(self, name: str) -> str:
         """``name``, or ``name`` with a number where that is taken; it is taken from now on."""
         free, number = name, 0
@@ -215,7 +220,7 @@ class Walker:
         if len(constants) == len(inputs) and not refused:
             arrays = fold(node, visit.version, constants, types)
             if arrays is not None:
-                return [self._result(n, a, scope) for n, a in zip(node.output, arrays, strict=True)]
+                return [self.known(visit, a, i) if node.output[i] else None for i, a in enumerate(arrays)]
         if scope.prefix:
             node.output[:] = [self.unique(scope.prefix + name) if name else "" for name in node.output]
             node.name = scope.prefix + node_label(visit.node)
@@ -224,11 +229,6 @@ class Walker:
         if len(self.ops) > MAX_OPS:
             raise ModelError(f"the model has more than {MAX_OPS} nodes after its loops are unrolled")
         return outputs
-
-    def _result(self, name: str, array: Array, scope: Scope) -> Value:
-        if not name:
-            return None
-        return self.constant(scope.prefix + name, array) if scope.prefix else Const(name, array)
 
 
 def _resolve(visit: Visit) -> tuple[NodeProto, list[Const | Tensor | None]]:
