@@ -13,6 +13,7 @@ from tvm_ipu.frontends.onnx.ops.cast import convert, element_type
 from tvm_ipu.frontends.onnx.ops.common import (
     attr_bool,
     broadcast_index,
+    choose,
     elementwise,
     in_float32,
     kind,
@@ -166,7 +167,7 @@ def _apply_mask(ctx: Context, scores: relax.Expr, mask: _Mask) -> relax.Expr:
                 else:
                     entry = entry.astype(work)
                     value = tirx.Select(entry == low, low, value + entry)
-            return (tirx.Select(tirx.all(*seen), value, low) if seen else value).astype(dtype)
+            return (choose(tirx.all(*seen), value, low) if seen else value).astype(dtype)
 
         return te.compute(dims, element, name="attention_mask")
 
@@ -241,7 +242,7 @@ def rotary_embedding(ctx: Context, node: Node) -> relax.Expr:
 
             a, b, c, s = read(one), read(two), cached(cos), cached(sin)
             rotated = tirx.Select(second, a * s + b * c, a * c - b * s)
-            return tirx.Select(d < turned, rotated, tensor(*index).astype(work)).astype(dtype)
+            return choose(d < turned, rotated, tensor(*index).astype(work)).astype(dtype)
 
         return te.compute(dims, element, name="rotary_embedding")
 

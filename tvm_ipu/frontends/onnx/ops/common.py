@@ -168,6 +168,16 @@ def number(value: float, dtype: str) -> tirx.Expr:
     return tirx.const(value, dtype)
 
 
+def choose(condition: Any, a: Any, b: Any) -> Any:
+    """``a`` where the condition holds, else ``b``, for sides that are safe to compute only through clamps in them.
+
+    ``Select`` computes both sides, but TVM simplifies each of them under its condition, and so drops clamps. The
+    condition of this one says nothing to the simplifier.
+    """
+    bit = tirx.bitwise_and(condition.astype("int32"), tirx.const(1, "int32"))
+    return tirx.Select(tirx.NE(bit, tirx.const(0, "int32")), a, b)
+
+
 def wrap_index(index: Any, extent: int) -> Any:
     """An index from data as int32 in ``[0, extent)``: negative ones count from the end, all are clamped."""
     wide = kind(index) if kind(index) in ("int64", "int32") else "int64"

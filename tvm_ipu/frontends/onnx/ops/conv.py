@@ -11,7 +11,14 @@ import numpy as np
 from tvm import relax, te, tirx
 
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
-from tvm_ipu.frontends.onnx.ops.common import attr_ints, attr_text, ints, number, required
+from tvm_ipu.frontends.onnx.ops.common import (
+    attr_ints,
+    attr_text,
+    choose,
+    ints,
+    number,
+    required,
+)
 from tvm_ipu.frontends.onnx.ops.shape import cut, pad_constant, permute, reshape
 from tvm_ipu.frontends.onnx.ops.window import AUTO_PADS, Window, read_window
 
@@ -207,7 +214,7 @@ def _spread(
             source = [
                 tirx.min(tirx.floordiv(p, d), k - 1) for p, d, k in zip(place, dilations, kernel, strict=True)
             ]
-            return tirx.Select(tirx.all(*hits), tensor(c, o, *source), number(0, dtype))
+            return choose(tirx.all(*hits), tensor(c, o, *source), number(0, dtype))
 
         shape = (channels, out, *(m * s for m, s in zip(taps, strides, strict=True)))
         return te.compute(shape, element, name="spread_weight")
@@ -288,7 +295,7 @@ def bilinear(read: Any, place: Sequence[Any], extents: Sequence[int]) -> Any:
             at = (corners[0][a], corners[1][b])
             seen = tirx.all(*(tirx.all(p >= 0, p < e) for p, e in zip(at, extents, strict=True)))
             safe = [tirx.max(tirx.min(p, e - 1), 0) for p, e in zip(at, extents, strict=True)]
-            value = tirx.Select(seen, read(*safe).astype("float32"), number(0.0, "float32"))
+            value = choose(seen, read(*safe).astype("float32"), number(0.0, "float32"))
             total = total + value * weights[0][a] * weights[1][b]
     return total
 
@@ -316,7 +323,7 @@ def col2im(ctx: Context, node: Node) -> relax.Expr:
                 hits.append(tirx.all(exact, q >= 0, q < window.outputs[i]))
                 blocks.append(tirx.max(tirx.min(q, window.outputs[i] - 1), 0))
             value = tensor(b, c, *(t.var for t in taps), *blocks)
-            return te.sum(tirx.Select(tirx.all(*hits), value, number(0, dtype)), axis=taps)
+            return te.sum(choose(tirx.all(*hits), value, number(0, dtype)), axis=taps)
 
         return te.compute((n, channels, *image), element, name="col2im")
 

@@ -11,6 +11,7 @@ from tvm import relax, tirx
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
 from tvm_ipu.frontends.onnx.ops.common import (
     cast,
+    choose,
     elementwise,
     fold,
     is_float,
@@ -100,11 +101,11 @@ def safe_div(a: Any, b: Any) -> Any:
     dtype = kind(a)
     zero, one = number(0, dtype), number(1, dtype)
     if not is_signed(dtype):
-        return tirx.Select(b == zero, zero, tirx.truncdiv(a, tirx.Select(b == zero, one, b)))
+        return choose(b == zero, zero, tirx.truncdiv(a, tirx.Select(b == zero, one, b)))
     minus = number(-1, dtype)
     divisor = tirx.Select(tirx.any(b == zero, b == minus), one, b)
     quotient = tirx.truncdiv(a, divisor)
-    return tirx.Select(b == zero, zero, tirx.Select(b == minus, zero - a, quotient))
+    return choose(b == zero, zero, choose(b == minus, zero - a, quotient))
 
 
 def safe_rem(a: Any, b: Any) -> Any:
@@ -115,7 +116,7 @@ def safe_rem(a: Any, b: Any) -> Any:
     if is_signed(dtype):
         trivial = tirx.any(trivial, b == number(-1, dtype))
     remainder = tirx.truncmod(a, tirx.Select(trivial, one, b))
-    return tirx.Select(trivial, zero, remainder)
+    return choose(trivial, zero, remainder)
 
 
 @converter("Mod")

@@ -10,7 +10,15 @@ from tvm import relax, te, tirx
 
 from tvm_ipu.frontends.onnx.context import Context, Node, converter
 from tvm_ipu.frontends.onnx.ops.cast import saturate
-from tvm_ipu.frontends.onnx.ops.common import attr_bool, attr_text, ints, is_float, number, required
+from tvm_ipu.frontends.onnx.ops.common import (
+    attr_bool,
+    attr_text,
+    choose,
+    ints,
+    is_float,
+    number,
+    required,
+)
 
 _CUBIC_ALPHA = -0.75
 
@@ -153,7 +161,7 @@ def _pixel(
     if padding != "zeros":
         return value
     seen = tirx.all(*(tirx.all(p >= 0, p < e) for p, e in zip(place, extents, strict=True)))
-    return tirx.Select(seen, value, _f(0.0))
+    return choose(seen, value, _f(0.0))
 
 
 def _mirror(place: Any, extent: int, aligned: bool) -> Any:

@@ -15,6 +15,7 @@ from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, conve
 from tvm_ipu.frontends.onnx.ops.cast import convert
 from tvm_ipu.frontends.onnx.ops.common import (
     attr_text,
+    choose,
     ints,
     loops,
     normal_axis,
@@ -176,7 +177,7 @@ def _scatter_known(
         def element(*i: Any) -> Any:
             k = origin(*i[:head])
             inside = tirx.max(tirx.min(k, number(count - 1, "int32")), number(0, "int32"))
-            return tirx.Select(k >= 0, new(inside, *i[head:]), tensor(*i))
+            return choose(k >= 0, new(inside, *i[head:]), tensor(*i))
 
         return te.compute(dims, element, name="scatter")
 
@@ -233,7 +234,7 @@ def tensor_scatter(ctx: Context, node: Node) -> relax.Expr:
                 offset = tirx.floormod(offset, number(extent, "int64"))
             hit = tirx.all(offset >= number(0, "int64"), offset < number(length, "int64"))
             safe = tirx.max(tirx.min(offset, number(length - 1, "int64")), number(0, "int64"))
-            return tirx.Select(hit, new(*i[:axis], safe, *i[axis + 1 :]), old(*i))
+            return choose(hit, new(*i[:axis], safe, *i[axis + 1 :]), old(*i))
 
         return te.compute(dims, element, name="tensor_scatter")
 

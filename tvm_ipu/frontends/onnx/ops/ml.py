@@ -10,7 +10,16 @@ from tvm import relax, te, tirx
 
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
 from tvm_ipu.frontends.onnx.ops.cast import convert
-from tvm_ipu.frontends.onnx.ops.common import attr_text, elementwise, is_float, kind, number, required, scalar
+from tvm_ipu.frontends.onnx.ops.common import (
+    attr_text,
+    choose,
+    elementwise,
+    is_float,
+    kind,
+    number,
+    required,
+    scalar,
+)
 
 R = relax.op
 ML = "ai.onnx.ml"
@@ -104,7 +113,7 @@ def label_encoder(ctx: Context, node: Node) -> relax.Expr:
 
         def element(*i: Any) -> Any:
             at = found(*i)
-            return tirx.Select(at >= 0, value(tirx.max(at, 0)), number(fallback.item(), dtype))
+            return choose(at >= 0, value(tirx.max(at, 0)), number(fallback.item(), dtype))
 
         return te.compute(tensor.shape, element, name="label")
 
