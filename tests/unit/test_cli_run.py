@@ -150,7 +150,8 @@ def test_missing_and_damaged_images(image, tmp_path, capsys):
 
 def test_run_loads_no_compiler(image):
     program = (
-        f"import sys\nfrom tvm_ipu.cli.main import main\nassert main(['run', {str(image)!r}, '--print-time']) == 0\n"
+        "import sys\nfrom tvm_ipu.cli.main import main\n"
+        f"assert main(['run', {str(image)!r}, '--print-time']) == 0\n"
         "print({'tvm', 'onnx', 'rich'} & set(sys.modules))"
     )
     done = subprocess.run(
