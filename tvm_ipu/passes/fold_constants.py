@@ -15,7 +15,7 @@ import tvm
 from tvm import relax
 
 from tvm_ipu.base.model import VIEW_OPS
-from tvm_ipu.passes.rewrite import Rewriter, constant, numpy_dtype, op_name, rewrite, shape_of
+from tvm_ipu.passes.rewrite import Rewriter, constant, make_constant, numpy_dtype, op_name, rewrite, shape_of
 
 _BINARY: dict[str, Callable[..., np.ndarray]] = {
     "relax.add": np.add,
@@ -45,7 +45,7 @@ def _fold(_: Rewriter, call: relax.Call) -> relax.Expr | None:
     if array is None:
         return None
     # numpy turns 0-d results into scalars and may widen; the call's own type decides
-    return relax.const(np.asarray(array, dtype=first.dtype if name != "relax.astype" else array.dtype))
+    return make_constant(np.asarray(array, dtype=first.dtype if name != "relax.astype" else array.dtype))
 
 
 def evaluate(name: str, call: relax.Call, first: np.ndarray) -> np.ndarray | None:

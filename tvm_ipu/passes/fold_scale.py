@@ -12,7 +12,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from tvm_ipu.passes.rewrite import Rewriter, constant, op_name, rewrite, shape_of
+from tvm_ipu.passes.rewrite import Rewriter, constant, make_constant, op_name, rewrite, shape_of
 
 
 def fold_scale(module: tvm.ir.IRModule) -> tvm.ir.IRModule:
@@ -45,14 +45,14 @@ def _fold_add(
     if np.broadcast_shapes(bias.shape, factor.shape) != bias.shape:
         return None
     if op_name(call) == "relax.add":
-        return relax.op.add(inner_var, relax.const(bias + factor))
+        return relax.op.add(inner_var, make_constant(bias + factor))
     conv = rewriter.value(inner_var)
     if op_name(conv) != "relax.nn.conv2d" or not rewriter.single_use(inner_var):
         return None
     scaled = _scaled_conv(conv, factor)
     if scaled is None:
         return None
-    return relax.op.add(rewriter.emit(scaled, inner_var.name), relax.const(bias * factor))
+    return relax.op.add(rewriter.emit(scaled, inner_var.name), make_constant(bias * factor))
 
 
 def _constant_second(call: relax.Call) -> tuple[relax.Expr, np.ndarray | None]:
@@ -72,4 +72,4 @@ def _scaled_conv(conv: relax.Call, factor: np.ndarray) -> relax.Call | None:
     if factor.size != 1 and (factor.size != channels or factor.shape[-3:] != (channels, 1, 1)):
         return None
     scaled = weight * np.broadcast_to(factor.reshape(-1), (weight.shape[0],)).reshape(-1, 1, 1, 1)
-    return relax.Call(conv.op, [conv.args[0], relax.const(scaled)], conv.attrs)
+    return relax.Call(conv.op, [conv.args[0], make_constant(scaled)], conv.attrs)

@@ -16,7 +16,7 @@ from tvm import relax, te
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import computes
-from tvm_ipu.passes.rewrite import Rewriter, constant, op_name, rewrite, shape_of
+from tvm_ipu.passes.rewrite import Rewriter, constant, make_constant, op_name, rewrite, shape_of
 from tvm_ipu.passes.simplify_transposes import permutation
 
 ANCHOR = 4
@@ -69,7 +69,7 @@ def _matmul(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr 
     if matrix is not None and matrix.size == math.prod(matrix.shape[-2:]) and matrix.ndim <= len(shape_of(a)):
         depth, units = shape_of(b)[-2:]
         lanes = computes.weight_lanes(str(a.ty.dtype), target)
-        packed = relax.const(computes.pack_dense(matrix.reshape(depth, units), lanes))
+        packed = make_constant(computes.pack_dense(matrix.reshape(depth, units), lanes))
         compute = partial(computes.dense, units=units, out_dtype=out_dtype)
         return _call(rewriter, "dense", compute, [a, packed])
     transposed = rewriter.value(b)
@@ -85,7 +85,7 @@ def _packed(
     """Weights in a template's layout: packed now where they are constant, at run time otherwise."""
     value = constant(weight)
     if value is not None:
-        return relax.const(pack(value))
+        return make_constant(pack(value))
     return rewriter.emit(_call(rewriter, "pack_weights", pack_te, [weight]))
 
 

@@ -18,6 +18,7 @@ class Rewriter:
 
     Attributes:
         builder: Where a rule emits further bindings.
+        current: Old variable of the call that the rule sees.
         uses: Operators of the calls that use each variable of the old ``main``, with repetition;
             ``""`` stands for a use that is no call.
     """
@@ -27,6 +28,7 @@ class Rewriter:
         main = module["main"]
         functions = {var: func for var, func in module.functions.items() if var.name_hint != "main"}
         self.builder = relax.BlockBuilder(tvm.IRModule(functions, attrs=module.attrs))
+        self.current: relax.Var | None = None
         self._main = main
         self._new: dict[relax.Var, relax.Expr] = {}
         self._values: dict[relax.Var, relax.Expr] = {}
@@ -65,6 +67,7 @@ class Rewriter:
     def _bind(self, binding: relax.VarBinding, rule: Rule) -> None:
         value = self.substitute(binding.value)
         if isinstance(value, relax.Call):
+            self.current = binding.var
             if self._typed:
                 value = self.builder.normalize(value)
             replaced = rule(self, value)
@@ -152,6 +155,11 @@ def op_name(expr: relax.Expr) -> str:
 def constant(expr: relax.Expr) -> np.ndarray | None:
     """Value of a constant tensor, None for anything else."""
     return expr.value.numpy() if isinstance(expr, GenericConst) else None
+
+
+def make_constant(array: np.ndarray) -> relax.Expr:
+    """A constant of exactly the array's type, where ``relax.const`` would narrow types of 64 bits."""
+    return relax.const(tvm.runtime.tensor(np.ascontiguousarray(array).reshape(array.shape)))
 
 
 def shape_of(expr: relax.Expr) -> tuple[int, ...]:

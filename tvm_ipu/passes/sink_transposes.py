@@ -13,7 +13,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from tvm_ipu.passes.rewrite import Rewriter, constant, op_name, rewrite, shape_of
+from tvm_ipu.passes.rewrite import Rewriter, constant, make_constant, op_name, rewrite, shape_of
 from tvm_ipu.passes.simplify_transposes import permutation
 
 ELEMENTWISE = frozenset(
@@ -86,9 +86,9 @@ def _without_transpose(rewriter: Rewriter, arg: relax.Expr, axes: list[int]) -> 
     value = constant(arg)
     if value is not None and value.ndim <= len(axes):
         if value.size == 1:
-            return relax.const(value.reshape(()))
+            return make_constant(value.reshape(()))
         aligned = value.reshape((1,) * (len(axes) - value.ndim) + value.shape)
-        return relax.const(np.ascontiguousarray(aligned.transpose(np.argsort(axes))))
+        return make_constant(aligned.transpose(np.argsort(axes)))
     shape = shape_of(arg)
     if len(shape) == len(axes) and sum(dim != 1 for dim in shape) <= 1:
         return rewriter.emit(relax.op.reshape(arg, [shape[a] for a in np.argsort(axes)]))
