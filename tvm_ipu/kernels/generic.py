@@ -7,7 +7,7 @@ its data lie next to each other (``fusion.loops``). Sorting, scattering and othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tvm_ffi
 from tvm import tirx
@@ -25,7 +25,7 @@ from tvm_ipu.kernels.split import Group, split
 from tvm_ipu.kernels.stage import ArgRef, Stage, TempSpec
 
 NEEDS_VECTORS = 20_000
-NEEDS_UNITS = 700_000
+NEEDS_UNITS = 1_400_000
 """Arithmetic operations of a kernel from which on it needs vectors, or more than one unit of work."""
 
 
@@ -43,7 +43,8 @@ def schedule_generic(func: tirx.PrimFunc, target: Target) -> tuple[list[Stage], 
     groups = split(ops, outputs, target)
     stages = _Stages(func)
     for number, group in enumerate(groups):
-        needed = {*outputs, *(b for other in groups[number + 1 :] for b in _reads(other))}
+        others = [*groups[:number], *groups[number + 1 :]]
+        needed = {*outputs, *(buffer for other in others for buffer in _buffers(other))}
         if isinstance(group, Group):
             kernel = emit_group(group, needed, target)
         else:
@@ -69,8 +70,10 @@ def _each(ops: Sequence[Op | Opaque], rewrite: Callable[[Op], list[Op]]) -> list
     return [new for op in ops for new in (rewrite(op) if isinstance(op, Op) else [op])]
 
 
-def _reads(group: Group | Opaque) -> list[tirx.Buffer]:
-    return list(group.reads) if isinstance(group, Opaque) else [b for op in group.ops for b in op.reads]
+def _buffers(group: Group | Opaque) -> Iterator[tirx.Buffer]:
+    for op in group.ops if isinstance(group, Group) else [group]:
+        yield from op.reads
+        yield from op.targets
 
 
 class _Stages:

@@ -45,10 +45,10 @@ def in_parts(op: Op, target: Target) -> list[Op]:
         if own != axis:
             reduce.append(own)
             continue
-        size = own.extent // parts
-        inner = Axis(tirx.Var(own.var.name, "int32"), size)
-        values = tuple(substitute(v, {own.var: outer.var * i32(size) + inner.var}) for v in values)
-        if size > 1:
+        inner = Axis(tirx.Var(own.var.name, "int32"), own.extent // parts)
+        at = outer.var * i32(inner.extent) + inner.var if inner.extent > 1 else outer.var
+        values = tuple(substitute(value, {own.var: at}) for value in values)
+        if inner.extent > 1:
             reduce.append(inner)
     first = Op(
         (partial,), (outer, *op.axes), (outer.var, *op.indices), values, tuple(reduce), (so_far,), op.inits
