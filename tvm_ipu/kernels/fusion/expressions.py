@@ -123,7 +123,10 @@ def cost(value: Expr) -> float:
 
 
 def narrow(value: Expr) -> Expr:
-    """An index as an int32 expression: no tensor has 2^31 elements."""
+    """An index as an int32 expression: no tensor has 2^31 elements.
+
+    Sums and products of numbers from data may be narrowed before they are made, clamps of them may not.
+    """
     if str(value.ty) == "int32":
         return value
     if isinstance(value, tirx.IntImm):
@@ -132,6 +135,8 @@ def narrow(value: Expr) -> Expr:
         inner = value.value
         return inner if str(inner.ty) == "int32" else tirx.Cast("int32", inner)
     if isinstance(value, _BINARY):
+        if not isinstance(value, (tirx.Add, tirx.Sub, tirx.Mul)) and any(_is_wide(load) for load in loads(value)):
+            return tirx.Cast("int32", value)
         return type(value)(narrow(value.a), narrow(value.b))
     if isinstance(value, tirx.Select):
         return tirx.Select(value.condition, narrow(value.true_value), narrow(value.false_value))
@@ -139,6 +144,10 @@ def narrow(value: Expr) -> Expr:
         condition, then, otherwise = value.args
         return tirx.if_then_else(condition, narrow(then), narrow(otherwise))
     return tirx.Cast("int32", value)
+
+
+def _is_wide(load: ir.TensorLoad) -> bool:
+    return str(load.ty) in ("int64", "uint64", "float32", "float64", "float16", "bfloat16")
 
 
 def narrow_indices(value: Expr) -> Expr:
