@@ -153,7 +153,8 @@ class _PlanDraft:
                 value.storage.space, value.storage.index = Space.OUTPUT, index
             else:
                 target = Value(Storage(Space.OUTPUT, value.nbytes, index), value.shape, value.dtype)
-                steps.append(Step(_copy_function(value), (value, target), f"output {index}", "copy"))
+                if value.nbytes:
+                    steps.append(Step(_copy_function(value), (value, target), f"output {index}", "copy"))
                 value = target
             placed.append(value)
         return placed

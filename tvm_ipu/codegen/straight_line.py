@@ -91,8 +91,9 @@ class _Reader:
             value.storage.size = value.nbytes
             outputs.append(value)
         callee = call.args[0]
-        args = (*self.tensors(call.args[1]), *outputs)
-        self.steps.append(Step(self.model.module[callee], args, layer, _op_label(callee.name_hint)))
+        if any(value.nbytes for value in outputs):
+            args = (*self.tensors(call.args[1]), *outputs)
+            self.steps.append(Step(self.model.module[callee], args, layer, _op_label(callee.name_hint)))
         return outputs
 
 
