@@ -5,11 +5,15 @@ model - frontends -> Relax - passes -> Relax, fused - codegen -> Program - image
 
 from __future__ import annotations
 
+import mmap
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import tvm
 
 from tvm_ipu.base.errors import OptionError
@@ -18,6 +22,7 @@ from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.program import Program
 from tvm_ipu.base.shapes import parse_input_shapes
 from tvm_ipu.base.target import load_target
+from tvm_ipu.bench.data import fill, load_arrays
 from tvm_ipu.codegen.build import Progress, build_program
 from tvm_ipu.frontends.loaders import LoadOptions, load_model
 from tvm_ipu.frontends.onnx.convert import convert
@@ -25,7 +30,10 @@ from tvm_ipu.frontends.onnx.summary import ModelSummary, summarize
 from tvm_ipu.image.reader import ImageInfo, read_image
 from tvm_ipu.image.schema import MAGIC_BYTES
 from tvm_ipu.image.writer import write_image
-from tvm_ipu.passes.pipeline import run_phases
+from tvm_ipu.passes.pipeline import STORAGE_DTYPE, run_phases
+from tvm_ipu.passes.rewrite import numpy_dtype
+from tvm_ipu.quantize.sensitivity import layer_errors, output_error, sensitive_layers
+from tvm_ipu.runtime import Session
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ def compile_model(
     input_shapes: Sequence[str] = (),
     batches: Sequence[int] = (),
     outputs: Sequence[str] = (),
+    samples: Path | None = None,
     options: CompileOptions | None = None,
     progress: Progress | None = None,
 ) -> CompileReport:
@@ -63,6 +72,7 @@ def compile_model(
         input_shapes: Shapes of the inputs, in any form that ``base.shapes`` reads.
         batches: Batch sizes; each becomes a plan of the image, over the same weights.
         outputs: Names of the tensors to compute; the model's own outputs by default.
+        samples: Inputs by name (``.npz``) on which 16-bit precision is judged; random ones by default.
         options: How to compile.
         progress: Told what is being done.
 
@@ -76,6 +86,9 @@ def compile_model(
     with clock.stage("loading"):
         loads = [LoadOptions(shapes, tuple(outputs), batch) for batch in batches or (None,)]
         models = [load_model(model, load) for load in loads]
+    if options.precision != "fp32" and options.max_error > 0:
+        with clock.stage("sensitivity"):
+            options = replace(options, float32_layers=_float32_layers(models[0], options, samples))
     with clock.stage("passes"):
         models = [
             one.with_module(run_phases(one.module, chip, options, _dumper(options, one))) for one in models
@@ -120,6 +133,41 @@ def inspect_file(path: Path, *, input_shapes: Sequence[str] = ()) -> ModelSummar
     except OSError as err:
         raise OptionError(f"cannot read '{path}': {err.strerror}") from err
     return read_image(path) if is_image else summarize(path, LoadOptions(parse_input_shapes(input_shapes)))
+
+
+def _float32_layers(model: Model, options: CompileOptions, samples: Path | None) -> tuple[str, ...]:
+    """Layers that 16-bit precision would cost too much, measured with images for this machine."""
+    inputs = load_arrays(samples) if samples else fill(model.inputs, "random")
+    dtype = numpy_dtype(STORAGE_DTYPE[options.precision])
+    program, image, start = _host_image(model, replace(options, precision="fp32"))
+    with Session(memoryview(image), threads=options.jobs) as session:
+
+        def run(weights: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+            np.frombuffer(image, np.uint8)[start : start + weights.size] = weights
+            return list(session.run(inputs).values())
+
+        errors = layer_errors(program, run, dtype)
+        expected = run(np.frombuffer(program.weights, np.uint8))
+
+    def measure(kept: tuple[str, ...]) -> float:
+        _, mixed, _ = _host_image(model, replace(options, float32_layers=kept))
+        with Session(memoryview(mixed), threads=options.jobs) as session:
+            return output_error(list(session.run(inputs).values()), expected)
+
+    return sensitive_layers(errors, measure, options.max_error)
+
+
+def _host_image(model: Model, options: CompileOptions) -> tuple[Program, mmap.mmap, int]:
+    """A program for this machine, its image in memory, and where the weights start in there."""
+    chip = load_target("host")
+    program = build_program([model.with_module(run_phases(model.module, chip, options))], chip, options.jobs)
+    with tempfile.TemporaryDirectory(prefix="tvm_ipu-") as folder:
+        path = Path(folder) / "host.img"
+        write_image(program, path)
+        image = mmap.mmap(-1, path.stat().st_size)  # aligned, so that a session uses it as it is
+        image.write(path.read_bytes())
+        starts = [section.offset for section in read_image(path).sections if section.name == "weights"]
+    return program, image, starts[0] if starts else 0
 
 
 class _Clock:

@@ -17,14 +17,18 @@ from tvm_ipu.runtime.session import Session
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 2e-2}
 """Largest error by the largest absolute value of an output."""
 
+SAMPLES_SEED = 7
+"""The precision of layers is chosen on other inputs than those of the test."""
+
 CASES = [(name, 1) for name in zoo.names()] + [("resnet50", 16), ("bert_base", 16)]
 
 
 def compile_for_host(name: str, folder: Path, precision: str = "fp32", batch: int = 1) -> Path:
-    image = folder / f"{name}.img"
+    image, samples = folder / f"{name}.img", folder / "samples.npz"
     shapes = [format_input_shapes(zoo.shapes(name, batch))]
+    np.savez(samples, **zoo.inputs(name, seed=SAMPLES_SEED, batch=batch))
     options = CompileOptions(precision=precision)
-    compile_model(zoo.get(name), "host", image, input_shapes=shapes, options=options)
+    compile_model(zoo.get(name), "host", image, input_shapes=shapes, samples=samples, options=options)
     return image
 
 

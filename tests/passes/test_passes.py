@@ -175,9 +175,11 @@ def test_mixed_precision_keeps_types_at_the_border(dtype: str, tolerance: float)
 
     before = build(body, 1, 3, 6, 6)
     after = to_mixed_precision(before, dtype)
-    inner = {op_name(b.value): str(b.var.ty.dtype) for b in bindings(after["main"]) if op_name(b.value)}
-    assert inner["relax.nn.conv2d"] == dtype
-    assert inner["relax.nn.softmax"] == "float32"
+    calls = {op_name(b.value): b.value for b in bindings(after["main"]) if op_name(b.value)}
+    assert [str(arg.ty.dtype) for arg in calls["relax.nn.conv2d"].args] == [dtype, dtype]
+    assert str(calls["relax.nn.conv2d"].ty.dtype) == "float32"
+    assert [str(arg.ty.dtype) for arg in calls["relax.add"].args] == ["float32", "float32"]
+    assert str(calls["relax.nn.softmax"].args[0].ty.dtype) == "float32"
     assert str(after["main"].body.body.ty.fields[0].dtype) == "float32"
     x = image_like(1, 3, 6, 6) / 4  # the reference accumulates in the small type too
     assert np.abs(run(after, x) - run(before, x)).max() < tolerance

@@ -17,6 +17,10 @@ class CompileOptions:
     Attributes:
         precision: Type of weights and activations inside: ``fp32``, ``fp16`` or ``bf16``.
             Inputs and outputs keep the model's own types.
+        max_error: Bound on the error that 16-bit precision may cost an output, as a share of the output's
+            largest absolute value. It is estimated on random inputs, and the most sensitive layers stay in
+            float32; 0 keeps none of them back and estimates nothing.
+        float32_layers: Products that stay in float32, by their layers' names.
         passes: Passes of the user's own, ``module:function``, run first on the Relax module.
         dump_dir: Folder that receives the IR after each stage and the linked object, or None.
         verify: Check the IR's well-formedness after every pass.
@@ -24,6 +28,8 @@ class CompileOptions:
     """
 
     precision: str = "fp32"
+    max_error: float = 0.02
+    float32_layers: tuple[str, ...] = ()
     passes: tuple[str, ...] = ()
     dump_dir: Path | None = None
     verify: bool = False

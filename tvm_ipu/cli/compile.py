@@ -33,6 +33,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="type of weights and activations inside; inputs and outputs keep the model's (default: fp32)",
     )
     parser.add_argument(
+        "--samples",
+        type=Path,
+        metavar="NPZ",
+        help="inputs by name on which fp16 and bf16 are judged; random ones by default",
+    )
+    parser.add_argument(
+        "--max-error",
+        type=float,
+        default=CompileOptions.max_error,
+        metavar="E",
+        help="what fp16 or bf16 may change an output, as a share of its largest value: the most sensitive layers "
+        "stay in float32; 0 keeps none back (default: %(default)s)",
+    )
+    parser.add_argument(
         "-b",
         "--batch",
         type=numbers,
@@ -76,6 +90,7 @@ def execute(args: argparse.Namespace) -> int:
     output = args.output or Path(f"{args.model.stem}.img")
     options = CompileOptions(
         precision=args.precision,
+        max_error=args.max_error,
         passes=tuple(args.passes),
         dump_dir=args.dump_ir,
         verify=args.verify,
@@ -89,6 +104,7 @@ def execute(args: argparse.Namespace) -> int:
             input_shapes=args.input_shapes,
             batches=args.batch,
             outputs=args.outputs,
+            samples=args.samples,
             options=options,
             progress=report,
         )

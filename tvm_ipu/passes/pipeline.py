@@ -31,7 +31,14 @@ def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
     """Passes by phase; a phase ends where ``--dump-ir`` writes the module."""
     precision: list[Pass] = []
     if options.precision != "fp32":
-        precision = [partial(to_mixed_precision, dtype=STORAGE_DTYPE[options.precision]), fold_constants]
+        precision = [
+            partial(
+                to_mixed_precision,
+                dtype=STORAGE_DTYPE[options.precision],
+                float32_layers=options.float32_layers,
+            ),
+            fold_constants,
+        ]
     return {
         "user": [load_user_pass(spec) for spec in options.passes],
         "canonical": [

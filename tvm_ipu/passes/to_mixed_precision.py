@@ -1,85 +1,149 @@
-"""Store tensors and weights in fp16 or bf16; inputs and outputs of the model keep their types.
+"""Multiply in fp16 or bf16, compute everything else in float32.
 
-    lv = R.add(x, const_f32)       ->      lv0 = R.astype(x, "float16")
-                                           lv1 = R.add(lv0, const_f16)
-                                           lv = R.astype(lv1, "float32")         (at an output only)
+    lv0 = R.nn.conv2d(x, w)            lv0 = R.nn.conv2d(R.astype(x, "float16"), w16, out_dtype="float32")
+    lv1 = R.add(lv0, b)           ->   lv1 = R.add(lv0, b)
+    lv2 = R.nn.conv2d(lv1, v)          lv2 = R.nn.conv2d(R.astype(lv1, "float16"), v16, out_dtype="float32")
 
-Kernels accumulate in float32 whatever the storage type. Operators whose intermediate results leave fp16's
-range or lose too much in bf16's 8 bits stay in float32.
+Operands of convolutions and matrix products are stored in 16 bits, sums and what follows them are float32: the
+casts are fused into the kernels, so that what lies in memory between kernels is 16 bits wide, and biases,
+normalisation, activations and softmax lose nothing. A tensor that a product and other operators read is stored
+once, in 16 bits. Depthwise convolutions stay in float32: they are few operations, and rounding their weights
+costs most. Inputs and outputs of the model keep their types.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+
 import tvm
 from tvm import relax
 
-from tvm_ipu.passes.rewrite import Rewriter, constant, numpy_dtype, op_name, rewrite
+from tvm_ipu.passes.rewrite import (
+    Rewriter,
+    bindings,
+    constant,
+    numpy_dtype,
+    op_name,
+    rewrite,
+    shape_of,
+    used_vars,
+)
 
-KEEP_FLOAT32 = frozenset(
+PRODUCTS = frozenset({"relax.nn.conv2d", "relax.matmul"})
+MOVES = frozenset(
     f"relax.{name}"
     for name in (
-        "nn.softmax", "nn.log_softmax", "nn.layer_norm", "nn.rms_norm", "nn.group_norm", "nn.instance_norm",
-        "nn.batch_norm", "mean", "sum", "prod", "variance", "std", "cumsum", "cumprod", "power", "exp", "log",
-        "erf", "nn.gelu", "sqrt", "rsqrt", "sin", "cos", "tan", "tanh", "argmax", "argmin", "topk", "sort",
-        "argsort", "call_tir", "quantize", "dequantize", "image.resize2d", "vision.non_max_suppression",
-        "vision.all_class_non_max_suppression", "vision.roi_align",
+        "broadcast_to", "concat", "expand_dims", "flatten", "flip", "gather_elements", "permute_dims",
+        "repeat", "reshape", "split", "squeeze", "strided_slice", "take", "tile", "nn.max_pool2d", "nn.relu",
     )
 )  # fmt: skip
+"""Operators that copy elements or choose among them: right in any type."""
 
 
-def to_mixed_precision(module: tvm.ir.IRModule, dtype: str) -> tvm.ir.IRModule:
-    """Convert float32 computation to ``dtype`` (``float16`` or ``bfloat16``) where that is safe."""
+def to_mixed_precision(
+    module: tvm.ir.IRModule, dtype: str, float32_layers: Sequence[str] = ()
+) -> tvm.ir.IRModule:
+    """Convert products, but for those of ``float32_layers``, to operands of ``float16`` or ``bfloat16``."""
     output_dtypes = [str(field.dtype) for field in module["main"].body.body.ty.fields]
-    cast = _Caster(dtype)
+    cast = _Caster(module, dtype, frozenset(float32_layers))
 
-    def restore(rewriter: Rewriter, outputs: list[relax.Expr]) -> list[relax.Expr]:
-        return [cast.cast(rewriter, out, wanted) for out, wanted in zip(outputs, output_dtypes, strict=True)]
+    def restore(_: Rewriter, outputs: list[relax.Expr]) -> list[relax.Expr]:
+        return [cast.to(out, wanted) for out, wanted in zip(outputs, output_dtypes, strict=True)]
 
     return rewrite(module, cast.rule, restore, typed=False)
 
 
 class _Caster:
-    def __init__(self, dtype: str) -> None:
+    def __init__(self, module: tvm.ir.IRModule, dtype: str, float32_layers: frozenset[str]) -> None:
         self.dtype = dtype
+        self._float32_layers = float32_layers
+        self._users: defaultdict[relax.Var, list[relax.VarBinding]] = defaultdict(list)
+        for binding in bindings(module["main"]):
+            for var in used_vars(binding.value):
+                self._users[var].append(binding)
+        self._wanted: dict[relax.Var, bool] = {}
+        for binding in reversed(bindings(module["main"])):
+            self._wanted[binding.var] = any(self._takes_half(user) for user in self._users[binding.var])
+        self._casts: dict[tuple[relax.Expr, str], relax.Var] = {}
+        self._rewriter: Rewriter | None = None
+
+    def _takes_half(self, user: relax.VarBinding) -> bool:
+        """True when an operator reads its operands in 16 bits."""
+        name = op_name(user.value)
+        if not name:  # a tuple or an element of one
+            return self._wanted.get(user.var, False)
+        if is_product(user.value):
+            return user.var.name not in self._float32_layers
+        return name in MOVES and self._wanted.get(user.var, False)
 
     def rule(self, rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
-        """Cast a call's arguments to the type that its operator computes in."""
-        name = op_name(call)
-        keep = name in KEEP_FLOAT32 or name.startswith("relax.call")
-        if name == "relax.astype":
-            source, wanted = call.args[0], str(call.attrs.dtype)
-            return self.cast(rewriter, source, self.dtype if wanted == "float32" else wanted)
-        wanted = "float32" if keep else self.dtype
-        args = [self._convert(rewriter, arg, wanted) for arg in call.args]
-        if keep:
-            call = relax.Call(call.op, args, call.attrs, call.ty_args, call.span)
-            result = rewriter.emit(call)
-            return self._shrink(rewriter, result)
-        return relax.Call(call.op, args, call.attrs)
+        """Cast a call's operands to the type that its operator reads, its result to what its readers share."""
+        self._rewriter = rewriter
+        var, name = rewriter.current, op_name(call)
+        assert var is not None
+        shared = self._wanted.get(var, False) and len(self._users[var]) > 1
+        if var.name not in self._float32_layers and is_product(
+            rewriter.builder.normalize(self._in(call, "float32"))
+        ):
+            product = _with_float32_sum(self._in(call, self.dtype))
+            result = rewriter.emit(product, var.name)
+        elif name in MOVES:
+            half = self._wanted.get(var, False) or any(
+                str(getattr(arg.ty, "dtype", "")) == self.dtype for arg in call.args
+            )
+            return self._in(call, self.dtype if half else "float32")
+        else:
+            result = rewriter.emit(self._in(call, "float32"), var.name)
+        if shared and isinstance(result.ty, relax.TensorType) and str(result.ty.dtype) == "float32":
+            return self.to(result, self.dtype)
+        return result
 
-    def _shrink(self, rewriter: Rewriter, result: relax.Var) -> relax.Expr:
-        """Store a float32 result in the small type."""
-        if isinstance(result.ty, relax.TupleType):
-            fields = [rewriter.emit(relax.TupleGetItem(result, i)) for i in range(len(result.ty.fields))]
-            return relax.Tuple([self._convert(rewriter, field, self.dtype) for field in fields])
-        return self._convert(rewriter, result, self.dtype)
+    def _in(self, call: relax.Call, dtype: str) -> relax.Call:
+        args = [self.to(arg, dtype) for arg in call.args]
+        types = call.ty_args if op_name(call).startswith("relax.call") else None
+        return relax.Call(call.op, args, call.attrs, types, call.span)
 
-    def _convert(self, rewriter: Rewriter, arg: relax.Expr, dtype: str) -> relax.Expr:
-        """``arg`` with its float tensors in ``dtype``."""
+    def to(self, arg: relax.Expr, dtype: str) -> relax.Expr:
+        """``arg`` with its float tensors, where they are of the two types of this pass, as ``dtype``."""
         if isinstance(arg, relax.Tuple):
-            return relax.Tuple([self._convert(rewriter, field, dtype) for field in arg.fields])
-        if not isinstance(arg.ty, relax.TensorType) or str(arg.ty.dtype) not in ("float32", self.dtype):
+            return relax.Tuple([self.to(field, dtype) for field in arg.fields])
+        have = str(arg.ty.dtype) if isinstance(arg.ty, relax.TensorType) else ""
+        if have == dtype or have not in ("float32", self.dtype) or dtype not in ("float32", self.dtype):
             return arg
-        return self.cast(rewriter, arg, dtype)
-
-    def cast(self, rewriter: Rewriter, arg: relax.Expr, dtype: str) -> relax.Expr:
-        """``arg`` as ``dtype``."""
-        if str(arg.ty.dtype) == dtype:
-            return arg
-        inner = rewriter.value(arg)
-        if op_name(inner) == "relax.astype" and str(inner.args[0].ty.dtype) == dtype == "float32":
-            return inner.args[0]  # float32 -> small -> float32 of a value that is still there in float32
         value = constant(arg)
         if value is not None:
             return relax.const(value.astype(numpy_dtype(dtype)))
-        return rewriter.emit(relax.op.astype(arg, dtype))
+        assert self._rewriter is not None
+        if (arg, dtype) not in self._casts:
+            self._casts[arg, dtype] = self._rewriter.emit(relax.op.astype(arg, dtype))
+        return self._casts[arg, dtype]
+
+
+def is_product(call: relax.Expr) -> bool:
+    """True for a convolution or matrix product of float32 that sums over more than one channel."""
+    if op_name(call) not in PRODUCTS or str(call.ty.dtype) != "float32":
+        return False
+    return op_name(call) == "relax.matmul" or shape_of(call.args[1])[_weight_channels(call)] > 1
+
+
+def _weight_channels(conv: relax.Call) -> int:
+    return str(conv.attrs.kernel_layout).index("I")
+
+
+def _with_float32_sum(product: relax.Call) -> relax.Call:
+    """The product with float32 results."""
+    if op_name(product) == "relax.matmul":
+        return relax.op.matmul(*product.args, out_dtype="float32")
+    a = product.attrs
+    return relax.op.nn.conv2d(
+        *product.args,
+        strides=list(a.strides),
+        padding=list(a.padding),
+        dilation=list(a.dilation),
+        groups=int(a.groups),
+        data_layout=str(a.data_layout),
+        kernel_layout=str(a.kernel_layout),
+        out_layout=str(a.out_layout),
+        out_dtype="float32",
+    )
