@@ -169,9 +169,9 @@ def number(value: float, dtype: str) -> tirx.Expr:
 
 
 def choose(condition: Any, a: Any, b: Any) -> Any:
-    """``a`` where the condition holds, else ``b``, for sides that are safe to compute only through clamps in them.
+    """``a`` where the condition holds, else ``b``, for sides that only clamps in them make safe.
 
-    ``Select`` computes both sides, but TVM simplifies each of them under its condition, and so drops clamps. The
+    ``Select`` computes both sides, but TVM simplifies each under its condition, and so drops clamps. The
     condition of this one says nothing to the simplifier.
     """
     bit = tirx.bitwise_and(condition.astype("int32"), tirx.const(1, "int32"))

@@ -97,39 +97,34 @@ def window_place(
 def _max_indices(ctx: Context, x: relax.Expr, window: Window, column_major: bool) -> relax.Expr:
     """Position in the flattened tensor of the largest element of each window, the first one of several."""
     dtype, dims = ctx.dtype(x), ctx.shape(x)
-    size = math.prod(dims)
-
-    def combine(a: Any, b: Any) -> Any:
-        better = tirx.any(a[1] > b[1], tirx.all(a[1] == b[1], a[0] < b[0]))
-        return tirx.Select(better, a[0], b[0]), tirx.Select(better, a[1], b[1])
-
-    def identity(index_type: Any, value_type: Any) -> Any:
-        return tirx.const(size, index_type), tirx.const(value_limits(dtype)[0], value_type)
-
-    reducer = te.comm_reducer(combine, identity, name="first_max")
+    spatial = math.prod(dims[2:])
+    lowest = number(value_limits(dtype)[0], dtype)
 
     def compute(tensor: te.Tensor) -> te.Tensor:
+        best = _reduce_windows(
+            tensor, window, lambda read, axes: te.max(read(lowest), axis=axes), "window_max"
+        )
         taps = [te.reduce_axis((0, k), name=f"k{i}") for i, k in enumerate(window.kernel)]
 
-        def element(n: Any, c: Any, *at: Any) -> Any:
+        def first(n: Any, c: Any, *at: Any) -> Any:
             place, inside = window_place(window, dims[2:], at, [t.var for t in taps])
-            value = tirx.if_then_else(inside, tensor(n, c, *place), number(value_limits(dtype)[0], dtype))
+            value = tirx.if_then_else(inside, tensor(n, c, *place), lowest)
             linear: Any = number(0, "int64")
             for p, e in zip(place, dims[2:], strict=True):
                 linear = linear * number(e, "int64") + p.astype("int64")
-            return reducer((tirx.Select(inside, linear, number(size, "int64")), value), axis=taps)
+            hit = tirx.all(inside, value == best(n, c, *at))
+            return te.min(tirx.Select(hit, linear, number(spatial - 1, "int64")), axis=taps)
 
-        best = te.compute((*dims[:2], *window.outputs), element, name="max_index")[0]
+        position = te.compute((*dims[:2], *window.outputs), first, name="first_max")
 
         def flatten(n: Any, c: Any, *at: Any) -> Any:
-            spatial = math.prod(dims[2:])
-            index = tirx.min(best(n, c, *at), number(spatial - 1, "int64"))
+            index = position(n, c, *at)
             if column_major:
                 index = _column_major(index, dims[2:])
             plane = n.astype("int64") * number(dims[1], "int64") + c.astype("int64")
             return plane * number(spatial, "int64") + index
 
-        return te.compute(best.shape, flatten, name="max_pool_index")
+        return te.compute(position.shape, flatten, name="max_pool_index")
 
     return ctx.te(compute, x, name="max_pool_index")
 

@@ -16,7 +16,6 @@ from tvm_ipu.frontends.onnx.ops.common import (
     in_float32,
     ints,
     is_float,
-    kind,
     normal_axis,
     number,
     required,
@@ -124,37 +123,22 @@ def arg_extremum(x: te.Tensor, axis: int, maximum: bool, last: bool) -> te.Tenso
     Args:
         last: Of equal elements take the last one, else the first.
     """
-    extent, dtype = int(x.shape[axis]), str(x.dtype)
-    worst = -1 if last else extent
-
-    def better(a: Any, b: Any) -> Any:
-        ahead = a[1] > b[1] if maximum else a[1] < b[1]
-        behind = a[0] > b[0] if last else a[0] < b[0]
-        return tirx.any(ahead, tirx.all(a[1] == b[1], behind))
-
-    def combine(a: Any, b: Any) -> Any:
-        choice = better(a, b)
-        return tirx.Select(choice, a[0], b[0]), tirx.Select(choice, a[1], b[1])
-
-    def identity(index_type: Any, value_type: Any) -> Any:
-        low, high = value_limits(dtype)
-        return tirx.const(worst, index_type), tirx.const(low if maximum else high, value_type)
-
-    reducer = te.comm_reducer(combine, identity, name="arg_extremum")
-    k = te.reduce_axis((0, extent), name="k")
+    extent = int(x.shape[axis])
     shape = [*x.shape[:axis], *x.shape[axis + 1 :]]
+    k, j = (te.reduce_axis((0, extent), name=n) for n in "kj")
+    find, pick = te.max if maximum else te.min, te.max if last else te.min
+    none = number(0 if last else extent - 1, "int32")
 
-    def element(*index: Any) -> Any:
-        value = x(*index[:axis], k, *index[axis:])
-        return reducer((k.var.astype("int32"), value), axis=k)
+    def at(index: Any, position: Any) -> Any:
+        return x(*index[:axis], position, *index[axis:])
 
-    found = te.compute(shape, element, name="arg_extremum")[0]
+    best = te.compute(shape, lambda *i: find(at(i, k.var), axis=k), name="extremum")
 
-    def inside(*index: Any) -> Any:
-        i = found(*index)
-        return tirx.max(tirx.min(i, number(extent - 1, kind(i))), number(0, kind(i)))
+    def position(*index: Any) -> Any:
+        hit = at(index, j.var) == best(*index)
+        return pick(tirx.Select(hit, j.var.astype("int32"), none), axis=j)
 
-    return te.compute(shape, inside, name="arg_index")
+    return te.compute(shape, position, name="arg_index")
 
 
 @converter("ArgMax", "ArgMin")
