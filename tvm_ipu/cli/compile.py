@@ -43,8 +43,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=CompileOptions.max_error,
         metavar="E",
-        help="what fp16 or bf16 may change an output, as a share of its largest value: the most sensitive layers "
-        "stay in float32; 0 keeps none back (default: %(default)s)",
+        help="what fp16 or bf16 may change an output, as a share of its largest value: the most sensitive "
+        "layers stay in float32; 0 keeps none back (default: %(default)s)",
     )
     parser.add_argument(
         "-b",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import relax, te
 
@@ -80,7 +81,7 @@ def _matmul(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr 
 
 
 def _packed(
-    rewriter: Rewriter, weight: relax.Expr, pack: Callable[..., object], pack_te: Callable[..., te.Tensor]
+    rewriter: Rewriter, weight: relax.Expr, pack: Callable[..., np.ndarray], pack_te: Callable[..., te.Tensor]
 ) -> relax.Expr:
     """Weights in a template's layout: packed now where they are constant, at run time otherwise."""
     value = constant(weight)

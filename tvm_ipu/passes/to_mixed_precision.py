@@ -4,9 +4,9 @@
     lv1 = R.add(lv0, b)           ->   lv1 = R.add(lv0, b)
     lv2 = R.nn.conv2d(lv1, v)          lv2 = R.nn.conv2d(R.astype(lv1, "float16"), v16, out_dtype="float32")
 
-Operands of convolutions and matrix products are stored in 16 bits, sums and what follows them are float32: the
-casts are fused into the kernels, so that what lies in memory between kernels is 16 bits wide, and biases,
-normalisation, activations and softmax lose nothing. A tensor that a product and other operators read is stored
+Operands of convolutions and matrix products are stored in 16 bits, sums and what follows them are float32.
+The casts are fused into the kernels, so that what lies in memory between kernels is 16 bits wide, and biases,
+normalisation, activations and softmax lose nothing. A tensor that a product and others read is stored
 once, in 16 bits. Depthwise convolutions stay in float32: they are few operations, and rounding their weights
 costs most. Inputs and outputs of the model keep their types.
 """
@@ -78,7 +78,7 @@ class _Caster:
         return name in MOVES and self._wanted.get(user.var, False)
 
     def rule(self, rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
-        """Cast a call's operands to the type that its operator reads, its result to what its readers share."""
+        """Cast a call's operands to the type that its operator reads, its result to what all read."""
         self._rewriter = rewriter
         var, name = rewriter.current, op_name(call)
         assert var is not None

@@ -1,8 +1,8 @@
 """Find the layers that do not bear 16-bit operands.
 
-Each product's weights alone are rounded in a float32 program, and the change of the outputs is measured. Errors
-of different layers are taken as independent, so they add up as squares. The layers that cost most stay in
-float32, more of them until the error measured with all others in 16 bits meets the bound.
+Each product's weights alone are rounded in a float32 program, and the change of the outputs is measured.
+Errors of different layers are taken as independent, so they add up as squares. The layers that cost most stay
+in float32, more of them until the error measured with all others in 16 bits meets the bound.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def sensitive_layers(
         measure: Error of the outputs when these products stay in float32 and all others do not.
         max_error: Bound on that error.
     """
-    budget, kept = max_error, ()
+    budget = max_error
+    kept: tuple[str, ...] = ()
     for _ in range(ROUNDS):
         kept = _over_budget(errors, budget)
         error = measure(kept)
