@@ -31,6 +31,12 @@ MAX_STACK_BYTES = {"global": 1024, "local": 8 * 1024}
 stack. Register tiles are ``local``; TVM would ask its runtime for a ``global`` buffer of more than 1 KB."""
 
 
+_ARITHMETIC = (
+    *(tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Min, tirx.Max),
+    *(tirx.EQ, tirx.NE, tirx.LT, tirx.LE, tirx.GT, tirx.GE),
+)
+
+
 @dataclass(frozen=True)
 class LoweredKernel:
     """A kernel in LLVM's input form.
@@ -55,7 +61,7 @@ def lower_kernel(func: tirx.PrimFunc, symbol: str, target: Target) -> LoweredKer
     chip = to_tvm_lowering(target)
     func = func.with_attr("tirx.noalias", True).with_attr("global_symbol", symbol)
     with chip, tvm.transform.PassContext(config={"tirx.disable_assert": True}):
-        mod = tvm.transform.Sequential(_passes(chip, target))(tvm.IRModule({symbol: func}))
+        mod = tvm.transform.Sequential(_passes(chip, target, func))(tvm.IRModule({symbol: func}))
         lowered = mod[symbol]
     func, scratch_size = _to_abi(lowered, symbol, target)
     return LoweredKernel(func, scratch_size)
@@ -78,8 +84,8 @@ def compile_object(kernels: Sequence[LoweredKernel], target: Target) -> bytes:
         return path.read_bytes()
 
 
-def _passes(chip: tvm.target.Target, target: Target) -> list[tvm.transform.Pass]:
-    """The lowering passes, in order: blocks away, buffers flat, vectors, clean-up, math by polynomials."""
+def _passes(chip: tvm.target.Target, target: Target, func: tirx.PrimFunc) -> list[tvm.transform.Pass]:
+    """The lowering passes, in order: blocks away, buffers flat, vectors, math by polynomials, clean-up."""
     return [
         t_passes.BindTarget(chip.with_host(chip)),
         s_passes.CanonicalizeLoop(),
@@ -90,7 +96,7 @@ def _passes(chip: tvm.target.Target, target: Target) -> list[tvm.transform.Pass]
         s_passes.StmtSimplify(),
         s_passes.LowerOpaqueBlock(),
         t_passes.FlattenBuffer(),
-        t_passes.BF16ComputeLegalize(),
+        *([t_passes.BF16ComputeLegalize()] if _computes_in_bfloat16(func) else []),
         t_passes.NarrowDataType(32),
         s_passes.LoopPartition(),
         t_passes.VectorizeLoop(),
@@ -102,6 +108,20 @@ def _passes(chip: tvm.target.Target, target: Target) -> list[tvm.transform.Pass]
         s_passes.RewriteUnsafeSelect(),
         t_passes.CommonSubexprElim(),
     ]
+
+
+def _computes_in_bfloat16(func: tirx.PrimFunc) -> bool:
+    """True when a kernel leaves arithmetic on bfloat16 to TVM. Those that convert its bits themselves must not
+    meet TVM's legalisation: it makes float32 of their bfloat16 buffers.
+    """
+    found = False
+
+    def look(node: Any) -> None:
+        nonlocal found
+        found = found or str(node.a.ty).startswith("bfloat16")
+
+    tvm_ffi.structural_walk(func.body, (_ARITHMETIC, look))
+    return found
 
 
 def _to_abi(func: tirx.PrimFunc, symbol: str, target: Target) -> tuple[tirx.PrimFunc, int]:
