@@ -32,6 +32,8 @@ from tvm_ipu.kernels.fusion.ops import Axis
 from tvm_ipu.kernels.fusion.reducers import Reducer, reducer_of
 from tvm_ipu.kernels.half import in_float32, is_half, narrow, widen
 
+_BOUNDING = (tirx.FloorDiv, tirx.FloorMod, tirx.Min, tirx.Max, tirx.Select, ir.Call, ir.TensorLoad)
+
 Env = Mapping[tirx.Var, Expr]
 
 ACCUMULATORS = 8
@@ -360,7 +362,29 @@ class OpEmitter:
         result = replace_loads(substitute(value, env), load)
         if so_far:
             result = substitute(result, so_far)
-        return in_float32(result) if self.has_half else result
+        return self._bind_conditional(in_float32(result) if self.has_half else result)
+
+    def _bind_conditional(self, value: Expr) -> Expr:
+        """``value`` with what its selections must not change computed first.
+
+        TVM simplifies either side of a ``Select`` as if its condition held or not there, though both sides are
+        computed: an index kept within bounds by a branch or a remainder would lose that.
+        """
+
+        def part(node: Expr) -> Expr:
+            is_bound = is_branch(node) or (
+                isinstance(node, ir.TensorLoad) and contains(node.indices[0], _BOUNDING)
+            )
+            return self.e.bind("apart", node) if is_bound else node
+
+        def select(node: tirx.Select) -> Expr:
+            sides = [
+                tvm_ffi.structural_map(side, ((ir.Call, ir.TensorLoad), part), order="pre")
+                for side in (node.true_value, node.false_value)
+            ]
+            return tirx.Select(node.condition, *sides)
+
+        return tvm_ffi.structural_map(value, (tirx.Select, select))
 
     def _coordinate(self, loop: Loop, at: Expr) -> Expr:
         return at if loop.start is None else loop.start + at
