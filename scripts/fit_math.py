@@ -153,7 +153,9 @@ def remez(data: Samples, degree: int, held: list[mp.mpf]) -> tuple[list[mp.mpf],
     """Coefficients, constant term first with ``held`` ones kept, and the largest weighted error."""
     free = range(len(held), degree + 1)
     count = len(free) + 1
-    rest = [v - mp.polyval(held[::-1], t) if held else v for v, t in zip(data.values, data.points, strict=True)]
+    rest = [
+        v - mp.polyval(held[::-1], t) if held else v for v, t in zip(data.values, data.points, strict=True)
+    ]
     if count == 1:
         return held, max(abs(w * v) for w, v in zip(data.weights, rest, strict=True))
     picks = [round(i * (GRID - 1) / (count - 1)) for i in range(count)]
@@ -169,7 +171,9 @@ def remez(data: Samples, degree: int, held: list[mp.mpf]) -> tuple[list[mp.mpf],
         solution = mp.lu_solve(system, right)
         found = [solution[i] for i in range(count - 1)]
         poly = [*found[::-1], *[mp.mpf(0)] * len(held)]
-        errors = [w * (v - mp.polyval(poly, t)) for w, v, t in zip(data.weights, rest, data.points, strict=True)]
+        errors = [
+            w * (v - mp.polyval(poly, t)) for w, v, t in zip(data.weights, rest, data.points, strict=True)
+        ]
         worst = max(abs(e) for e in errors)
         if worst < abs(solution[count - 1]) * SLACK:
             break
@@ -239,7 +243,11 @@ def generate() -> str:
         for (label, kind), high, degree in zip(kinds, fit.high, fit.degrees, strict=True):
             coefficients, error = fit_rounded(sample(fit, high), degree, kind)
             print(f"{fit.name:6} {label} degree {degree:2}: 2^{error:.1f}", file=sys.stderr)
-            lines += [f'    "{label}": (  # 2^{error:.1f}', *(f"        {c!r}," for c in coefficients), "    ),"]
+            lines += [
+                f'    "{label}": (  # 2^{error:.1f}',
+                *(f"        {c!r}," for c in coefficients),
+                "    ),",
+            ]
         lines.append("}")
     lines += [
         "",
@@ -262,7 +270,11 @@ def generate() -> str:
         ("HALF_PI", "pi / 2", mp.pi / 2, ((7, 6), (31, 4))),
     ]
     for name, meaning, value, parts in splits:
-        lines += ["", f"# {meaning} = sum of the parts, each but the last short enough for exact products", f"{name}: Table = {{"]
+        lines += [
+            "",
+            f"# {meaning} = sum of the parts, each but the last short enough for exact products",
+            f"{name}: Table = {{",
+        ]
         for (label, kind), (bits, count) in zip(kinds, parts, strict=True):
             values = [float(kind(v)) for v in pieces(value, bits, count)]
             lines.append(f'    "{label}": ({", ".join(map(repr, values))}),')

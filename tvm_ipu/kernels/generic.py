@@ -13,12 +13,12 @@ import tvm_ffi
 from tvm import tirx
 
 from tvm_ipu.base.target import Target
+from tvm_ipu.kernels.fusion.branches import with_safe_branches
 from tvm_ipu.kernels.fusion.expressions import dtype_of, shape_of
 from tvm_ipu.kernels.fusion.inline import inline
 from tvm_ipu.kernels.fusion.kernel import emit_group
 from tvm_ipu.kernels.fusion.opaque import opaque_kernel
 from tvm_ipu.kernels.fusion.ops import Op, Opaque, read_function
-from tvm_ipu.kernels.fusion.branches import with_hidden_conditions, with_safe_branches
 from tvm_ipu.kernels.fusion.reductions import from_infinity, in_parts
 from tvm_ipu.kernels.fusion.regions import split_regions
 from tvm_ipu.kernels.split import Group, split
@@ -37,8 +37,7 @@ def schedule_generic(func: tirx.PrimFunc, target: Target) -> tuple[list[Stage], 
         target: Chip to compile for.
     """
     outputs = list(func.params)
-    ops = _each(read_function(func), lambda op: [with_hidden_conditions(op)])
-    ops = inline(_each(ops, split_regions), outputs)
+    ops = inline(_each(read_function(func), split_regions), outputs)
     ops = _each(ops, lambda op: in_parts(from_infinity(with_safe_branches(op)), target))
     groups = split(ops, outputs, target)
     stages = _Stages(func)

@@ -48,9 +48,7 @@ class Group:
         return tuple(axes[at] for axes in self.common)
 
 
-def split(
-    ops: Sequence[Op | Opaque], outputs: Iterable[tirx.Buffer], target: Target
-) -> list[Group | Opaque]:
+def split(ops: Sequence[Op | Opaque], outputs: Iterable[tirx.Buffer], target: Target) -> list[Group | Opaque]:
     """Groups in order.
 
     Args:

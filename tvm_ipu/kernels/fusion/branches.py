@@ -37,29 +37,6 @@ def with_safe_branches(op: Op) -> Op:
     return replace(op, values=tuple(_safe(_guarded(value), analyzer) for value in op.values))
 
 
-def with_hidden_conditions(op: Op) -> Op:
-    """The operation with conditions that say nothing to a simplifier where they guard indices that come from data.
-
-    Both sides of a ``Select`` are computed: a clamp of an index must stay even where the condition implies it.
-
-    Select(0 <= k, x[max(k, 0)], 0)      ->      Select((int(0 <= k) & 1) != 0, x[max(k, 0)], 0)
-    """
-    return replace(op, values=tuple(_hidden(value) for value in op.values))
-
-
-def _hidden(value: Expr) -> Expr:
-    def select(node: tirx.Select) -> Expr:
-        sides = (node.true_value, node.false_value)
-        if not any(loads(index) for side in sides for load in loads(side) for index in load.indices):
-            return node
-        bit = tirx.bitwise_and(node.condition.astype("int32"), tirx.IntImm("int32", 1))
-        return tirx.Select(tirx.NE(bit, tirx.IntImm("int32", 0)), *sides)
-
-    if not contains(value, (tirx.Select,)):
-        return value
-    return tvm_ffi.structural_map(value, (tirx.Select, select))
-
-
 def _guarded(value: Expr) -> Expr:
     def branch(call: ir.Call) -> Expr:
         if not is_branch(call) or not any(_has_function(side) for side in call.args[1:]):
@@ -72,18 +49,20 @@ def _guarded(value: Expr) -> Expr:
 
 def _guard(value: Expr, condition: Expr) -> Expr:
     """``value`` with its loads made only if the condition holds."""
-    return replace_loads(
-        value, lambda load: tirx.if_then_else(condition, load, tirx.const(0, str(load.ty)))
-    )
+    return replace_loads(value, lambda load: tirx.if_then_else(condition, load, tirx.const(0, str(load.ty))))
 
 
 def _has_function(value: Expr) -> bool:
-    return contains(value, (ir.Call,), lambda call: op_name(call) != "if_then_else" and cost(call) >= EXPENSIVE)
+    return contains(
+        value, (ir.Call,), lambda call: op_name(call) != "if_then_else" and cost(call) >= EXPENSIVE
+    )
 
 
 def _safe(value: Expr, analyzer: sym.Analyzer) -> Expr:
     def branch(call: ir.Call) -> Expr:
-        if not is_branch(call) or not all(_is_inside(load, analyzer) for side in call.args[1:] for load in loads(side)):
+        if not is_branch(call) or not all(
+            _is_inside(load, analyzer) for side in call.args[1:] for load in loads(side)
+        ):
             return call
         return tirx.Select(*call.args)
 

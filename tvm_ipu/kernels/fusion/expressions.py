@@ -9,7 +9,15 @@ import tvm_ffi
 from tvm import ir, sym, tirx
 from tvm.tirx import Expr
 
-CHEAP_CALLS = ("if_then_else", "likely", "reinterpret", "bitwise_and", "bitwise_or", "shift_left", "shift_right")
+CHEAP_CALLS = (
+    "if_then_else",
+    "likely",
+    "reinterpret",
+    "bitwise_and",
+    "bitwise_or",
+    "shift_left",
+    "shift_right",
+)
 COSTS = {"sqrt": 8.0, "rsqrt": 12.0, "fabs": 1.0, "floor": 2.0, "ceil": 2.0, "round": 2.0, "trunc": 2.0}
 CALL_COST = 25.0
 """Vector instructions of a mathematical function."""
@@ -135,7 +143,9 @@ def narrow(value: Expr) -> Expr:
         inner = value.value
         return inner if str(inner.ty) == "int32" else tirx.Cast("int32", inner)
     if isinstance(value, _BINARY):
-        if not isinstance(value, (tirx.Add, tirx.Sub, tirx.Mul)) and any(_is_wide(load) for load in loads(value)):
+        if not isinstance(value, (tirx.Add, tirx.Sub, tirx.Mul)) and any(
+            _is_wide(load) for load in loads(value)
+        ):
             return tirx.Cast("int32", value)
         return type(value)(narrow(value.a), narrow(value.b))
     if isinstance(value, tirx.Select):

@@ -82,7 +82,9 @@ def _worth_inlining(op: Op, users: list[Op]) -> bool:
     repeats = reads / max(op.iterations, 1)
     if any(user.cost + price > MOST for user in users):
         return False
-    if _has_function(op.values[0]) and any(_in_branch(target, value) for user in users for value in user.values):
+    if _has_function(op.values[0]) and any(
+        _in_branch(target, value) for user in users for value in user.values
+    ):
         return repeats <= 1
     return repeats <= 1 or (price <= CHEAP and repeats <= FEW)
 
@@ -92,7 +94,9 @@ def _has_function(value: Expr) -> bool:
 
 
 def _in_branch(target: tirx.Buffer, value: Expr) -> bool:
-    return contains(value, (ir.Call,), lambda call: is_branch(call) and target in {x.source for x in loads(call)})
+    return contains(
+        value, (ir.Call,), lambda call: is_branch(call) and target in {x.source for x in loads(call)}
+    )
 
 
 def _inlined(op: Op, user: Op) -> Op:

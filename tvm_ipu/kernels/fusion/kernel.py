@@ -11,10 +11,18 @@ from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.emit import Emitter
 from tvm_ipu.kernels.fusion.expressions import bind_range, i32
 from tvm_ipu.kernels.fusion.lanes import branches_on, lane_cost, lanes_for
-from tvm_ipu.kernels.fusion.layout import Layout, Local, find_locals, global_strides, make_layout, merge_common
+from tvm_ipu.kernels.fusion.layout import (
+    Layout,
+    Local,
+    find_locals,
+    global_strides,
+    make_layout,
+    merge_common,
+)
 from tvm_ipu.kernels.fusion.loops import OpEmitter
 from tvm_ipu.kernels.fusion.ops import Axis, Op
 from tvm_ipu.kernels.fusion.reducers import reducer_of
+from tvm_ipu.kernels.fusion.storage import is_movement
 from tvm_ipu.kernels.split import Group, inner_axes
 from tvm_ipu.kernels.tiles import MIN_CYCLES_PER_THREAD, grain
 
@@ -56,7 +64,7 @@ def emit_group(group: Group, needed: set[tirx.Buffer], target: Target) -> GroupK
     group = merge_common(group, local)
     common_lane, cycles = _choose_lane(group, local, target)
     extents = tuple(axes[0].extent for axes in group.common)
-    lanes = max(lanes_for(op.values, op.targets, target) for op in group.ops) if common_lane else 1
+    lanes = max(_lanes(op, local, target) for op in group.ops) if common_lane else 1
     sizes = _tile_sizes(group, extents, lanes, cycles)
     layout = make_layout(group, sizes, common_lane, local)
     tiles = _Tiles(extents, sizes)
@@ -155,7 +163,9 @@ def _emit_tile(
 
 def _choose_lane(group: Group, local: dict[tirx.Buffer, Local], target: Target) -> tuple[bool, float]:
     """Whether vectors run along the last common axis rather than along each operation's own, and cycles in all."""
-    own = sum(op.iterations * _op_cost(op, [*inner_axes(group, op), *op.reduce], local, target) for op in group.ops)
+    own = sum(
+        op.iterations * _op_cost(op, [*inner_axes(group, op), *op.reduce], local, target) for op in group.ops
+    )
     if not group.common:
         return False, own / 2
     shared = sum(
@@ -166,7 +176,7 @@ def _choose_lane(group: Group, local: dict[tirx.Buffer, Local], target: Target) 
 
 def _op_cost(op: Op, candidates: list[Axis], local: dict[tirx.Buffer, Local], target: Target) -> float:
     """Instructions for each element with vectors along the best of the candidates."""
-    lanes = lanes_for(op.values, op.targets, target)
+    lanes = _lanes(op, local, target)
     can_reduce = bool(op.accumulators) and reducer_of(op) is not None
     prices = [op.cost + 1]
     for axis in candidates:
@@ -178,6 +188,10 @@ def _op_cost(op: Op, candidates: list[Axis], local: dict[tirx.Buffer, Local], ta
             lane_cost(steps, op.cost, axis.extent, lanes, reduced, branches_on(op.values, axis.var))
         )
     return min(prices)
+
+
+def _lanes(op: Op, local: dict[tirx.Buffer, Local], target: Target) -> int:
+    return target.lanes(16) if is_movement(op, local) else lanes_for(op.values, op.targets, target)
 
 
 def _tile_sizes(group: Group, extents: tuple[int, ...], lanes: int, cycles: float) -> tuple[int, ...]:
@@ -208,4 +222,3 @@ def _part(extent: int, most: int, step: int) -> int:
         if extent % size == 0:
             return size
     return top
-

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import tvm_ffi
 from tvm import ir, tirx
 from tvm.tirx import Expr
 
-import tvm_ffi
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.emit import item_bytes
 from tvm_ipu.kernels.fusion.expressions import is_branch, loads, variables

@@ -24,6 +24,17 @@ from tvm_ipu.kernels.fusion.expressions import (
     variables,
 )
 from tvm_ipu.kernels.fusion.ops import Axis, Op
+from tvm_ipu.kernels.fusion.storage import (
+    as_stored,
+    has_half,
+    is_movement,
+    is_stored_half,
+    storage_dtype,
+    wide_constant,
+    wide_variable,
+    widened,
+)
+from tvm_ipu.kernels.half import in_float32
 from tvm_ipu.kernels.split import Group
 
 
@@ -79,7 +90,10 @@ def merge_common(group: Group, local: dict[tirx.Buffer, Local]) -> Group:
             for op, found, a, b in zip(group.ops, accesses, outer, inner, strict=True)
         ):
             continue
-        merged = tuple(Axis(tirx.Var(b.var.name, "int32"), a.extent * b.extent) for a, b in zip(outer, inner, strict=True))
+        merged = tuple(
+            Axis(tirx.Var(b.var.name, "int32"), a.extent * b.extent)
+            for a, b in zip(outer, inner, strict=True)
+        )
         ops = tuple(
             _merged_op(op, a, b, axis) for op, a, b, axis in zip(group.ops, outer, inner, merged, strict=True)
         )
@@ -101,7 +115,9 @@ def _global_accesses(op: Op, local: dict[tirx.Buffer, Local]) -> list[Expr]:
     return found
 
 
-def _is_even(values: Sequence[Expr], offsets: Sequence[Expr], outer: Axis, inner: Axis, op: Op | FlatOp) -> bool:
+def _is_even(
+    values: Sequence[Expr], offsets: Sequence[Expr], outer: Axis, inner: Axis, op: Op | FlatOp
+) -> bool:
     """Whether one variable can take the place of two axes in all offsets."""
     if any({outer.var, inner.var} & variables(value, inside_loads=False) for value in values):
         return False
@@ -137,6 +153,7 @@ class FlatOp:
         reduce: Axes of the reduction.
         accumulators: As in ``Op``.
         inits: As in ``Op``.
+        kinds: 16-bit float type of the targets that hold one.
     """
 
     targets: tuple[tirx.Buffer, ...]
@@ -147,6 +164,7 @@ class FlatOp:
     reduce: tuple[Axis, ...]
     accumulators: tuple[tirx.Var, ...]
     inits: tuple[Expr, ...]
+    kinds: dict[tirx.Buffer, str]
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -195,7 +213,23 @@ class Layout:
         def load(node: ir.TensorLoad) -> Expr:
             return tirx.BufferLoad(self.buffer(node.source), [offset(node.source, node.indices)])
 
-        values = tuple(replace_loads(value, load) for value in op.values)
+        kinds = {
+            self.buffer(b): dtype_of(b) for b in (*op.reads, *op.targets) if is_stored_half(b, self.local)
+        }
+        accumulators, inits, values = op.accumulators, op.inits, op.values
+        if is_movement(op, self.local):
+            values = tuple(as_stored(replace_loads(value, load)) for value in values)
+            kinds = {}
+        elif has_half(op):
+            accumulators = tuple(map(wide_variable, accumulators))
+            inits = tuple(map(wide_constant, inits))
+            wide = dict(zip(op.accumulators, accumulators, strict=True))
+            values = tuple(
+                in_float32(substitute(replace_loads(value, lambda node: widened(load(node), kinds)), wide))
+                for value in values
+            )
+        else:
+            values = tuple(replace_loads(value, load) for value in values)
         return _merge_inner(
             FlatOp(
                 tuple(self.buffer(target) for target in op.targets),
@@ -204,8 +238,9 @@ class Layout:
                 common,
                 tuple(axis for axis in op.axes if axis not in common),
                 op.reduce,
-                op.accumulators,
-                op.inits,
+                accumulators,
+                inits,
+                kinds,
             )
         )
 
@@ -219,10 +254,15 @@ def make_layout(
 ) -> Layout:
     """Buffers of the group's kernel, for tiles of ``sizes``."""
     used = dict.fromkeys(b for op in group.ops for b in (*op.reads, *op.targets) if b not in local)
-    params = {buffer: flat_buffer(buffer.name, size_of(buffer), dtype_of(buffer)) for buffer in used}
+    params = {
+        buffer: flat_buffer(buffer.name, size_of(buffer), storage_dtype(dtype_of(buffer), False))
+        for buffer in used
+    }
     points = math.prod(sizes)
     local_buffers = {
-        buffer: flat_buffer(buffer.name, points * math.prod(own.inner_shape), dtype_of(buffer))
+        buffer: flat_buffer(
+            buffer.name, points * math.prod(own.inner_shape), storage_dtype(dtype_of(buffer), True)
+        )
         for buffer, own in local.items()
     }
     starts = tuple(tirx.Var("start", "int32") for _ in sizes)

@@ -16,11 +16,9 @@ from tvm_ipu.kernels.fusion.expressions import (
     bind_range,
     contains,
     cost,
-    dtype_of,
     i32,
     is_branch,
     loads,
-
     replace_loads,
     strides,
     substitute,
@@ -30,7 +28,7 @@ from tvm_ipu.kernels.fusion.lanes import branches_on, lane_cost, lanes_for, piec
 from tvm_ipu.kernels.fusion.layout import FlatOp, make_analyzer
 from tvm_ipu.kernels.fusion.ops import Axis
 from tvm_ipu.kernels.fusion.reducers import Reducer, reducer_of
-from tvm_ipu.kernels.half import in_float32, is_half, narrow, widen
+from tvm_ipu.kernels.fusion.storage import narrowed
 
 _BOUNDING = (tirx.FloorDiv, tirx.FloorMod, tirx.Min, tirx.Max, tirx.Select, ir.Call, ir.TensorLoad)
 
@@ -80,9 +78,6 @@ class OpEmitter:
         self.analyzer = analyzer
         self.target = target
         self.lanes = lanes_for(op.values, op.targets, target)
-        self.has_half = any(is_half(str(x.ty)) for v in op.values for x in (v, *loads(v))) or any(
-            is_half(dtype_of(t)) for t in op.targets
-        )
         common = [
             Loop(axis, start, extent) for axis, start, extent in zip(op.common, starts, extents, strict=True)
         ]
@@ -131,10 +126,9 @@ class OpEmitter:
                 return
             values = [self._bind_invariant(value, lane.axis.var, env) for value in self.op.values]
             for start, width, count in pieces(lane.extent, self.lanes):
-                with self._loop("v", count) as number:
-                    with self._vector(width) as at:
-                        full = self._with_lane(env, lane, number * i32(width) + i32(start) + at)
-                        self._store(full, [self.value(value, full) for value in values])
+                with self._loop("v", count) as number, self._vector(width) as at:
+                    full = self._with_lane(env, lane, number * i32(width) + i32(start) + at)
+                    self._store(full, [self.value(value, full) for value in values])
 
     def _bind_invariant(self, value: Expr, lane: tirx.Var, env: Env) -> Expr:
         """``value`` with its expensive parts that do not change along a vector computed first."""
@@ -142,7 +136,11 @@ class OpEmitter:
         def visit(node: Expr, mutator: tvm_ffi.StructuralMutator) -> Expr:
             if is_branch(node):
                 return node
-            if isinstance(node, tirx.Div | ir.Call) and cost(node) >= WORTH_BINDING and lane not in variables(node):
+            if (
+                isinstance(node, tirx.Div | ir.Call)
+                and cost(node) >= WORTH_BINDING
+                and lane not in variables(node)
+            ):
                 if contains(node, (ir.Var,), lambda var: var in self.op.accumulators):
                     return mutator.default_mutate(node)
                 if str(node.ty) in ("float32", "float64"):
@@ -253,7 +251,9 @@ class OpEmitter:
                 many = min(4 if reducer.is_simple else 1, count)
                 groups.append((start, width, many, count // many, self._alloc_sums(many * width)))
                 if count % many:
-                    groups.append((start + count // many * many * width, width, count % many, 1, groups[-1][4]))
+                    groups.append(
+                        (start + count // many * many * width, width, count % many, 1, groups[-1][4])
+                    )
             for number, (_, width, many, _, sums) in enumerate(groups):
                 if number == 0 or sums is not groups[number - 1][4]:
                     self._init_sums(sums, many, width)
@@ -273,7 +273,11 @@ class OpEmitter:
                                 self._store_sums(sums, place, values)
             parts = [(sums, many * width) for _, width, many, _, sums in groups]
             unique = [part for i, part in enumerate(parts) if i == 0 or part[0] is not parts[i - 1][0]]
-            result = self._combine_vectors(unique, reducer) if reducer.is_simple else self._combine_lanes(unique, reducer)
+            result = (
+                self._combine_vectors(unique, reducer)
+                if reducer.is_simple
+                else self._combine_lanes(unique, reducer)
+            )
             self._store(env, result)
 
     def _combine_vectors(self, parts: list[tuple[list[tirx.Buffer], int]], reducer: Reducer) -> list[Expr]:
@@ -297,11 +301,8 @@ class OpEmitter:
         return [total]
 
     def _halved(self, value: Expr, width: int, reducer: Reducer) -> Expr:
-        dtype = str(value.ty).split("x")[0]
-        half = dtype if width == 2 else f"{dtype}x{width // 2}"
         low = [tirx.IntImm("int32", lane) for lane in range(width // 2)]
         high = [tirx.IntImm("int32", lane + width // 2) for lane in range(width // 2)]
-        del half
         return self.e.bind(
             "sum", reducer.combine([tirx.Shuffle([value], low)], [tirx.Shuffle([value], high)])[0]
         )
@@ -323,8 +324,7 @@ class OpEmitter:
     def _alloc_sums(self, size: int) -> list[tirx.Buffer]:
         sums = []
         for so_far in self.op.accumulators:
-            dtype = "float32" if is_half(str(so_far.ty)) else str(so_far.ty)
-            buffer = flat_buffer("sums", size, dtype, "local")
+            buffer = flat_buffer("sums", size, str(so_far.ty), "local")
             self.e.emit(tirx.AllocBuffer(buffer))
             sums.append(buffer)
         return sums
@@ -332,11 +332,7 @@ class OpEmitter:
     def _init_sums(self, sums: list[tirx.Buffer], many: int, width: int) -> None:
         for slot in range(many):
             with self._vector(width) as at:
-                values = []
-                for buffer, init in zip(sums, self.op.inits, strict=True):
-                    dtype = dtype_of(buffer)
-                    values.append(init if str(init.ty) == dtype else tirx.const(init.value, dtype))
-                self._store_sums(sums, i32(slot * width) + at, values)
+                self._store_sums(sums, i32(slot * width) + at, list(self.op.inits))
 
     def _store_sums(self, sums: list[tirx.Buffer], at: Expr, values: list[Expr]) -> None:
         if len(values) > 1:
@@ -347,22 +343,20 @@ class OpEmitter:
     def _store(self, env: Env, values: list[Expr]) -> None:
         for target, offset, value in zip(self.op.targets, self.op.offsets, values, strict=True):
             at = self.analyzer.simplify(substitute(offset, env))
-            dtype = dtype_of(target)
-            if is_half(dtype):
-                value = narrow(self.e.bind("wide", value), dtype)
+            if target in self.op.kinds:
+                value = narrowed(self.e.bind("wide", value), self.op.kinds[target])
             self.e.emit(tirx.BufferStore(target, value, [at]))
 
     def value(self, value: Expr, env: Env, so_far: Env | None = None) -> Expr:
         """``value`` at a point."""
 
         def load(node: ir.TensorLoad) -> Expr:
-            read = tirx.BufferLoad(node.source, [self.analyzer.simplify(node.indices[0])])
-            return widen(read) if is_half(dtype_of(node.source)) else read
+            return tirx.BufferLoad(node.source, [self.analyzer.simplify(node.indices[0])])
 
         result = replace_loads(substitute(value, env), load)
         if so_far:
             result = substitute(result, so_far)
-        return self._bind_conditional(in_float32(result) if self.has_half else result)
+        return self._bind_conditional(result)
 
     def _bind_conditional(self, value: Expr) -> Expr:
         """``value`` with what its selections must not change computed first.

@@ -19,7 +19,11 @@ def opaque_kernel(op: Opaque) -> GroupKernel:
     params = {buffer: tirx.decl_buffer(shape_of(buffer), dtype_of(buffer), buffer.name) for buffer in buffers}
     stmt = _only_outermost_parallel(_over(op.stmt, params))
     extent = 1
-    if isinstance(stmt, tirx.For) and stmt.kind == tirx.ForKind.PARALLEL and isinstance(stmt.extent, tirx.IntImm):
+    if (
+        isinstance(stmt, tirx.For)
+        and stmt.kind == tirx.ForKind.PARALLEL
+        and isinstance(stmt.extent, tirx.IntImm)
+    ):
         extent = int(stmt.extent)
     stores = _stores(stmt)
     units = grain(CYCLES_PER_STORE * stores, extent)

@@ -173,7 +173,9 @@ def _read_block(realize: s_tir.SBlockRealize, loop_vars: set[tirx.Var]) -> Op | 
         if value not in loop_vars:
             return None
         loop_vars.remove(value)
-        values[iter_var.var] = var if str(iter_var.var.ty) == "int32" else tirx.Cast(str(iter_var.var.ty), var)
+        values[iter_var.var] = (
+            var if str(iter_var.var.ty) == "int32" else tirx.Cast(str(iter_var.var.ty), var)
+        )
         (reduce if iter_var.iter_type == REDUCTION else axes).append(Axis(var, extent))
     found = _read_stores(block)
     if found is None:
@@ -235,7 +237,7 @@ def _read_stores(block: s_tir.SBlock) -> tuple[list[tirx.BufferStore], dict[tirx
         and all(tvm_ffi.structural_equal(a, b) for a, b in zip(s.indices, stores[0].indices, strict=True))
         for s in stores
     )
-    if not same or len(stores) > 1 and not binds:
+    if not same or (len(stores) > 1 and not binds):
         return None
     return stores, binds
 

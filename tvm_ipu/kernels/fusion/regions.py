@@ -1,9 +1,9 @@
 """Cut an operation where the conditions of its branches change, so that loops need not test them.
 
-    for c in range(53): y[c] = if_then_else(c < 32, a[c], b[c - 32])
-        ->
-    for c in range(32): y[c] = a[c]
-    for c in range(21): y[c + 32] = b[c]
+for c in range(53): y[c] = if_then_else(c < 32, a[c], b[c - 32])
+->
+for c in range(32): y[c] = a[c]
+for c in range(21): y[c + 32] = b[c]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tvm_ffi
 from tvm import ir, sym, tirx
 from tvm.tirx import Expr
 
-from tvm_ipu.kernels.fusion.expressions import bind_range, i32, is_branch, substitute, variables
+from tvm_ipu.kernels.fusion.expressions import bind_range, i32, is_branch, variables
 from tvm_ipu.kernels.fusion.ops import Axis, Op
 
 MOST_REGIONS = 4

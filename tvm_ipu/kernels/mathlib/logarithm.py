@@ -105,7 +105,9 @@ def _specials(t: Terms, x: tirx.Var, value: Expr) -> Expr:
     """``value`` where x is positive and finite; elsewhere the logarithm's special values."""
     inf = t.const(math.inf)
     # x is NaN, +infinity or below 0, where NaN comes of infinity - infinity
-    other = t.select(tirx.EQ(x, t.const(0.0)), t.const(-math.inf), t.select(x < t.const(0.0), t.const(math.nan), x))
+    other = t.select(
+        tirx.EQ(x, t.const(0.0)), t.const(-math.inf), t.select(x < t.const(0.0), t.const(math.nan), x)
+    )
     return t.select(x > t.const(0.0), t.select(x < inf, value, inf), other)
 
 

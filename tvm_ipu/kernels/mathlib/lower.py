@@ -60,10 +60,25 @@ BINARY: dict[str, Binary] = {
     "ldexp": rounding.ldexp,
 }
 SCALAR_FOR_TVM = (
-    *("acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "copysign", "erf", "fmod", "hypot", "isnan"),
+    *(
+        "acos",
+        "acosh",
+        "asin",
+        "asinh",
+        "atan",
+        "atan2",
+        "atanh",
+        "copysign",
+        "erf",
+        "fmod",
+        "hypot",
+        "isnan",
+    ),
     *("ldexp", "log1p", "nearbyint", "nextafter", "rsqrt"),
 )
-for _name in SCALAR_FOR_TVM:  # VectorizeLoop would take loops with these calls apart, one element after the other
+for (
+    _name
+) in SCALAR_FOR_TVM:  # VectorizeLoop would take loops with these calls apart, one element after the other
     tvm.ir.register_op_attr(f"tirx.{_name}", "TVectorizable", True)
 
 EXTERNS = ("tirx.call_extern", "tirx.call_pure_extern")

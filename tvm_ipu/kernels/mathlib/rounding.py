@@ -115,7 +115,11 @@ def hypot(t: Terms, x: Expr, y: Expr) -> Expr:
     ratio = t(t.select(large > t.const(0.0), small / large, t.const(0.0)))
     ratio = t(t.select(large < t.const(math.inf), ratio, t.const(0.0)))
     value = t(large * sqrt(t, t.const(1.0) + ratio * ratio))
-    infinite = t.select(tirx.EQ(a, t.const(math.inf)), a, t.select(tirx.EQ(b, t.const(math.inf)), b, value + small * t.const(0.0)))
+    infinite = t.select(
+        tirx.EQ(a, t.const(math.inf)),
+        a,
+        t.select(tirx.EQ(b, t.const(math.inf)), b, value + small * t.const(0.0)),
+    )
     return infinite
 
 
@@ -137,7 +141,9 @@ def fmod(t: Terms, x: Expr, y: Expr) -> Expr:
         less = t(t(rest - quotient * high) - quotient * low)
         # the division may have rounded up to the next integer
         rest = t(t.select(less < t.const(0.0), less + safe, less))
-    valid = t.select(t.abs(x) < inf, t.select(size > t.const(0.0), rest, t.const(math.nan)), t.const(math.nan))
+    valid = t.select(
+        t.abs(x) < inf, t.select(size > t.const(0.0), rest, t.const(math.nan)), t.const(math.nan)
+    )
     # for a NaN, a sum is a NaN
     return t.select(size <= inf, t.with_sign(t(valid), t.sign(x)), x + y)
 

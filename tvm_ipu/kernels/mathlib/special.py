@@ -47,7 +47,9 @@ def power(t: Terms, x: Expr, y: Expr) -> Expr:
     sign = t.select(negative, t.select(odd, t.int_const(t.format.sign_bit), t.int_const(0)), t.int_const(0))
     # a negative finite base with a fractional exponent has no real power
     value = t(t.with_sign(value, sign))
-    value = t(t.select(x < zero, t.select(whole, value, t.select(size < inf, t.const(math.nan), value)), value))
+    value = t(
+        t.select(x < zero, t.select(whole, value, t.select(size < inf, t.const(math.nan), value)), value)
+    )
     # a NaN in either makes the sum a NaN
     total = t(size + t.abs(y))
     value = t(t.select(total >= zero, value, total))
@@ -145,6 +147,8 @@ def _integer_parity(t: Terms, size: tirx.Var) -> tuple[tirx.Var, tirx.Var]:
     shifted = t(size + units)
     small = t(size < units)
     whole = tirx.EQ(t.select(small, t(shifted - units), size), size)
-    bits = t.select(small, t.to_bits(shifted), t.select(size < units * t.const(2.0), t.to_bits(size), t.int_const(0)))
+    bits = t.select(
+        small, t.to_bits(shifted), t.select(size < units * t.const(2.0), t.to_bits(size), t.int_const(0))
+    )
     low = tirx.bitwise_and(bits, t.int_const(1))
     return whole, tirx.EQ(t.select(whole, low, t.int_const(0)), t.int_const(1))

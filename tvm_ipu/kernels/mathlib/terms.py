@@ -56,7 +56,9 @@ def int_bits(value: float, form: Format) -> int:
     return int(np.array(value, form.name).view(form.int_name))
 
 
-FORMATS = {f.name: f for f in (Format("float32", "int32", 32, 23, 127), Format("float64", "int64", 64, 52, 1023))}
+FORMATS = {
+    f.name: f for f in (Format("float32", "int32", 32, 23, 127), Format("float64", "int64", 64, 52, 1023))
+}
 
 
 @dataclass

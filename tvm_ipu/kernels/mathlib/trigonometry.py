@@ -150,7 +150,5 @@ def _atan_of_ratio(t: Terms, small: tirx.Var, large: tirx.Var, swapped: tirx.Var
     square = t(ratio * ratio)
     angle = t(ratio + ratio * (square * t.polynomial(ATAN, square)))
     angle = t(t.select(swapped, t.const(0.0) - angle, angle))
-    offset = t.select(
-        upper, t.const(math.pi / 4), t.select(swapped, t.const(math.pi / 2), t.const(0.0))
-    )
+    offset = t.select(upper, t.const(math.pi / 4), t.select(swapped, t.const(math.pi / 2), t.const(0.0)))
     return t(offset + angle)
