@@ -35,6 +35,7 @@ class Case:
         attrs: Attributes of the node.
         opset: Opset version.
         outputs: Number of outputs.
+        domain: Domain of the operator.
         tolerance: Largest difference allowed, as a share of the largest element.
     """
 
@@ -44,13 +45,14 @@ class Case:
     attrs: Mapping[str, Any] = field(default_factory=dict)
     opset: int = 21
     outputs: int = 1
+    domain: str = ""
     tolerance: float = 1e-5
 
     def model(self) -> ModelProto:
         """The node as a model."""
         names = [f"x{i}" if x is not None else "" for i, x in enumerate(self.inputs)]
         results = [f"y{i}" for i in range(self.outputs)]
-        node = helper.make_node(self.op, names, results, **self.attrs)
+        node = helper.make_node(self.op, names, results, domain=self.domain, **self.attrs)
         infos = [
             helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
             for n, x in zip(names, self.inputs, strict=True)
@@ -63,7 +65,15 @@ class Case:
         ]
         outputs = [ValueInfoProto(name=n) for n in results]
         graph = helper.make_graph([node], self.name, infos, outputs, weights)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=9)
+        opsets = [
+            helper.make_opsetid("", self.opset),
+            *(
+                [helper.make_opsetid(self.domain, 3 if self.domain == "ai.onnx.ml" else 1)]
+                if self.domain
+                else []
+            ),
+        ]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
         return shape_inference.infer_shapes(model)
 
     def feeds(self) -> dict[str, Array]:

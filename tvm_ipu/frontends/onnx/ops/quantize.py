@@ -187,12 +187,13 @@ def _int_conv(
 @converter("MatMulInteger")
 def matmul_integer(ctx: Context, node: Node) -> relax.Expr:
     """int8 and uint8; zero points for each row and column."""
-    return _int_matmul(ctx, required(node, 0, "A"), required(node, 1, "B"), node.input(2), node.input(3))
+    return int_matmul(ctx, required(node, 0, "A"), required(node, 1, "B"), node.input(2), node.input(3))
 
 
-def _int_matmul(
+def int_matmul(
     ctx: Context, a: relax.Expr, b: relax.Expr, a_zero: relax.Expr | None, b_zero: relax.Expr | None
 ) -> relax.Expr:
+    """Product of 8-bit integers with int32 sums; zero points for each row and column."""
     a_zero = None if a_zero is None else _for_rows(ctx, a_zero)
     left, right = _matched(ctx, centered(ctx, a, a_zero), centered(ctx, b, b_zero))
     return ctx.emit(R.matmul(left, right, out_dtype="int32"))
@@ -210,7 +211,7 @@ def _for_rows(ctx: Context, parameter: relax.Expr) -> relax.Expr:
 def qlinear_matmul(ctx: Context, node: Node) -> relax.Expr:
     """int8 and uint8; scales for each row and column."""
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = (required(node, i, str(i)) for i in range(8))
-    total = _int_matmul(ctx, a, b, a_zero, b_zero)
+    total = int_matmul(ctx, a, b, a_zero, b_zero)
     return requantize(
         ctx, total, _for_rows(ctx, a_scale), b_scale, _for_rows(ctx, y_scale), _for_rows(ctx, y_zero)
     )

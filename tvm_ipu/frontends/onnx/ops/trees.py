@@ -108,8 +108,10 @@ def _unroll_sets(forest: _Forest, members: NDArray[Any]) -> None:
         for value in values[:-1]:
             forest.modes[at], forest.splits[at] = equal, value
             forest.children[at] = [len(forest.modes), hit]
-            for column in (forest.features, forest.splits, forest.modes, forest.nan_true):
-                column.append(column[i])  # type: ignore[attr-defined]
+            forest.features.append(forest.features[i])
+            forest.splits.append(0.0)
+            forest.modes.append(equal)
+            forest.nan_true.append(forest.nan_true[i])
             forest.children.append([other, hit])
             at = len(forest.modes) - 1
         forest.modes[at], forest.splits[at] = equal, values[-1]
