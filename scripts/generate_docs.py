@@ -46,7 +46,7 @@ def _row(action: argparse.Action) -> str:
     value = "" if action.nargs == 0 else _value(action)
     names = ", ".join(f"`{name}`" for name in action.option_strings)
     spelling = f"{names} `{value}`" if names and value else names or f"`{value}`"
-    return f"| {spelling} | {action.help} |"
+    return f"| {spelling} | {(action.help or '') % vars(action)} |"
 
 
 def _value(action: argparse.Action) -> str:
