@@ -17,7 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +28,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
 from scripts import supported_ops
+from scripts.supported_ops import Result
 from tvm_ipu.base.errors import ModelError, TvmIpuError
 
 Array = NDArray[Any]
@@ -70,35 +71,13 @@ CONSTANT_INPUTS: dict[str, tuple[str, ...]] = {
     "Upsample": ("scales",),
     **{
         f"Reduce{name}": ("axes",)
-        for name in "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare".split()
+        for name in ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]
     },
 }  # fmt: skip
 """Inputs, by operator, whose value decides shapes."""
 
 TIMEOUT = 180.0
 """Seconds that one case may take before its worker is stopped."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of one case.
-
-    Attributes:
-        name: Name of the case.
-        op: Operator under test.
-        status: ``passed``, ``refused`` or ``failed``.
-        detail: Why it was refused, or how it failed.
-        fixed: Inputs that were made constants.
-        exact: The result agrees with ONNX's reference implementation in float64, but not with the stored
-            data, which was rounded after every step.
-    """
-
-    name: str
-    op: str
-    status: str
-    detail: str = ""
-    fixed: tuple[str, ...] = ()
-    exact: bool = False
 
 
 def load_cases(pattern: str = "") -> list[Any]:

@@ -39,7 +39,6 @@ _UNARY: dict[str, Callable[[relax.Expr], relax.Expr]] = {
     "Floor": relax.op.floor,
     "Log": relax.op.log,
     "Neg": relax.op.negative,
-    "Round": relax.op.round,
     "Sin": relax.op.sin,
     "Sinh": relax.op.sinh,
     "Sqrt": relax.op.sqrt,
@@ -50,8 +49,14 @@ _UNARY: dict[str, Callable[[relax.Expr], relax.Expr]] = {
 
 @converter(*_UNARY)
 def unary(ctx: Context, node: Node) -> relax.Expr:
-    """All numeric types of the operator; halves are rounded to even by Round."""
+    """All numeric types of the operator."""
     return ctx.emit(_UNARY[node.op_type](required(node, 0, "X")))
+
+
+@converter("Round")
+def round_op(ctx: Context, node: Node) -> relax.Expr:
+    """Floating-point types; halves go to the even neighbour."""
+    return ctx.emit(relax.op.round(required(node, 0, "X")))
 
 
 @converter("Reciprocal")
