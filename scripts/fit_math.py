@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Fit the polynomials of ``tvm_ipu/kernels/mathlib`` and write them to ``coefficients.py`` there.
 
-A fit asks for the polynomial P whose weighted error ``|weight(t) (P(t) - f(t))|`` has the smallest maximum on an
-interval: Remez's exchange in 60-digit arithmetic. Coefficients are rounded to the type one by one, from the constant
-term up, and the rest is fitted again with the rounded ones held, so that rounding costs little.
+A fit asks for the polynomial P whose weighted error ``|weight(t) (P(t) - f(t))|`` has the smallest maximum
+on an interval: Remez's exchange in 60-digit arithmetic. Coefficients are rounded to the type one by one, from
+the constant term up, and the rest is fitted again with the rounded ones held, so that rounding costs little.
+It takes about two minutes.
 
     python scripts/fit_math.py            write the file
     python scripts/fit_math.py --check    fail if the file is not what this script writes
@@ -135,7 +136,7 @@ def fits() -> list[Fit]:
 
 @dataclass(frozen=True)
 class Samples:
-    """A fit on one interval, sampled at its Chebyshev points; the ends are left out, where functions are 0/0."""
+    """A fit on one interval, sampled at its Chebyshev points; not at the ends, where functions are 0/0."""
 
     points: list[mp.mpf]
     weights: list[mp.mpf]
@@ -230,8 +231,8 @@ def generate() -> str:
     lines = [
         '"""Coefficients and split constants of the math library; written by scripts/fit_math.py.',
         "",
-        "Constant term first. The first tuple is for float32, the second for float64; a comment gives log2 of the largest",
-        'relative error that each polynomial leaves in its formula, before rounding in the evaluation.\n"""',
+        "Constant term first, for float32 and for float64. Comments give log2 of the largest relative error",
+        'that each polynomial leaves in its formula, before rounding in the evaluation.\n"""',
         "",
         "from __future__ import annotations",
         "",
@@ -251,7 +252,7 @@ def generate() -> str:
         lines.append("}")
     lines += [
         "",
-        "# By intervals of x upwards: where the interval starts, c near 1 / x with few bits, and -log(c) as a sum of two",
+        "# By intervals of x upwards: where each starts, c near 1 / x with few bits, -log(c) as a sum of two",
         "CENTERS: dict[str, tuple[tuple[float, float, float, float], ...]] = {",
     ]
     for label, kind in kinds:

@@ -1,8 +1,9 @@
 """The generic rule: kernels for whatever no template computes.
 
-Expressions of injective operations are put into their users, branches are decided by cutting index spaces, operations
-that run over the same rows share a kernel (``split``), and each becomes loops with vectors along the axis on which
-its data lie next to each other (``fusion.loops``). Sorting, scattering and other statements stay as they are.
+Expressions of injective operations are put into their users, branches are decided by cutting index spaces,
+operations that run over the same rows share a kernel (``split``), and each becomes loops with vectors along
+the axis on which its data lie next to each other (``fusion``). Sorting, scattering and the like stay as they
+are.
 """
 
 from __future__ import annotations
@@ -44,16 +45,16 @@ def schedule_generic(func: tirx.PrimFunc, target: Target) -> tuple[list[Stage], 
     for number, group in enumerate(groups):
         others = [*groups[:number], *groups[number + 1 :]]
         needed = {*outputs, *(buffer for other in others for buffer in _buffers(other))}
-        if isinstance(group, Group):
-            kernel = emit_group(group, needed, target)
-        else:
-            kernel = opaque_kernel(group)
+        kernel = opaque_kernel(group) if isinstance(group, Opaque) else emit_group(group, needed, target)
         stages.add(kernel.func, kernel.buffers, kernel.extent, kernel.grain, kernel.flops)
     return stages.stages, stages.temps
 
 
 def is_scheduled(stage: Stage) -> bool:
-    """Whether a kernel of much work has units for threads and vectors; what the generic rule keeps as it is may not."""
+    """Whether a kernel has vectors and units for threads, as far as it has enough work for them.
+
+    Kernels for chips without vectors, and of statements that are kept as they are, may have neither.
+    """
     vectors = 0
 
     def visit(loop: tirx.For) -> None:

@@ -1,10 +1,11 @@
 """Group the operations of a fused function into kernels.
 
-Operations share a kernel when they have axes in common that all of them run over and along which each reads of the
-others' results only what has its own coordinate: then a kernel takes one tile of those axes through all operations,
-and what lies between them stays in a core's cache. Softmax over the last axis has its rows in common::
+Operations share a kernel when they have axes in common: axes that all of them run over, and along which each
+reads of the others' results only what has its own coordinate. A kernel takes one tile of those axes through
+all its operations, and what lies between them stays in a core's cache. Softmax has its rows in common::
 
-    m[i] = max_k x[i, k]      e[i, k] = exp(x[i, k] - m[i])      s[i] = sum_k e[i, k]      y[i, k] = e[i, k] / s[i]
+    m[i] = max_k x[i, k]                  s[i] = sum_k e[i, k]
+    e[i, k] = exp(x[i, k] - m[i])         y[i, k] = e[i, k] / s[i]
 """
 
 from __future__ import annotations
@@ -63,11 +64,11 @@ def split(ops: Sequence[Op | Opaque], outputs: Iterable[tirx.Buffer], target: Ta
             groups.append(op)
             continue
         last = groups[-1] if groups else None
-        joined = _join(last, op) if isinstance(last, Group) else None
-        if joined is not None and _is_better(last, joined, op, keep, target):
-            groups[-1] = joined
-        else:
+        joined = _join(last, op, keep, target) if isinstance(last, Group) else None
+        if joined is None:
             groups.append(make_group([op]))
+        else:
+            groups[-1] = joined
     return groups
 
 
@@ -118,14 +119,14 @@ def make_group(ops: Sequence[Op]) -> Group:
     return Group(tuple(ops), tuple(common))
 
 
-def _join(group: Group, op: Op) -> Group | None:
+def _join(group: Group, op: Op, keep: set[tirx.Buffer], target: Target) -> Group | None:
+    """The group with one more operation; None where two kernels are better."""
     joined = make_group([*group.ops, op])
-    is_small = sum(cycles(one) for one in joined.ops) < MIN_CYCLES_PER_THREAD
-    return joined if joined.common or is_small else None
+    return joined if _is_better(group, joined, op, keep, target) else None
 
 
 def _is_better(group: Group, joined: Group, op: Op, keep: set[tirx.Buffer], target: Target) -> bool:
-    """Whether one kernel is better than two: enough parallel work left, and intermediate results stay in cache."""
+    """Whether one kernel is better than two: with enough units of work, and intermediate results in cache."""
     if sum(cycles(one) for one in joined.ops) < 2 * MIN_CYCLES_PER_THREAD:
         return True
     alone = math.prod(axis.extent for axis in op.axes)

@@ -24,7 +24,7 @@ from tvm_ipu.kernels.fusion.layout import make_analyzer
 from tvm_ipu.kernels.fusion.ops import Op
 
 EXPENSIVE = 8.0
-"""A function of so many instructions becomes a polynomial with bound values, which must not lie in a branch."""
+"""A function of so many instructions becomes a polynomial; its bound values must not lie in a branch."""
 
 
 def with_safe_branches(op: Op) -> Op:

@@ -49,16 +49,18 @@ def inline(ops: list[Op | Opaque], outputs: Iterable[tirx.Buffer]) -> list[Op | 
         (target,) = op.targets
         if sum(target in other.targets for other in ops) > 1:
             continue
-        users = [i for i, other in enumerate(result) if target in other.reads]
-        if not users or not all(isinstance(result[i], Op) for i in users):
+        users = {
+            i: other for i, other in enumerate(result) if target in other.reads and isinstance(other, Op)
+        }
+        if not users or len(users) < sum(target in other.reads for other in result):
             continue
         current = next(o for o in result if o.targets == op.targets)
         assert isinstance(current, Op)
         if _is_written_after_read(current, result):
             continue
-        if _worth_inlining(current, [result[i] for i in users]):
-            for i in users:
-                result[i] = _inlined(current, result[i])
+        if _worth_inlining(current, list(users.values())):
+            for i, user in users.items():
+                result[i] = _inlined(current, user)
             result = [o for o in result if o is not current]
     return result
 
@@ -75,7 +77,7 @@ def _worth_inlining(op: Op, users: list[Op]) -> bool:
     if price <= 1:
         return True
     reads = sum(
-        user.iterations * sum(load.source == target for load in loads(value))
+        user.iterations * [load.source for load in loads(value)].count(target)
         for user in users
         for value in user.values
     )

@@ -19,16 +19,17 @@ from tvm_ipu.kernels.fusion.layout import (
     make_layout,
     merge_common,
 )
-from tvm_ipu.kernels.fusion.loops import OpEmitter
+from tvm_ipu.kernels.fusion.loops import emit_op
 from tvm_ipu.kernels.fusion.ops import Axis, Op
 from tvm_ipu.kernels.fusion.reducers import reducer_of
 from tvm_ipu.kernels.fusion.storage import is_movement
+from tvm_ipu.kernels.fusion.tile import TileLoops
 from tvm_ipu.kernels.split import Group, inner_axes
 from tvm_ipu.kernels.tiles import MIN_CYCLES_PER_THREAD, grain
 
 MOST_UNITS = 4096
 TILE_ELEMENTS = {True: 16384, False: 4096}
-"""Elements of a tile, for one operation and for several, whose intermediate results should stay in level 1."""
+"""Elements of a tile, for one operation and for several, whose results in between should stay in level 1."""
 
 WANTED_UNITS = 64
 
@@ -79,7 +80,7 @@ def emit_group(group: Group, needed: set[tirx.Buffer], target: Target) -> GroupK
 
 @dataclass(frozen=True)
 class _Tiles:
-    """The common axes cut into tiles: single coordinates of the outer axes, parts of one, the inner ones whole."""
+    """The common axes cut into tiles: single points of the outer ones, parts of one, the inner ones whole."""
 
     extents: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -158,11 +159,11 @@ def _emit_tile(
 ) -> None:
     for op in group.ops:
         flat = layout.flatten(op, group.common_of(op))
-        OpEmitter(e, flat, layout.starts, extents, analyzer, target).emit()
+        emit_op(TileLoops(e, flat, layout.starts, extents, analyzer, target))
 
 
 def _choose_lane(group: Group, local: dict[tirx.Buffer, Local], target: Target) -> tuple[bool, float]:
-    """Whether vectors run along the last common axis rather than along each operation's own, and cycles in all."""
+    """Whether vectors run along the last common axis rather than each operation's own, and cycles in all."""
     own = sum(
         op.iterations * _op_cost(op, [*inner_axes(group, op), *op.reduce], local, target) for op in group.ops
     )
@@ -177,7 +178,7 @@ def _choose_lane(group: Group, local: dict[tirx.Buffer, Local], target: Target) 
 def _op_cost(op: Op, candidates: list[Axis], local: dict[tirx.Buffer, Local], target: Target) -> float:
     """Instructions for each element with vectors along the best of the candidates."""
     lanes = _lanes(op, local, target)
-    can_reduce = bool(op.accumulators) and reducer_of(op) is not None
+    can_reduce = reducer_of(op.accumulators, op.values) is not None
     prices = [op.cost + 1]
     for axis in candidates:
         reduced = axis in op.reduce
@@ -214,7 +215,7 @@ def _tile_sizes(group: Group, extents: tuple[int, ...], lanes: int, cycles: floa
 
 
 def _part(extent: int, most: int, step: int) -> int:
-    """Length of the parts that an axis is cut into: at most ``most``, a multiple of ``step``, with no short last one if possible."""
+    """Length of an axis's parts: at most ``most``, a multiple of ``step``, if possible equal parts."""
     if extent <= most:
         return extent
     top = max(step, most // step * step)

@@ -81,7 +81,7 @@ def make_analyzer(axes: Sequence[Axis]) -> sym.Analyzer:
 
 
 def merge_common(group: Group, local: dict[tirx.Buffer, Local]) -> Group:
-    """The group with adjacent common axes made one, where all operations step evenly through memory along both."""
+    """The group with adjacent common axes made one, where all operations step evenly along both."""
     for at in reversed(range(len(group.common) - 1)):
         outer, inner = group.common[at], group.common[at + 1]
         accesses = [_global_accesses(op, local) for op in group.ops]
@@ -270,7 +270,7 @@ def make_layout(
 
 
 def _merge_inner(op: FlatOp) -> FlatOp:
-    """Adjacent inner axes, and adjacent reduction axes, made one where the operation steps evenly along both."""
+    """Adjacent inner axes, and adjacent reduced ones, made one where the steps along both are even."""
     for field in ("inner", "reduce"):
         for at in reversed(range(len(getattr(op, field)) - 1)):
             axes = getattr(op, field)
@@ -279,7 +279,8 @@ def _merge_inner(op: FlatOp) -> FlatOp:
                 continue
             axis = Axis(tirx.Var(inner.var.name, "int32"), outer.extent * inner.extent)
             op = _substituted(op, _merged_values(outer, inner, axis), [*op.axes, *op.reduce, axis])
-            op = replace(op, **{field: (*axes[:at], axis, *axes[at + 2 :])})
+            merged = (*axes[:at], axis, *axes[at + 2 :])
+            op = replace(op, inner=merged) if field == "inner" else replace(op, reduce=merged)
     return op
 
 

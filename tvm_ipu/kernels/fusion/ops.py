@@ -47,7 +47,7 @@ class Op:
         targets: Buffers that it writes; several only for reductions of tuples such as argmax.
         axes: Spatial axes.
         indices: Position in the targets, in terms of the axes.
-        values: One for each target; for a reduction the new value of an accumulator, in terms of ``accumulators``.
+        values: One for each target; for a reduction an accumulator's new value, in terms of ``accumulators``.
         reduce: Axes of the reduction, empty where it is none.
         accumulators: Variables that stand for the values so far.
         inits: Initial values of a reduction.
@@ -111,16 +111,21 @@ def read_function(func: tirx.PrimFunc) -> list[Op | Opaque]:
 
 
 def _statements(stmt: tirx.Stmt) -> Iterator[tirx.Stmt]:
-    """Statements of the root block and of blocks without variables, as far as they do not depend on declarations."""
-    if isinstance(stmt, s_tir.SBlockRealize) and not stmt.block.iter_vars and not stmt.block.match_buffers:
-        if stmt.block.name_hint == "root" or not stmt.block.alloc_buffers:
-            yield from _statements(stmt.block.body)
-            return
+    """Statements of the root block and of blocks without variables, unless declarations join them."""
+    if isinstance(stmt, s_tir.SBlockRealize) and _is_plain(stmt.block):
+        yield from _statements(stmt.block.body)
+        return
     if isinstance(stmt, tirx.SeqStmt) and not any(_declares(one) for one in stmt.seq):
         for one in stmt.seq:
             yield from _statements(one)
         return
     yield stmt
+
+
+def _is_plain(block: s_tir.SBlock) -> bool:
+    """Whether a block is no more than its body, or the root block."""
+    is_free = block.name_hint == "root" or not block.alloc_buffers
+    return is_free and not block.iter_vars and not block.match_buffers
 
 
 def _declares(stmt: tirx.Stmt) -> bool:

@@ -10,7 +10,6 @@ from tvm import ir, tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.kernels.fusion.expressions import substitute, variables
-from tvm_ipu.kernels.fusion.ops import Op
 
 _SIMPLE = (tirx.Add, tirx.Mul, tirx.Max, tirx.Min, tirx.And, tirx.Or)
 
@@ -32,10 +31,10 @@ class Reducer:
     is_simple: bool
 
 
-def reducer_of(op: Op) -> Reducer | None:
-    """The reducer of a reduction; None where its form is not known."""
-    if len(op.accumulators) == 1:
-        (so_far,), (value,) = op.accumulators, op.values
+def reducer_of(accumulators: Sequence[tirx.Var], values: Sequence[Expr]) -> Reducer | None:
+    """The reducer that sets accumulators to new values; None where there is none, or of no known form."""
+    if len(accumulators) == 1:
+        (so_far,), (value,) = accumulators, values
         if not isinstance(value, _SIMPLE):
             return None
         kind = type(value)
@@ -43,16 +42,16 @@ def reducer_of(op: Op) -> Reducer | None:
             if isinstance(own, ir.Var) and own.same_as(so_far) and so_far not in variables(other):
                 return Reducer(lambda a, b: [kind(a[0], b[0])], (other,), True)
         return None
-    return _of_tuple(op)
+    return _of_tuple(accumulators, values) if accumulators else None
 
 
-def _of_tuple(op: Op) -> Reducer | None:
-    """A reducer of tuples: values without accumulators are the operands, each recognised by its own accumulator.
+def _of_tuple(accumulators: Sequence[tirx.Var], values: Sequence[Expr]) -> Reducer | None:
+    """A reducer of tuples; the operand of each accumulator is what is added to it or chosen instead of it.
 
-    Either all accumulators are reduced alone (sum and sum of squares), or a selection takes them along (argmax).
+    The accumulators are reduced each alone (sum and sum of squares), or a comparison chooses all (argmax).
     """
     operands: list[Expr] = []
-    for so_far, value in zip(op.accumulators, op.values, strict=True):
+    for so_far, value in zip(accumulators, values, strict=True):
         if isinstance(value, _SIMPLE):
             own, other = (value.a, value.b) if _is(value.a, so_far) else (value.b, value.a)
         elif isinstance(value, tirx.Select):
@@ -60,10 +59,10 @@ def _of_tuple(op: Op) -> Reducer | None:
             own, other = (own, other) if _is(own, so_far) else (other, own)
         else:
             return None
-        if not _is(own, so_far) or variables(other) & set(op.accumulators):
+        if not _is(own, so_far) or variables(other) & set(accumulators):
             return None
         operands.append(other)
-    stand_ins = [tirx.Var("other", so_far.ty) for so_far in op.accumulators]
+    stand_ins = [tirx.Var("other", so_far.ty) for so_far in accumulators]
 
     def stand_in(node: Expr) -> Expr:
         for operand, var in zip(operands, stand_ins, strict=True):
@@ -72,11 +71,11 @@ def _of_tuple(op: Op) -> Reducer | None:
         return node
 
     def combine(a: Sequence[Expr], b: Sequence[Expr]) -> list[Expr]:
-        values = {**dict(zip(op.accumulators, a, strict=True)), **dict(zip(stand_ins, b, strict=True))}
-        return [substitute(form, values) for form in forms]
+        both = {**dict(zip(accumulators, a, strict=True)), **dict(zip(stand_ins, b, strict=True))}
+        return [substitute(form, both) for form in forms]
 
-    forms = [tvm_ffi.structural_map(value, (tirx.Expr, stand_in), order="pre") for value in op.values]
-    known = {*op.accumulators, *stand_ins}
+    forms = [tvm_ffi.structural_map(value, (tirx.Expr, stand_in), order="pre") for value in values]
+    known = {*accumulators, *stand_ins}
     if any(not variables(form) <= known or _loads_any(form) for form in forms):
         return None
     return Reducer(combine, tuple(operands), False)

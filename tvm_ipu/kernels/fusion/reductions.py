@@ -1,4 +1,4 @@
-"""Rewrites of reductions: parts of a long one that threads can share, initial values that hold for infinities."""
+"""Rewrites of reductions: parts of a long one for threads to share, and infinite initial values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def in_parts(op: Op, target: Target) -> list[Op]:
 
     s[j] = sum_k x[j, k]      ->      p[i, j] = sum_k x[j, 64 i + k]      s[j] = sum_i p[i, j]
     """
-    reducer = reducer_of(op) if op.accumulators else None
+    reducer = reducer_of(op.accumulators, op.values)
     results = math.prod(axis.extent for axis in op.axes)
     if reducer is None or not reducer.is_simple or target.cores == 1 or results > FEW_RESULTS:
         return [op]
@@ -60,7 +60,7 @@ def in_parts(op: Op, target: Target) -> list[Op]:
 
 
 def from_infinity(op: Op) -> Op:
-    """A maximum that starts from minus infinity rather than from the lowest number, and a minimum likewise."""
+    """A maximum that starts from minus infinity, not from the lowest number, and a minimum likewise."""
     if len(op.values) != 1 or not isinstance(op.values[0], tirx.Max | tirx.Min) or not op.inits:
         return op
     dtype = op.accumulators[0].ty.dtype

@@ -27,7 +27,7 @@ _COMPARE = (tirx.EQ, tirx.NE, tirx.LT, tirx.LE, tirx.GT, tirx.GE)
 
 
 def split_regions(op: Op) -> list[Op]:
-    """The operation in parts within which branches are decided; itself alone where there is nothing to gain."""
+    """The operation in parts within which branches are decided; itself alone where that gains nothing."""
     if op.is_reduction:
         return [op]
     comparisons = _branch_comparisons(op)

@@ -1,7 +1,7 @@
 """Coefficients and split constants of the math library; written by scripts/fit_math.py.
 
-Constant term first. The first tuple is for float32, the second for float64; a comment gives log2 of the largest
-relative error that each polynomial leaves in its formula, before rounding in the evaluation.
+Constant term first, for float32 and for float64. Comments give log2 of the largest relative error
+that each polynomial leaves in its formula, before rounding in the evaluation.
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ ERFC: Table = {
     ),
 }
 
-# By intervals of x upwards: where the interval starts, c near 1 / x with few bits, and -log(c) as a sum of two
+# By intervals of x upwards: where each starts, c near 1 / x with few bits, -log(c) as a sum of two
 CENTERS: dict[str, tuple[tuple[float, float, float, float], ...]] = {
     "float32": (
         (0.0, 1.3125, -0.2719337046146393, -1.086900258684409e-08),

@@ -42,7 +42,7 @@ def exp10(t: Terms, x: Expr) -> Expr:
 def exp_reduced(t: Terms, half_bits: tirx.Var, r: tirx.Var) -> Expr:
     """e^r * 4^h for ``|r| <= log(2)``, where h is in the low bits of ``half_bits``.
 
-    The power 4^h is multiplied in as 2^h twice: that reaches subnormal results with one rounding, and infinity.
+    The power is multiplied in as 2^h twice: that reaches infinity, and subnormal results with one rounding.
     """
     scale = t(power_of_two(t, half_bits))
     return (expm1_reduced(t, r) + t.const(1.0)) * scale * scale
@@ -60,7 +60,7 @@ def power_of_two(t: Terms, exponent: Expr) -> Expr:
 
 
 def tanh(t: Terms, x: Expr) -> Expr:
-    """Hyperbolic tangent, as ``q = m / (m + 2)`` with ``m = e^(2|x|) - 1``; small ones as ``m / 2 - m / 2 q``."""
+    """Hyperbolic tangent: ``q = m / (m + 2)`` with ``m = e^(2|x|) - 1``, for small x ``m / 2 - m / 2 q``."""
     x = t(x)
     double = t.clamp(t(t.abs(x) * t.const(2.0)), 0.0, t.format.mantissa * LN2 + 4.0)
     half, bits = t.round_small(double * t.const(0.5 / LN2))

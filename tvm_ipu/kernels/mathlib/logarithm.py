@@ -72,7 +72,7 @@ def atanh(t: Terms, x: Expr) -> Expr:
 
 
 def split(t: Terms, x: tirx.Var) -> tuple[tirx.Var, tirx.Var]:
-    """Exponent e and f with ``x = 2^e (1 + f)``, ``sqrt(1/2) <= 1 + f < sqrt(2)``; x is positive and finite."""
+    """Exponent e and f with ``x = 2^e (1 + f)``, ``sqrt(1/2) <= 1 + f < sqrt(2)``; for finite x above 0."""
     lift = t.format.mantissa + 2
     tiny = t(x < t.const(t.format.min_normal))
     bits = t(t.to_bits(t.select(tiny, x * t.const(2.0**lift), x)))

@@ -96,8 +96,8 @@ def native_functions(target: Target) -> frozenset[str]:
 def lower_math(root: Root, target: Target) -> Root:
     """Replace calls of mathematical functions by branch-free arithmetic, scalar or vector.
 
-    float32 and float64 are computed in their own format, float16 and bfloat16 in float32. Loops may be vectorised
-    before or after; before is better, since TVM's simplifiers need very long for the nested ``Let`` of the result.
+    float32 and float64 are computed in their own format, float16 and bfloat16 in float32. Loops may be
+    vectorised before or after; before is better, for TVM's simplifiers need long for the result.
 
     Args:
         root: Function, statement or expression.
@@ -114,7 +114,7 @@ def lower_math(root: Root, target: Target) -> Root:
 
 
 def LowerMath(target: Target) -> tvm.transform.Pass:  # noqa: N802 (TVM names its passes like classes)
-    """``lower_math`` as a pass; its place is at the end of the lowering, followed by BindLets."""
+    """``lower_math`` as a pass; its place is right after VectorizeLoop."""
 
     def run(func: tirx.PrimFunc, _mod: IRModule, _context: tvm.transform.PassContext) -> tirx.PrimFunc:
         return lower_math(func, target)

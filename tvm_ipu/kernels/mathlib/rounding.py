@@ -85,7 +85,7 @@ def rsqrt(t: Terms, x: Expr) -> Expr:
 
 
 def _reciprocal_root(t: Terms, y: tirx.Var) -> tirx.Var:
-    """1 / sqrt(y) of a normal number to nearly all bits: an estimate from the exponent, then Newton's iteration."""
+    """1 / sqrt(y) of a normal number, to nearly all bits: an estimate from y's bits, Newton's iteration."""
     # halving the bits halves the logarithm; the constant is 3/2 * 2^mantissa * (bias - 0.0430)
     estimate = int(1.5 * 2.0**t.format.mantissa * (t.format.bias - 0.0430357))
     r = t(t.from_bits(t.int_const(estimate) - t.shift_right(t.to_bits(y), 1)))
@@ -102,7 +102,7 @@ def _residual(t: Terms, y: tirx.Var, s: tirx.Var) -> Expr:
 
 
 def halves(t: Terms, x: tirx.Var) -> tuple[tirx.Var, tirx.Var]:
-    """x as a sum of two numbers with half of the significant bits each, so that products of halves are exact."""
+    """x as a sum of two numbers with half of its significant bits each: products of halves are exact."""
     mask = -(1 << (t.format.mantissa // 2 + 1))
     high = t(t.from_bits(tirx.bitwise_and(t.to_bits(x), t.int_const(mask))))
     return high, t(x - high)
@@ -115,16 +115,13 @@ def hypot(t: Terms, x: Expr, y: Expr) -> Expr:
     ratio = t(t.select(large > t.const(0.0), small / large, t.const(0.0)))
     ratio = t(t.select(large < t.const(math.inf), ratio, t.const(0.0)))
     value = t(large * sqrt(t, t.const(1.0) + ratio * ratio))
-    infinite = t.select(
-        tirx.EQ(a, t.const(math.inf)),
-        a,
-        t.select(tirx.EQ(b, t.const(math.inf)), b, value + small * t.const(0.0)),
-    )
-    return infinite
+    value = t(value + small * t.const(0.0))  # a NaN stays one
+    b_infinite = t(t.select(tirx.EQ(b, t.const(math.inf)), b, value))
+    return t.select(tirx.EQ(a, t.const(math.inf)), a, b_infinite)
 
 
 def fmod(t: Terms, x: Expr, y: Expr) -> Expr:
-    """Remainder of the division rounded towards zero, exact where ``|x / y| < 2^66`` (2^156 for float64), 0 above."""
+    """Remainder of truncating division: exact for ``|x / y| < 2^66`` (2^156 for float64), 0 above."""
     x, y = t(x), t(y)
     rest, size = t(t.abs(x)), t(t.abs(y))
     step = t.format.mantissa // 2

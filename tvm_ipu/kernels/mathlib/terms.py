@@ -47,7 +47,7 @@ class Format:
 
     @property
     def magic(self) -> float:
-        """1.5 * 2^mantissa: adding it rounds a number below 2^(mantissa - 2) to an integer in the low bits."""
+        """1.5 * 2^mantissa: adding it rounds what is below 2^(mantissa - 2) to an integer in the low bits."""
         return 1.5 * 2.0**self.mantissa
 
 
@@ -80,7 +80,7 @@ class Terms:
     _bound: list[tuple[tirx.Var, Expr]] = field(default_factory=list)
 
     def __call__(self, value: Expr) -> tirx.Var:
-        """Bind ``value``: it is computed once. A condition stays an expression: TVM's analyzer takes no vectors of bool."""
+        """Bind ``value``: it is computed once. A condition stays as it is: TVM binds no bool vectors."""
         if value.ty.dtype.is_bool:
             return value
         var = tirx.Var("t", value.ty.dtype)
@@ -140,7 +140,7 @@ class Terms:
         return tirx.shift_right(value, self.int_const(count))
 
     def select(self, condition: Expr, then: Expr, otherwise: Expr) -> Expr:
-        """Both are computed, one is taken. Comparisons with a NaN are false, ``!=`` included: it is not for floats."""
+        """Both are computed, one is taken. Comparisons with a NaN are false, even TVM's ``!=``."""
         return tirx.Select(condition, then, otherwise)
 
     def clamp(self, value: tirx.Var, low: float, high: float) -> tirx.Var:
@@ -180,6 +180,6 @@ class Terms:
         return rest
 
     def round_small(self, x: Expr) -> tuple[tirx.Var, tirx.Var]:
-        """Nearest integer of ``|x| < 2^(mantissa - 2)``, half to even: as a float, and within low bits of an integer."""
+        """Nearest integer of ``|x| < 2^(mantissa - 2)``, half to even: a float, and an integer's low bits."""
         shifted = self(x + self.const(self.format.magic))
         return self(shifted - self.const(self.format.magic)), self(self.to_bits(shifted))

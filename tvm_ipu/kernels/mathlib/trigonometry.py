@@ -12,13 +12,13 @@ from tvm_ipu.kernels.mathlib.rounding import sqrt
 from tvm_ipu.kernels.mathlib.terms import Terms
 
 REDUCED = math.pi / 4 * 1.01
-"""Bound of a reduced angle: a little more than pi / 4, since the quadrant is chosen from a rounded product."""
+"""Bound of a reduced angle: a little more than pi / 4, for the quadrant comes from a rounded product."""
 
 TAN_PI_8 = math.tan(math.pi / 8)
 
 
 def sin(t: Terms, x: Expr) -> Expr:
-    """Sine."""
+    """Sine of x."""
     quadrant, *angle = _reduce(t, x)
     return _sine_of_quadrant(t, quadrant, *angle)
 
@@ -40,9 +40,10 @@ def tan(t: Terms, x: Expr) -> Expr:
 
 
 def _reduce(t: Terms, x: Expr) -> tuple[tirx.Var, tirx.Var, tirx.Var]:
-    """Number of the quadrant, in the low bits of an integer, the rest r in [-REDUCED, REDUCED], and r's rounding error.
+    """Number of the quadrant, in an integer's low bits, the rest r within REDUCED, and r's rounding error.
 
-    Right to the last bit for |x| < 1e5 (3e6 for float64); beyond, r is wrong but within the interval. Infinity gives NaN.
+    Right to the last bit for |x| < 1e5 (3e6 for float64); beyond, r is wrong but within its bound. It is NaN
+    for infinity.
     """
     x = t(x)
     reach = 2.0 ** (t.format.mantissa - 3)
@@ -79,7 +80,7 @@ def _cos_reduced(t: Terms, r: tirx.Var, lost: tirx.Var) -> Expr:
 
 
 def asin(t: Terms, x: Expr) -> Expr:
-    """Inverse sine; above 1/2 it is pi/2 - 2 asin(sqrt((1 - x) / 2))."""
+    """Inverse sine; that of large x comes from a small one, ``pi / 2 - 2 asin(sqrt((1 - x) / 2))``."""
     x = t(x)
     far, value = _asin_near_or_far(t, t(t.abs(x)))
     folded = t.const(math.pi / 2) - t.const(2.0) * value
@@ -87,7 +88,7 @@ def asin(t: Terms, x: Expr) -> Expr:
 
 
 def acos(t: Terms, x: Expr) -> Expr:
-    """Inverse cosine."""
+    """Inverse cosine of x."""
     x = t(x)
     far, value = _asin_near_or_far(t, t(t.abs(x)))
     positive = t(x > t.const(0.0))
