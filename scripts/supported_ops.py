@@ -101,14 +101,14 @@ def cases_section(results: Sequence[Result]) -> str:
         "",
         f"Of ONNX's {len(results)} node cases (without those of expanded functions), {len(passed)} give the",
         "expected results when they are compiled into an image and run by the C runtime",
-        f"(`scripts/onnx-node-suite`). In {len(fixed)} of them inputs that decide a shape, such as the shape of",
-        "Reshape, were made constants with the case's values.",
+        f"(`scripts/onnx-node-suite`). In {len(fixed)} of them inputs that decide a shape, such as the shape",
+        "of Reshape, were made constants with the case's values.",
     ]
     if exact:
         lines += [
             "",
-            f"{len(exact)} of them agree with ONNX's reference implementation in float64, within the case's own",
-            "tolerances, and not with the stored results, which were rounded after every step:",
+            f"{len(exact)} of them agree with ONNX's reference implementation in float64, within the case's",
+            "own tolerances, and not with the stored results, which were rounded after every step:",
             ", ".join(f"`{r.name}`" for r in exact) + ".",
         ]
     failed = [r for r in results if r.status == "failed"]
