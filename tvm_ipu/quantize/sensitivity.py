@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tvm_ipu.base.program import Program, Space
 
 Array = NDArray[Any]
-MARGIN = 0.7
+MARGIN = 0.4
 """Share of the bound that the error on the samples may use."""
 
 ROUNDS = 4
@@ -63,7 +63,7 @@ def sensitive_layers(
         error = measure(kept)
         if error <= MARGIN * max_error or len(kept) == len(errors):
             break
-        budget *= min(MARGIN, MARGIN * max_error / error)
+        budget *= min(0.7, MARGIN * max_error / error)
     return kept
 
 

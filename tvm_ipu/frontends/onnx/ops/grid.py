@@ -69,7 +69,7 @@ def grid_sample(ctx: Context, node: Node) -> relax.Expr:
             places = []
             for axis, extent in enumerate(spatial):
                 position = field(n, *at, len(spatial) - 1 - axis).astype("float32")
-                places.append(_to_pixels(position, extent, aligned, padding, mode == "nearest"))
+                places.append(_to_pixels(position, extent, aligned, padding, mode))
             value = _interpolate(
                 lambda *p: image(n, c, *p).astype("float32"), places, spatial, mode, padding, aligned
             )
@@ -80,15 +80,18 @@ def grid_sample(ctx: Context, node: Node) -> relax.Expr:
     return ctx.te(compute, x, grid, name="grid_sample")
 
 
-def _to_pixels(position: Any, extent: int, aligned: bool, padding: str, nearest: bool) -> Any:
-    """A position in ``[-1, 1]`` as float32 pixels, moved into the image where the padding asks for it."""
+def _to_pixels(position: Any, extent: int, aligned: bool, padding: str, mode: str) -> Any:
+    """A position in ``[-1, 1]`` as float32 pixels, moved into the image where the padding asks for it.
+
+    Cubic interpolation at the border repeats the border's pixels instead, as PyTorch and ONNX Runtime do.
+    """
     if aligned:
         pixel = (position + _f(1.0)) * _f(0.5) * _f(extent - 1.0)
     else:
         pixel = ((position + _f(1.0)) * _f(float(extent)) - _f(1.0)) * _f(0.5)
-    pixel = tirx.round(pixel) if nearest else pixel
+    pixel = tirx.round(pixel) if mode == "nearest" else pixel
     low, high = (0.0, extent - 1.0) if aligned else (-0.5, extent - 0.5)
-    if padding == "border":
+    if padding == "border" and mode != "cubic":
         inside = tirx.max(tirx.min(pixel, _f(extent - 1.0)), _f(0.0))
         pixel = tirx.Select(tirx.any(pixel < _f(low), pixel > _f(high)), inside, pixel)
     elif padding == "reflection":
