@@ -113,7 +113,8 @@ def _passes(chip: tvm.target.Target, target: Target, func: tirx.PrimFunc) -> lis
 def _computes_in_bfloat16(func: tirx.PrimFunc) -> bool:
     """True when a kernel leaves arithmetic on bfloat16 to TVM.
 
-    Kernels that convert its bits themselves must not meet TVM's legalisation: it makes float32 of their buffers.
+    Kernels that convert its bits themselves must not meet TVM's legalisation, which makes float32 of their
+    buffers.
     """
     found = False
 

@@ -80,7 +80,7 @@ def _cos_reduced(t: Terms, r: tirx.Var, lost: tirx.Var) -> Expr:
 
 
 def asin(t: Terms, x: Expr) -> Expr:
-    """Inverse sine; that of large x comes from a small one, ``pi / 2 - 2 asin(sqrt((1 - x) / 2))``."""
+    """Inverse sine; that of a large argument follows from one of ``sqrt((1 - x) / 2)``."""
     x = t(x)
     far, value = _asin_near_or_far(t, t(t.abs(x)))
     folded = t.const(math.pi / 2) - t.const(2.0) * value
