@@ -60,7 +60,8 @@ def acosh(t: Terms, x: Expr) -> Expr:
     x = t(x)
     d = t(x - t.const(1.0))
     near = t(d + sqrt(t, d * t.const(2.0) + d * d))
-    return _log1p_or_log2a(t, near, x)
+    value = t(_log1p_or_log2a(t, near, x))
+    return t.select(x < t.const(1.0), t.const(math.nan), value)
 
 
 def atanh(t: Terms, x: Expr) -> Expr:

@@ -67,8 +67,8 @@ def sqrt(t: Terms, x: Expr) -> Expr:
     if "sqrt" in t.native:
         return t.intrinsic("llvm.sqrt", x)
     x = t(x)
-    lift = 2 * (t.format.mantissa // 2 + 1)
-    tiny = t(x < t.const(t.format.min_normal))
+    lift = 2 * (t.format.mantissa + 2)
+    tiny = t(x < t.const(t.format.min_normal * 2.0**lift))  # the residual must not underflow
     y = t(t.select(tiny, x * t.const(2.0**lift), x))
     r = _reciprocal_root(t, y)
     s = t(y * r)
