@@ -20,7 +20,8 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 2e-2}
 SAMPLES_SEED = 7
 """The precision of layers is chosen on other inputs than those of the test."""
 
-CASES = [(name, 1) for name in zoo.names()] + [("resnet50", 16), ("bert_base", 16)]
+CASES = [(name, 1, precision) for name in zoo.names() for precision in TOLERANCE]
+LARGE = [(name, 16, precision) for name in ("resnet50", "bert_base") for precision in TOLERANCE]
 
 
 def compile_for_host(name: str, folder: Path, precision: str = "fp32", batch: int = 1) -> Path:
@@ -32,8 +33,10 @@ def compile_for_host(name: str, folder: Path, precision: str = "fp32", batch: in
     return image
 
 
-@pytest.mark.parametrize("precision", list(TOLERANCE))
-@pytest.mark.parametrize(("name", "batch"), CASES)
+@pytest.mark.parametrize(
+    ("name", "batch", "precision"),
+    [*CASES, *(pytest.param(*case, marks=pytest.mark.sweep) for case in LARGE)],
+)
 def test_outputs_equal_those_of_onnxruntime(name: str, batch: int, precision: str, tmp_path: Path) -> None:
     inputs = zoo.inputs(name, batch=batch)
     reference = onnxruntime.InferenceSession(str(zoo.get(name)), providers=["CPUExecutionProvider"])
