@@ -278,7 +278,7 @@ def generate() -> str:
         ]
         for (label, kind), (bits, count) in zip(kinds, parts, strict=True):
             values = [float(kind(v)) for v in pieces(value, bits, count)]
-            lines.append(f'    "{label}": ({", ".join(map(repr, values))}),')
+            lines += [f'    "{label}": (', *(f"        {v!r}," for v in values), "    ),"]
         lines.append("}")
     return "\n".join(lines) + "\n"
 

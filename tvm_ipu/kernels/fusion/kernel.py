@@ -65,7 +65,7 @@ def emit_group(group: Group, needed: set[tirx.Buffer], target: Target) -> GroupK
     group = merge_common(group, local)
     common_lane, cycles = _choose_lane(group, local, target)
     extents = tuple(axes[0].extent for axes in group.common)
-    lanes = max(_lanes(op, local, target) for op in group.ops) if common_lane else 1
+    lanes = max(_lanes(op, target) for op in group.ops) if common_lane else 1
     sizes = _tile_sizes(group, extents, lanes, cycles)
     layout = make_layout(group, sizes, common_lane, local)
     tiles = _Tiles(extents, sizes)
@@ -177,7 +177,7 @@ def _choose_lane(group: Group, local: dict[tirx.Buffer, Local], target: Target) 
 
 def _op_cost(op: Op, candidates: list[Axis], local: dict[tirx.Buffer, Local], target: Target) -> float:
     """Instructions for each element with vectors along the best of the candidates."""
-    lanes = _lanes(op, local, target)
+    lanes = _lanes(op, target)
     can_reduce = reducer_of(op.accumulators, op.values) is not None
     prices = [op.cost + 1]
     for axis in candidates:
@@ -191,8 +191,8 @@ def _op_cost(op: Op, candidates: list[Axis], local: dict[tirx.Buffer, Local], ta
     return min(prices)
 
 
-def _lanes(op: Op, local: dict[tirx.Buffer, Local], target: Target) -> int:
-    return target.lanes(16) if is_movement(op, local) else lanes_for(op.values, op.targets, target)
+def _lanes(op: Op, target: Target) -> int:
+    return target.lanes(16) if is_movement(op, ()) else lanes_for(op.values, op.targets, target)
 
 
 def _tile_sizes(group: Group, extents: tuple[int, ...], lanes: int, cycles: float) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ from tvm_ipu.kernels.fusion.storage import (
     has_half,
     is_movement,
     is_stored_half,
+    local_dtype,
     storage_dtype,
     wide_constant,
     wide_variable,
@@ -187,6 +188,7 @@ class Layout:
         local: Results that stay within the kernel.
         params: Flat buffer for each buffer that does not.
         local_buffers: Flat buffer for each local result.
+        moves_only: Whether 16-bit floats are only moved.
     """
 
     starts: tuple[tirx.Var, ...]
@@ -195,6 +197,7 @@ class Layout:
     local: dict[tirx.Buffer, Local]
     params: dict[tirx.Buffer, tirx.Buffer]
     local_buffers: dict[tirx.Buffer, tirx.Buffer]
+    moves_only: bool
 
     def flatten(self, op: Op, common: tuple[Axis, ...]) -> FlatOp:
         """An operation over this layout's buffers."""
@@ -217,8 +220,9 @@ class Layout:
             self.buffer(b): dtype_of(b) for b in (*op.reads, *op.targets) if is_stored_half(b, self.local)
         }
         accumulators, inits, values = op.accumulators, op.inits, op.values
-        if is_movement(op, self.local):
-            values = tuple(as_stored(replace_loads(value, load)) for value in values)
+        if is_movement(op, () if self.moves_only else self.local):
+            stored = dtype_of(self.buffer(op.targets[0]))
+            values = tuple(as_stored(replace_loads(value, load), stored) for value in values)
             kinds = {}
         elif has_half(op):
             accumulators = tuple(map(wide_variable, accumulators))
@@ -254,19 +258,20 @@ def make_layout(
 ) -> Layout:
     """Buffers of the group's kernel, for tiles of ``sizes``."""
     used = dict.fromkeys(b for op in group.ops for b in (*op.reads, *op.targets) if b not in local)
+    moves_only = all(is_movement(op, ()) for op in group.ops if has_half(op))
     params = {
-        buffer: flat_buffer(buffer.name, size_of(buffer), storage_dtype(dtype_of(buffer), False))
+        buffer: flat_buffer(buffer.name, size_of(buffer), storage_dtype(dtype_of(buffer), moves_only))
         for buffer in used
     }
     points = math.prod(sizes)
     local_buffers = {
         buffer: flat_buffer(
-            buffer.name, points * math.prod(own.inner_shape), storage_dtype(dtype_of(buffer), True)
+            buffer.name, points * math.prod(own.inner_shape), local_dtype(dtype_of(buffer), moves_only)
         )
         for buffer, own in local.items()
     }
     starts = tuple(tirx.Var("start", "int32") for _ in sizes)
-    return Layout(starts, sizes, common_innermost, local, params, local_buffers)
+    return Layout(starts, sizes, common_innermost, local, params, local_buffers, moves_only)
 
 
 def _merge_inner(op: FlatOp) -> FlatOp:

@@ -1,6 +1,6 @@
 """16-bit floats in memory: kernels move them as they are and compute with them in float32.
 
-bfloat16 is uint16 to a kernel; TVM's own legalisation of it does not reach everywhere.
+bfloat16 is always uint16 to a kernel: TVM's own legalisation of it does not reach everywhere.
 """
 
 from __future__ import annotations
@@ -18,11 +18,21 @@ from tvm_ipu.kernels.fusion.ops import Op
 from tvm_ipu.kernels.half import is_half
 
 
-def storage_dtype(dtype: str, is_local: bool) -> str:
-    """Type of a flat buffer for elements of ``dtype``; results that stay within a kernel are not rounded."""
-    if is_local and is_half(dtype):
-        return "float32"
-    return "uint16" if dtype == "bfloat16" else dtype
+def storage_dtype(dtype: str, moves_only: bool) -> str:
+    """Type of a kernel's parameter for elements of ``dtype``.
+
+    Args:
+        dtype: Type in the fused function.
+        moves_only: Whether the kernel computes nothing with 16-bit floats; LLVM might convert them.
+    """
+    return "uint16" if dtype == "bfloat16" or (dtype == "float16" and moves_only) else dtype
+
+
+def local_dtype(dtype: str, moves_only: bool) -> str:
+    """Type of what stays within a kernel: computed numbers are not rounded to 16 bits."""
+    if not is_half(dtype):
+        return dtype
+    return "uint16" if moves_only else "float32"
 
 
 def is_stored_half(buffer: tirx.Buffer, local: Container[tirx.Buffer]) -> bool:
@@ -60,13 +70,15 @@ def _is_moved(value: Expr, local: Container[tirx.Buffer]) -> bool:
     return isinstance(value, tirx.FloatImm)
 
 
-def as_stored(value: Expr) -> Expr:
-    """A movement of floats as a movement of what kernels see of them."""
+def as_stored(value: Expr, stored: str) -> Expr:
+    """A movement of floats as a movement of what kernels see of them, of type ``stored``."""
 
     def immediate(node: tirx.FloatImm) -> Expr:
-        if str(node.ty) != "bfloat16":
+        if stored != "uint16":
             return node
-        bits = np.array(float(node.value)).astype(ml_dtypes.bfloat16).view(np.uint16)
+        kind = ml_dtypes.bfloat16 if str(node.ty) == "bfloat16" else np.float16
+        with np.errstate(over="ignore"):
+            bits = np.array(float(node.value)).astype(kind).view(np.uint16)
         return tirx.const(int(bits), "uint16")
 
     def select(node: tirx.Select) -> Expr:

@@ -277,20 +277,38 @@ CENTERS: dict[str, tuple[tuple[float, float, float, float], ...]] = {
 
 # 2 log(2) = sum of the parts, each but the last short enough for exact products
 TWO_LN2: Table = {
-    "float32": (1.38629150390625, 2.857213530660374e-06),
-    "float64": (1.3862943611197807, 1.0995846037416742e-13),
+    "float32": (
+        1.38629150390625,
+        2.857213530660374e-06,
+    ),
+    "float64": (
+        1.3862943611197807,
+        1.0995846037416742e-13,
+    ),
 }
 
 # log(2) = sum of the parts, each but the last short enough for exact products
 LN2: Table = {
-    "float32": (0.693145751953125, 1.428606765330187e-06),
-    "float64": (0.6931471805592082, 7.371002565167799e-13),
+    "float32": (
+        0.693145751953125,
+        1.428606765330187e-06,
+    ),
+    "float64": (
+        0.6931471805592082,
+        7.371002565167799e-13,
+    ),
 }
 
 # 2 log10(2) = sum of the parts, each but the last short enough for exact products
 TWO_LOG10_2: Table = {
-    "float32": (0.60205078125, 9.210078133037314e-06),
-    "float64": (0.6020599913279057, 5.672678910208993e-14),
+    "float32": (
+        0.60205078125,
+        9.210078133037314e-06,
+    ),
+    "float64": (
+        0.6020599913279057,
+        5.672678910208993e-14,
+    ),
 }
 
 # pi / 2 = sum of the parts, each but the last short enough for exact products
@@ -303,5 +321,10 @@ HALF_PI: Table = {
         9.89530235528946e-10,
         2.5633440682570896e-12,
     ),
-    "float64": (1.5707963267341256, 6.07710050359346e-11, 2.9127320548227e-20, 1.2706558760139879e-29),
+    "float64": (
+        1.5707963267341256,
+        6.07710050359346e-11,
+        2.9127320548227e-20,
+        1.2706558760139879e-29,
+    ),
 }
