@@ -74,15 +74,12 @@ def test_peak_memory(large: Path) -> None:
 
 
 def test_python_import_and_load_within_120_ms(large: Path) -> None:
-    """In a fresh process, from when the interpreter has started.
-
-    Processor time, all threads together: it is what the clock shows when nothing else runs.
-    """
+    """In a fresh process, from when the interpreter has started, by the clock."""
     program = (
-        "import time; start = time.process_time()\n"
+        "import time; start = time.perf_counter()\n"
         "from tvm_ipu import Session\n"
         f"Session({str(large)!r})\n"
-        "print(time.process_time() - start)\n"
+        "print(time.perf_counter() - start)\n"
     )
     command = [sys.executable, "-c", program]
     measure = functools.partial(subprocess.run, command, capture_output=True, check=True)

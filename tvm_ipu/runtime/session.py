@@ -1,4 +1,7 @@
-"""Run an offline image from Python. Imports neither TVM nor onnx."""
+"""Run an offline image from Python. Imports neither TVM nor onnx.
+
+numpy takes longer to import than an image to load, so it is imported by what first passes an array.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tvm_ipu.base.errors import RunError
 from tvm_ipu.base.tensor import DType, TensorSpec
 from tvm_ipu.runtime import library
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
@@ -81,6 +83,8 @@ class Session:
         if isinstance(source, (str, os.PathLike)):
             library.call("image_open_file", os.fsencode(source), flags, ctypes.byref(image))
         else:
+            import numpy as np
+
             self._source = np.frombuffer(source, np.uint8)
             library.call(
                 "image_open_memory", self._source.ctypes.data, self._source.size, flags, ctypes.byref(image)
@@ -143,6 +147,8 @@ class Session:
         Raises:
             RunError: An input is missing, unknown, or of another shape or type, or a kernel fails.
         """
+        import numpy as np
+
         with self._lock:
             handle = self._open()
             given = dict(inputs or {})
@@ -193,6 +199,8 @@ class Session:
         if spec is None:
             known = f"{_listed(self.inputs)}, {_listed(self.outputs)}"
             raise RunError(f"there is no input or output '{name}'", f"known: {known}")
+        import numpy as np
+
         memory = np.empty(spec.nbytes + library.ALIGNMENT, np.uint8)
         begin = -memory.ctypes.data % library.ALIGNMENT
         return memory[begin : begin + spec.nbytes].view(numpy_dtype(spec.dtype)).reshape(spec.shape)
@@ -232,6 +240,8 @@ class Session:
     def _output(self, index: int, spec: TensorSpec) -> Array:
         if ("output", spec.name) in self._bound:
             return self._bound["output", spec.name]
+        import numpy as np
+
         array = np.empty(spec.shape, numpy_dtype(spec.dtype))
         library.call("session_get_output", self._handle, index, array.ctypes.data, array.nbytes)
         return array
@@ -244,6 +254,8 @@ class Session:
 
 def numpy_dtype(dtype: DType) -> np.dtype[Any]:
     """The numpy type of ``dtype``; bfloat16 is that of ml_dtypes, or uint16 where that is not installed."""
+    import numpy as np
+
     if dtype is not DType.BFLOAT16:
         return np.dtype(dtype.label)
     try:
@@ -256,6 +268,8 @@ def numpy_dtype(dtype: DType) -> np.dtype[Any]:
 
 def _checked(given: object, spec: TensorSpec, kind: str) -> Array:
     """``given`` as an array of exactly the type and shape of ``spec``, without a copy."""
+    import numpy as np
+
     if isinstance(given, (np.ndarray, np.generic)):
         array = np.asarray(given)
     elif hasattr(given, "__dlpack__"):

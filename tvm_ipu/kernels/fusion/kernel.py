@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from tvm import sym, tirx
@@ -24,14 +28,9 @@ from tvm_ipu.kernels.fusion.ops import Axis, Op
 from tvm_ipu.kernels.fusion.reducers import reducer_of
 from tvm_ipu.kernels.fusion.storage import is_movement
 from tvm_ipu.kernels.fusion.tile import TileLoops
+from tvm_ipu.kernels.fusion.tiling import Tiles, make_tiles
 from tvm_ipu.kernels.split import Group, inner_axes
-from tvm_ipu.kernels.tiles import MIN_CYCLES_PER_THREAD, grain
-
-MOST_UNITS = 4096
-TILE_ELEMENTS = {True: 16384, False: 4096}
-"""Elements of a tile, for one operation and for several, whose results in between should stay in level 1."""
-
-WANTED_UNITS = 64
+from tvm_ipu.kernels.tiles import grain
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,9 @@ def emit_group(group: Group, needed: set[tirx.Buffer], target: Target) -> GroupK
     local = find_locals(group, needed)
     group = merge_common(group, local)
     common_lane, cycles = _choose_lane(group, local, target)
-    extents = tuple(axes[0].extent for axes in group.common)
-    lanes = max(_lanes(op, target) for op in group.ops) if common_lane else 1
-    sizes = _tile_sizes(group, extents, lanes, cycles)
-    layout = make_layout(group, sizes, common_lane, local)
-    tiles = _Tiles(extents, sizes)
+    lanes = max(_lanes(op, target) for op in group.ops)
+    tiles = make_tiles(group, local, lanes, common_lane, cycles)
+    layout = make_layout(group, tiles.sizes, common_lane, local)
     e = Emitter()
     with e.loop("unit", 0, tiles.units, tirx.ForKind.PARALLEL) as unit:
         _emit_unit(e, group, layout, tiles, unit, target)
@@ -78,44 +75,8 @@ def emit_group(group: Group, needed: set[tirx.Buffer], target: Target) -> GroupK
     return GroupKernel(func, tuple(layout.params), tiles.units, grain(cycles, tiles.units), flops)
 
 
-@dataclass(frozen=True)
-class _Tiles:
-    """The common axes cut into tiles: single points of the outer ones, parts of one, the inner ones whole."""
-
-    extents: tuple[int, ...]
-    sizes: tuple[int, ...]
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Tiles along each axis."""
-        return tuple(math.ceil(extent / size) for extent, size in zip(self.extents, self.sizes, strict=True))
-
-    @property
-    def total(self) -> int:
-        """Tiles in all."""
-        return math.prod(self.counts)
-
-    @property
-    def per_unit(self) -> int:
-        """Tiles of a unit of work."""
-        return math.ceil(self.total / MOST_UNITS)
-
-    @property
-    def units(self) -> int:
-        """Units of work."""
-        return math.ceil(self.total / self.per_unit)
-
-    @property
-    def ragged(self) -> int | None:
-        """Axis whose last tile is shorter."""
-        for axis, (extent, size) in enumerate(zip(self.extents, self.sizes, strict=True)):
-            if extent % size:
-                return axis
-        return None
-
-
 def _emit_unit(
-    e: Emitter, group: Group, layout: Layout, tiles: _Tiles, unit: tirx.Expr, target: Target
+    e: Emitter, group: Group, layout: Layout, tiles: Tiles, unit: tirx.Expr, target: Target
 ) -> None:
     count: int | tirx.Expr = tiles.per_unit
     if tiles.total % tiles.per_unit:
@@ -136,17 +97,28 @@ def _emit_unit(
             bind_range(analyzer, start, tiles.extents[axis])
         for buffer in layout.local_buffers.values():
             e.emit(tirx.AllocBuffer(buffer))
-        ragged = tiles.ragged
-        if ragged is None:
-            _emit_tile(e, group, layout, tiles.sizes, analyzer, target)
-            return
-        full, rest = divmod(tiles.extents[ragged], tiles.sizes[ragged])
-        if full:
-            with e.when(place[ragged] < i32(full)):
-                _emit_tile(e, group, layout, tiles.sizes, analyzer, target)
-        short = (*tiles.sizes[:ragged], rest, *tiles.sizes[ragged + 1 :])
-        with e.when(place[ragged] >= i32(full)):
-            _emit_tile(e, group, layout, short, analyzer, target)
+        for condition, sizes in _variants(tiles, place):
+            with ExitStack() as stack:
+                if condition is not None:
+                    stack.enter_context(e.when(condition))
+                _emit_tile(e, group, layout, sizes, analyzer, target)
+
+
+def _variants(tiles: Tiles, place: list[tirx.Expr]) -> Iterator[tuple[tirx.Expr | None, tuple[int, ...]]]:
+    """(condition, extents) of full tiles and of those that are shorter along some axes."""
+    choices: list[list[tuple[tirx.Expr | None, int]]] = []
+    for at, extent, size in zip(place, tiles.extents, tiles.sizes, strict=True):
+        full, rest = divmod(extent, size)
+        if rest:
+            choices.append([(at < i32(full), size), (at >= i32(full), rest)])
+        else:
+            choices.append([(None, size)])
+    for choice in itertools.product(*choices):
+        conditions = [condition for condition, _ in choice if condition is not None]
+        yield (
+            functools.reduce(tirx.And, conditions) if conditions else None,
+            tuple(size for _, size in choice),
+        )
 
 
 def _emit_tile(
@@ -193,33 +165,3 @@ def _op_cost(op: Op, candidates: list[Axis], local: dict[tirx.Buffer, Local], ta
 
 def _lanes(op: Op, target: Target) -> int:
     return target.lanes(16) if is_movement(op, ()) else lanes_for(op.values, op.targets, target)
-
-
-def _tile_sizes(group: Group, extents: tuple[int, ...], lanes: int, cycles: float) -> tuple[int, ...]:
-    """Extent of a tile along each common axis."""
-    inner = max((math.prod(a.extent for a in inner_axes(group, op)) for op in group.ops), default=1)
-    points = math.prod(extents)
-    room = max(1, TILE_ELEMENTS[len(group.ops) == 1] // inner)
-    units = min(WANTED_UNITS, math.ceil(cycles / MIN_CYCLES_PER_THREAD))
-    room = max(lanes, min(room, math.ceil(points / units)))
-    sizes = [1] * len(extents)
-    for axis in reversed(range(len(extents))):
-        if room <= 1:
-            break
-        step = lanes if axis == len(extents) - 1 else 1
-        sizes[axis] = _part(extents[axis], room, step)
-        if sizes[axis] < extents[axis]:
-            break
-        room //= extents[axis]
-    return tuple(sizes)
-
-
-def _part(extent: int, most: int, step: int) -> int:
-    """Length of an axis's parts: at most ``most``, a multiple of ``step``, if possible equal parts."""
-    if extent <= most:
-        return extent
-    top = max(step, most // step * step)
-    for size in range(top, top // 2, -step):
-        if extent % size == 0:
-            return size
-    return top

@@ -11,6 +11,7 @@ from tvm_ipu.kernels.fusion.lanes import branches_on, lane_cost, pieces
 from tvm_ipu.kernels.fusion.layout import make_analyzer
 from tvm_ipu.kernels.fusion.sums import reduce_across, reduce_along
 from tvm_ipu.kernels.fusion.tile import Env, Loop, TileLoops
+from tvm_ipu.kernels.fusion.transposed import Transposition, emit_block, find_transposition
 
 WORTH_BINDING = 4.0
 """Instructions from which on what is the same in all lanes is computed before a loop."""
@@ -50,15 +51,38 @@ def _choose_lane(tile: TileLoops) -> Loop | None:
 
 
 def _map(tile: TileLoops, lane: Loop | None) -> None:
+    found = None if lane is None else find_transposition(tile, lane)
+    if lane is not None and found is not None:
+        _map_transposed(tile, lane, found)
+        return
     with tile.loops([loop for loop in tile.spatial if loop is not lane]) as env:
         if lane is None:
             tile.store(env, [tile.value(value, env) for value in tile.op.values])
-            return
-        values = [_bind_invariant(tile, value, lane.axis.var, env) for value in tile.op.values]
-        for start, width, count in pieces(lane.extent, tile.lanes):
-            with tile.loop("v", count) as number, tile.vector(width) as at:
-                full = tile.with_lane(env, lane, number * i32(width) + i32(start) + at)
-                tile.store(full, [tile.value(value, full) for value in values])
+        else:
+            _map_row(tile, lane, env, 0)
+
+
+def _map_row(tile: TileLoops, lane: Loop, env: Env, first: int) -> None:
+    """All results along the lane axis from ``first`` on."""
+    values = [_bind_invariant(tile, value, lane.axis.var, env) for value in tile.op.values]
+    for start, width, count in pieces(lane.extent - first, tile.lanes):
+        with tile.loop("v", count) as number, tile.vector(width) as at:
+            point = tile.with_lane(env, lane, number * i32(width) + i32(first + start) + at)
+            tile.store(point, [tile.value(value, point) for value in values])
+
+
+def _map_transposed(tile: TileLoops, lane: Loop, found: Transposition) -> None:
+    """Square blocks, and what remains along the two axes in rows."""
+    across, size = found.across, found.size
+    full, columns = across.extent // size * size, lane.extent // size * size
+    with tile.loops([loop for loop in tile.spatial if loop is not lane and loop is not across]) as env:
+        with tile.loop("row", full // size) as row, tile.loop("column", columns // size) as column:
+            emit_block(tile, found, lane, env, row * i32(size), column * i32(size))
+        for start, end, first in ((0, full, columns), (full, across.extent, 0)):
+            if end > start and first < lane.extent:
+                with tile.loop("row", end - start) as row:
+                    point = {**env, across.axis.var: tile.coordinate(across, row + i32(start))}
+                    _map_row(tile, lane, point, first)
 
 
 def _bind_invariant(tile: TileLoops, value: Expr, lane: tirx.Var, env: Env) -> Expr:
