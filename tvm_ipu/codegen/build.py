@@ -18,6 +18,7 @@ from tvm_ipu.codegen.link import link
 from tvm_ipu.codegen.lower import LoweredKernel, compile_object, lower_kernel
 from tvm_ipu.codegen.straight_line import Step, straight_line
 from tvm_ipu.codegen.tensors import ConstantPool, Storage, Value, align, plan_arena
+from tvm_ipu.kernels.decisions import Choose, preferred
 from tvm_ipu.kernels.select import schedule
 from tvm_ipu.kernels.stage import Stage, TempSpec
 
@@ -30,6 +31,7 @@ class _Kernels:
     """Kernels of a program: equal functions are scheduled and compiled once."""
 
     target: Target
+    choose: Choose
     scheduled: dict[tvm_ffi.StructuralKey, tuple[list[Stage], list[TempSpec]]] = field(default_factory=dict)
     symbols: dict[tvm_ffi.StructuralKey, str] = field(default_factory=dict)
     stages: dict[str, Stage] = field(default_factory=dict)
@@ -38,7 +40,7 @@ class _Kernels:
         """Stages and temporaries of one fused function."""
         key = tvm_ffi.StructuralKey(func.without_attr("global_symbol"))
         if key not in self.scheduled:
-            self.scheduled[key] = schedule(func, self.target)
+            self.scheduled[key] = schedule(func, self.target, self.choose)
         return self.scheduled[key]
 
     def symbol(self, stage: Stage, name: str) -> str:
@@ -51,7 +53,11 @@ class _Kernels:
 
 
 def build_program(
-    models: Sequence[Model], target: Target, jobs: int = 2, progress: Progress | None = None
+    models: Sequence[Model],
+    target: Target,
+    jobs: int = 2,
+    progress: Progress | None = None,
+    choose: Choose = preferred,
 ) -> Program:
     """Compile models, one for each set of input shapes, into one program over the same weights.
 
@@ -60,11 +66,12 @@ def build_program(
         target: Chip to compile for.
         jobs: Threads that lower and compile kernels.
         progress: Told what is being done.
+        choose: Makes the kernel templates' decisions.
 
     Raises:
         ToolError: No linker, or it failed.
     """
-    kernels = _Kernels(target)
+    kernels = _Kernels(target, choose)
     pool = ConstantPool()
     drafts = [_PlanDraft(model, kernels, pool) for model in models]
     lowered = _lower(kernels, target, jobs, progress)

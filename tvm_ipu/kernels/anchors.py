@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from tvm import tirx
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.computes import TEMPLATE
+from tvm_ipu.kernels.decisions import Choose
 from tvm_ipu.kernels.emit import item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue, dtype_of, loaded_buffers, shape_of
 from tvm_ipu.kernels.nests import Nest
@@ -16,10 +18,13 @@ from tvm_ipu.kernels.templates import conv2d, depthwise, gemm, matmul
 from tvm_ipu.kernels.templates.kernel import Kernel
 from tvm_ipu.kernels.window import Window
 
+_Problem: TypeAlias = tuple[Any, Any]
+"""A template's module, which offers ``space`` and ``emit``, and its problem."""
+
 
 def is_anchor(nest: Nest) -> bool:
     """True when a template computes the block."""
-    known = str(nest.block.annotations.get(TEMPLATE, "")) in _EMITTERS
+    known = str(nest.block.annotations.get(TEMPLATE, "")) in _PROBLEMS
     return known and all(0 not in shape_of(buffer) for buffer in (*nest.reads, *nest.writes))
 
 
@@ -30,15 +35,18 @@ def operands(anchor: Nest) -> tuple[tirx.Buffer, tirx.Buffer]:
     return left, right
 
 
-def emit_anchor(anchor: Nest, epilogue: Epilogue, target: Target) -> tuple[str, Kernel]:
-    """Name of the template and the kernel, with the decision that the template's model prefers.
+def emit_anchor(anchor: Nest, epilogue: Epilogue, target: Target, choose: Choose) -> tuple[str, Kernel]:
+    """Name of the template and the kernel, with the decision that ``choose`` makes.
 
     The kernel's parameters are the operands, then ``epilogue.sources``.
     """
-    return _EMITTERS[str(anchor.block.annotations[TEMPLATE])](anchor, epilogue, target)
+    template, problem = _PROBLEMS[str(anchor.block.annotations[TEMPLATE])](anchor, epilogue, target)
+    name = template.__name__.rpartition(".")[2]
+    decision = choose(name, problem, template.space(problem, target))
+    return name, template.emit(problem, decision, epilogue, target)
 
 
-def _conv2d(anchor: Nest, epilogue: Epilogue, target: Target) -> tuple[str, Kernel]:
+def _conv2d(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
     image, weights = operands(anchor)
     groups, _, kernel_h, kernel_w, depth, lanes = shape_of(weights)
     window = _window(anchor, image, (kernel_h, kernel_w))
@@ -46,34 +54,28 @@ def _conv2d(anchor: Nest, epilogue: Epilogue, target: Target) -> tuple[str, Kern
     dtypes = dtype_of(image), dtype_of(weights), dtype_of(epilogue.anchor)
     if window.is_pointwise and groups == 1:
         rows = window.batch * math.prod(window.size)
-        return _gemm(gemm.Problem(rows, depth, channels, lanes, *dtypes), epilogue, target)
-    problem = conv2d.Problem(window, groups, depth, channels, lanes, *dtypes)
-    return "conv2d", conv2d.emit(problem, conv2d.space(problem, target)[0], epilogue, target)
+        return gemm, gemm.Problem(rows, depth, channels, lanes, *dtypes)
+    return conv2d, conv2d.Problem(window, groups, depth, channels, lanes, *dtypes)
 
 
-def _depthwise(anchor: Nest, epilogue: Epilogue, target: Target) -> tuple[str, Kernel]:
+def _depthwise(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
     image, weights = operands(anchor)
     _, kernel_h, kernel_w, lanes = shape_of(weights)
     window = _window(anchor, image, (kernel_h, kernel_w))
     dtypes = dtype_of(image), dtype_of(weights), dtype_of(epilogue.anchor)
-    problem = depthwise.Problem(window, shape_of(image)[3], lanes, *dtypes)
-    return "depthwise", depthwise.emit(problem, depthwise.space(problem, target)[0], epilogue, target)
+    return depthwise, depthwise.Problem(window, shape_of(image)[3], lanes, *dtypes)
 
 
-def _dense(anchor: Nest, epilogue: Epilogue, target: Target) -> tuple[str, Kernel]:
+def _dense(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
     left, weights = operands(anchor)
     *leading, depth = shape_of(left)
     _, _, lanes = shape_of(weights)
     dtypes = dtype_of(left), dtype_of(weights), dtype_of(epilogue.anchor)
     columns = shape_of(epilogue.anchor)[-1]
-    return _gemm(gemm.Problem(math.prod(leading), depth, columns, lanes, *dtypes), epilogue, target)
+    return gemm, gemm.Problem(math.prod(leading), depth, columns, lanes, *dtypes)
 
 
-def _gemm(problem: gemm.Problem, epilogue: Epilogue, target: Target) -> tuple[str, Kernel]:
-    return "gemm", gemm.emit(problem, gemm.space(problem, target)[0], epilogue, target)
-
-
-def _matmul(anchor: Nest, epilogue: Epilogue, target: Target) -> tuple[str, Kernel]:
+def _matmul(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
     left, right = operands(anchor)
     *leading, rows, columns = shape_of(epilogue.anchor)
     batch = tuple(leading)
@@ -81,7 +83,7 @@ def _matmul(anchor: Nest, epilogue: Epilogue, target: Target) -> tuple[str, Kern
     if math.prod(right_batch) == 1 and left_batch == batch:
         rows, batch, left_batch, right_batch = math.prod(batch) * rows, (), (), ()
     dtype = dtype_of(epilogue.anchor)
-    problem = matmul.Problem(
+    return matmul, matmul.Problem(
         batch=batch,
         left_batch=left_batch,
         right_batch=right_batch,
@@ -94,7 +96,6 @@ def _matmul(anchor: Nest, epilogue: Epilogue, target: Target) -> tuple[str, Kern
         right=dtype_of(right),
         dtype=dtype,
     )
-    return "matmul", matmul.emit(problem, matmul.space(problem, target)[0], epilogue, target)
 
 
 def _window(anchor: Nest, image: tirx.Buffer, kernel: tuple[int, int]) -> Window:
@@ -120,9 +121,7 @@ def _leading(buffer: tirx.Buffer, rank: int) -> tuple[int, ...]:
     return (1,) * (rank - len(own)) + own
 
 
-_Emitter = Callable[[Nest, Epilogue, Target], tuple[str, Kernel]]
-
-_EMITTERS: dict[str, _Emitter] = {
+_PROBLEMS: dict[str, Callable[[Nest, Epilogue, Target], _Problem]] = {
     "conv2d": _conv2d,
     "depthwise": _depthwise,
     "dense": _dense,

@@ -8,24 +8,28 @@ from tvm import tirx
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.anchors import emit_anchor, is_anchor, operands
+from tvm_ipu.kernels.decisions import Choose, preferred
 from tvm_ipu.kernels.epilogue import Epilogue, Step, dtype_of, shape_of
 from tvm_ipu.kernels.generic import schedule_generic
 from tvm_ipu.kernels.nests import Nest, follows, read_nests, subfunction
 from tvm_ipu.kernels.stage import ArgRef, Stage, TempSpec
 
 
-def schedule(func: tirx.PrimFunc, target: Target) -> tuple[list[Stage], list[TempSpec]]:
+def schedule(
+    func: tirx.PrimFunc, target: Target, choose: Choose = preferred
+) -> tuple[list[Stage], list[TempSpec]]:
     """Kernels of a fused function, in order, and the temporaries between them.
 
     Args:
         func: Blocks as TVM's FuseTIR leaves them; parameters are the inputs, then the outputs.
         target: Chip to compile for.
+        choose: Makes the templates' decisions.
     """
     nests = read_nests(func)
     anchor = next((n for n in nests or () if is_anchor(n)), None)
     if nests is None or anchor is None:
         return schedule_generic(func, target)
-    plan = _Plan(func, target)
+    plan = _Plan(func, target, choose)
     at = nests.index(anchor)
     steps, rest = _split(anchor, nests[at + 1 :])
     plan.add_function(nests[:at], [anchor, *nests[at + 1 :]])
@@ -53,8 +57,9 @@ def _split(anchor: Nest, after: Sequence[Nest]) -> tuple[list[Step], list[Nest]]
 class _Plan:
     """Stages of one function while they are put together."""
 
-    def __init__(self, func: tirx.PrimFunc, target: Target) -> None:
+    def __init__(self, func: tirx.PrimFunc, target: Target, choose: Choose) -> None:
         self._target = target
+        self._choose = choose
         self._refs: dict[tirx.Buffer, ArgRef] = {param: ("param", i) for i, param in enumerate(func.params)}
         self.stages: list[Stage] = []
         self.temps: list[TempSpec] = []
@@ -64,7 +69,7 @@ class _Plan:
         (result,) = anchor.writes
         made = [result, *(step.target for step in steps)]
         epilogue = Epilogue(result, steps, self._needed(made, rest))
-        name, kernel = emit_anchor(anchor, epilogue, self._target)
+        name, kernel = emit_anchor(anchor, epilogue, self._target, self._choose)
         args = tuple(self._ref(buffer) for buffer in (*operands(anchor), *epilogue.sources))
         self.stages.append(Stage(kernel.func, args, kernel.extent, kernel.grain, name, kernel.flops))
 
@@ -74,7 +79,7 @@ class _Plan:
             return
         written = dict.fromkeys(buffer for nest in nests for buffer in nest.writes)
         func, params = subfunction(nests, self._needed(list(written), after))
-        stages, temps = schedule(func, self._target)
+        stages, temps = schedule(func, self._target, self._choose)
         first = len(self.temps)
         self.temps += temps
         for stage in stages:
