@@ -43,6 +43,11 @@ def test_sessions_in_threads_under_thread_sanitizer(build_c: Builder, sample: Pa
     assert run(build_c(NATIVE_TESTS / "threads.c", "-fsanitize=thread"), sample) == "ok\n"
 
 
+@pytest.mark.parametrize("flags", [("-fsanitize=thread",), ADDRESS])
+def test_units_of_a_job_are_done_once(build_c: Builder, flags: tuple[str, ...]) -> None:
+    assert run(build_c(NATIVE_TESTS / "pool.c", *flags)) == "ok\n"
+
+
 def test_cpp_header(build_c: Builder, sample: Path) -> None:
     assert run(build_c(NATIVE_TESTS / "api.cpp", *ADDRESS), sample) == "ok\n"
 

@@ -24,8 +24,8 @@ L3_BYTES_PER_CYCLE = 16.0
 SET_SPAN = 4096
 """Bytes after which addresses fall into the same set of a level-1 cache again."""
 
-MIN_CYCLES_PER_THREAD = 20_000
-"""Work below this is not worth waking another thread."""
+MIN_CYCLES_PER_THREAD = 5_000
+"""Work below this is not worth another thread: handing it over and waiting for it takes some 500 cycles."""
 
 
 @dataclass(frozen=True)

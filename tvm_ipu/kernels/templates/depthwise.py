@@ -112,8 +112,8 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
         + lines * line_bytes / tiles.L2_BYTES_PER_CYCLE
         + tiles.TILE_OVERHEAD
     )
-    units = rows.units * channels.units
-    return unit * units * tiles.imbalance(units, target.cores)
+    # a thread's units are neighbouring rows, as in the kernel that made the image: they are in its cache
+    return unit * rows.units * channels.units * tiles.imbalance(rows.units, target.cores)
 
 
 def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Target) -> Kernel:
