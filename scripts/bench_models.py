@@ -1,94 +1,184 @@
-"""Times the models of tests/models/zoo.py as images, beside other runtimes in the same run.
+"""Times real models as images beside other runtimes, and how far they are from the machine's limits.
 
-Prints one line a model and contender, and keeps all of it as JSON.
+For each model, precision and number of threads, the image and the other runtimes run in turn in one process.
+The results go to FOLDER/results.json, beside those of earlier runs that this one does not repeat; --report
+makes docs/benchmarks.md of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
+import subprocess
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from tests.models import zoo
+from scripts.bench_report import write_report
+from scripts.peaks import measure_peaks
+from tests.models import quantized, zoo
 from tvm_ipu.base.files import whole_file
-from tvm_ipu.base.options import PRECISIONS, CompileOptions
+from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.shapes import format_input_shapes
 from tvm_ipu.bench.compare import Result, compare, open_images
 from tvm_ipu.bench.machine import machine
 from tvm_ipu.bench.peers import open_peer
-from tvm_ipu.cli.arguments import add_threads, comma_list, numbers, positive, thread_count
+from tvm_ipu.bench.profile import profile
+from tvm_ipu.cli.arguments import comma_list, numbers, positive
 from tvm_ipu.cli.terminal import print_table
 from tvm_ipu.driver import compile_model
+from tvm_ipu.runtime import Session
+from tvm_ipu.runtime.build import native_runner
 
-DEFAULT_MODELS = ("resnet50", "mobilenet_v2", "bert_base", "minilm_l6", "yolov8n")
+MODELS = ("resnet50", "mobilenet_v2", "bert_base", "yolov8n", "minilm_l6")
+PEERS = {
+    "fp32": ("onnxruntime", "openvino"),
+    "bf16": ("openvino:bf16",),
+    "fp16": ("openvino:f16",),
+    "int8": ("onnxruntime", "openvino", "openvino:bf16"),
+}
+"""By precision: what runs the same model in the same kind of arithmetic."""
+
+_COLD = """
+import sys, numpy as np
+sys.path.insert(0, {root!r})
+from tvm_ipu.bench.peers import open_peer
+with np.load({inputs!r}) as data:
+    open_peer({peer!r}, __import__("pathlib").Path({model!r}), dict(data), 1).run()
+"""
 
 
 def main() -> None:
-    """Compile, measure and print."""
+    """Compile, measure, print and keep."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", type=comma_list, default=MODELS, help=f"of {', '.join(zoo.names())}")
     parser.add_argument(
-        "--models", type=comma_list, default=DEFAULT_MODELS, help=f"of {', '.join(zoo.names())}"
+        "--precision", type=comma_list, default=("fp32", "bf16", "int8"), help=f"of {', '.join(PEERS)}"
     )
-    parser.add_argument("--batch", type=numbers, default=(1,), help="batch sizes")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--threads", type=numbers, default=(1, 2), help="numbers of threads")
+    parser.add_argument("--target", default="host", help="target to compile for (default: host)")
     parser.add_argument(
-        "--against", type=comma_list, default=("onnxruntime", "openvino"), help="other runtimes"
+        "--against", type=comma_list, help="other runtimes; by default those with the precision"
     )
-    parser.add_argument("--runs", type=positive, default=20, help="timed runs of each")
-    parser.add_argument(
-        "--folder", type=Path, default=Path("build/bench"), help="for images and results.json"
-    )
-    add_threads(parser)
+    parser.add_argument("--runs", type=positive, default=50, help="timed runs of each")
+    parser.add_argument("--seconds", type=positive, help="as many runs as fit into this time, but 5 at least")
+    parser.add_argument("--no-cold-start", action="store_true", help="do not start processes")
+    parser.add_argument("--report", action="store_true", help="write docs/benchmarks.md")
+    parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="for images and results")
     args = parser.parse_args()
 
     args.folder.mkdir(parents=True, exist_ok=True)
-    rows, report = [], []
+    kept = args.folder / "results.json"
+    facts: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {"cells": {}}
+    facts["machine"], facts["peaks"] = machine(), measure_peaks()
     for name in args.models:
-        for batch in args.batch:
-            seconds, results = measure(name, batch, args)
-            report.append(
-                {"model": name, "batch": batch, "compile_s": seconds, "results": [asdict(r) for r in results]}
-            )
-            rows += [_row(name, batch, seconds, result) for result in results]
-    columns = (
-        "model",
-        ">batch",
-        "contender",
-        ">compile (s)",
-        ">median (ms)",
-        ">min (ms)",
-        ">ratio",
-        ">difference",
-    )
-    print_table(columns, rows)
-    facts = {
-        "machine": machine(),
-        "threads": thread_count(args),
-        "precision": args.precision,
-        "models": report,
-    }
-    with whole_file(args.folder / "results.json") as file:
-        file.write(json.dumps(facts, indent=1).encode())
+        for precision in args.precision:
+            image, model, seconds = prepare(name, precision, args)
+            for threads in args.threads:
+                cell = measure(name, precision, threads, image, model, args)
+                cell["compile_s"] = seconds
+                facts["cells"][f"{name} {precision} {threads} {args.target}"] = cell
+                with whole_file(kept) as file:
+                    file.write(json.dumps(facts, indent=1).encode())
+    if args.report:
+        write_report(facts, Path("docs/benchmarks.md"))
 
 
-def measure(name: str, batch: int, args: argparse.Namespace) -> tuple[float, list[Result]]:
-    """Seconds to compile one model, and how its image and the other runtimes did."""
-    model, image = zoo.get(name), args.folder / f"{name}-b{batch}-{args.precision}.img"
+def prepare(name: str, precision: str, args: argparse.Namespace) -> tuple[Path, Path, float]:
+    """Image of a model, the model file that it was made from, and the seconds that took."""
+    model = quantized.onnx_model(name) if precision == "int8" else zoo.get(name)
+    image = args.folder / f"{name}-{precision}-{args.target}.img"
     start = time.perf_counter()
-    shapes = [format_input_shapes(zoo.shapes(name, batch))]
-    compile_model(model, "host", image, input_shapes=shapes, options=CompileOptions(precision=args.precision))
-    seconds = time.perf_counter() - start
-    contenders, inputs = open_images([image], 0, thread_count(args))
-    contenders += [open_peer(peer, model, inputs, thread_count(args)) for peer in args.against]
-    return seconds, compare(contenders, args.runs, warmup=3)
+    shapes = [format_input_shapes(zoo.shapes(name))]
+    options = CompileOptions(precision="fp32" if precision == "int8" else precision)
+    compile_model(model, args.target, image, input_shapes=shapes, options=options)
+    return image, model, time.perf_counter() - start
 
 
-def _row(name: str, batch: int, seconds: float, result: Result) -> tuple[object, ...]:
+def measure(
+    name: str, precision: str, threads: int, image: Path, model: Path, args: argparse.Namespace
+) -> dict[str, Any]:
+    """All that is known of one model in one precision on some threads."""
+    contenders, inputs = open_images([image], 0, threads)
+    for peer in args.against or PEERS[precision]:
+        its = quantized.openvino_model(name) if precision == "int8" and peer.startswith("openvino") else model
+        contenders.append(open_peer(peer, its, inputs, threads))
+    results = compare(contenders, _runs(contenders[0].run, len(contenders), args), warmup=3)
+    session = Session(image, threads=threads)
+    session.run(inputs)
+    cell: dict[str, Any] = {
+        "model": name,
+        "precision": precision,
+        "threads": threads,
+        "target": args.target,
+        "image_mb": image.stat().st_size / 2**20,
+        "results": [_figures(result) for result in results],
+        "layers": [asdict(call) for call in profile(session, 11)],
+    }
+    session.close()
+    if threads == 1 and not args.no_cold_start:
+        cell["cold"] = cold_starts(image, model, inputs, args)
+    best = min((r for r in results[1:]), key=lambda r: r.timing.median, default=results[0])
+    rows = [(r.name, f"{r.timing.median:.3f}", f"{r.timing.min:.3f}", f"{r.difference:.1e}") for r in results]
+    print(f"\n{name} {precision}, threads: {threads}; ours / best peer: ", end="")
+    print(f"{results[0].timing.median / best.timing.median:.3f}", flush=True)
+    print_table(("contender", ">median (ms)", ">min (ms)", ">difference"), rows)
+    return cell
+
+
+def _runs(run: Any, contenders: int, args: argparse.Namespace) -> int:
+    if not args.seconds:
+        return int(args.runs)
+    start = time.perf_counter()
+    run()
+    return max(5, int(args.seconds / (time.perf_counter() - start) / contenders / 1.2))
+
+
+def _figures(result: Result) -> dict[str, Any]:
     timing = result.timing
-    times = (f"{seconds:.1f}", f"{timing.median:.3f}", f"{timing.min:.3f}")
-    return name, batch, result.name, *times, f"{result.ratio:.3f}", f"{result.difference:.1e}"
+    return {
+        "name": result.name,
+        "detail": result.detail,
+        "median_ms": timing.median,
+        "min_ms": timing.min,
+        "runs": len(timing.samples),
+        "difference": result.difference,
+    }
+
+
+def cold_starts(image: Path, model: Path, inputs: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """Best of five: milliseconds of a process that infers once, and its peak memory."""
+    import numpy as np
+
+    data = args.folder / "inputs.npz"
+    np.savez(data, **inputs)
+    root = str(Path(__file__).resolve().parent.parent)
+    commands = {"ipu-run": [str(native_runner()), str(image), "--fill", "random"]}
+    for peer in ("onnxruntime", "openvino"):
+        program = _COLD.format(root=root, inputs=str(data), peer=peer, model=str(model))
+        commands[peer] = [sys.executable, "-c", program]
+    return {name: _best_process(command) for name, command in commands.items()}
+
+
+def _best_process(command: list[str]) -> dict[str, float]:
+    found: list[tuple[float, float]] = []
+    for _ in range(5):
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise RuntimeError(f"{command[0]} failed with exit code {process.returncode}")
+        found.append(((time.perf_counter() - start) * 1e3, _memory(usage)))
+    return {"ms": min(ms for ms, _ in found), "memory_mb": min(memory for _, memory in found)}
+
+
+def _memory(usage: resource.struct_rusage) -> float:
+    return usage.ru_maxrss / 1024
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Other runtimes, set up for a fair comparison: the same threads, one stream, float32 arithmetic kept."""
+"""Other runtimes, set up for a fair comparison: the same threads, one stream, precision as asked for."""
 
 from __future__ import annotations
 
@@ -12,12 +12,21 @@ from tvm_ipu.bench.data import Array
 Arrays = Mapping[str, Array]
 
 
-def open_onnxruntime(model: Path, inputs: Arrays, threads: int) -> Contender:
+def open_onnxruntime(model: Path, inputs: Arrays, threads: int, precision: str = "f32") -> Contender:
     """The model in ONNX Runtime on ``threads`` threads, operators one after another.
 
+    Args:
+        model: An ONNX file; a quantised one runs as integers.
+        inputs: Arrays by input name.
+        threads: Threads that it may use.
+        precision: Only ``f32``: it has no lower one on CPUs.
+
     Raises:
+        OptionError: Another precision.
         ToolError: onnxruntime is not installed, or does not take the model.
     """
+    if precision != "f32":
+        raise OptionError(f"--against: onnxruntime has no precision '{precision}'", "allowed is f32")
     try:
         import onnxruntime
     except ImportError as err:
@@ -36,12 +45,23 @@ def open_onnxruntime(model: Path, inputs: Arrays, threads: int) -> Contender:
     return Contender("onnxruntime", onnxruntime.__version__, lambda: session.run(None, feeds))
 
 
-def open_openvino(model: Path, inputs: Arrays, threads: int) -> Contender:
-    """The model in OpenVINO on ``threads`` threads, for latency, without lowering its precision.
+def open_openvino(model: Path, inputs: Arrays, threads: int, precision: str = "f32") -> Contender:
+    """The model in OpenVINO on ``threads`` threads, for latency.
+
+    Args:
+        model: An ONNX file or OpenVINO IR; a quantised one runs as integers.
+        inputs: Arrays by input name.
+        threads: Threads that it may use.
+        precision: Its precision hint for what is float: ``f32``, ``bf16`` or ``f16``.
 
     Raises:
+        OptionError: Another precision.
         ToolError: openvino is not installed, or does not take the model.
     """
+    if precision not in ("f32", "bf16", "f16"):
+        raise OptionError(
+            f"--against: openvino has no precision '{precision}'", "allowed are f32, bf16 and f16"
+        )
     try:
         import openvino
     except ImportError as err:
@@ -50,7 +70,7 @@ def open_openvino(model: Path, inputs: Arrays, threads: int) -> Contender:
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": str(threads),
         "NUM_STREAMS": "1",
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": precision,
     }
     try:
         network = openvino.Core().read_model(str(model))
@@ -65,28 +85,34 @@ def open_openvino(model: Path, inputs: Arrays, threads: int) -> Contender:
         request.infer(feeds)
         return [request.get_output_tensor(i).data for i in outputs]
 
-    return Contender("openvino", openvino.get_version(), run)
+    return Contender(_named("openvino", precision), openvino.get_version(), run)
 
 
 _PEERS = {"onnxruntime": open_onnxruntime, "openvino": open_openvino}
 
 
 def open_peer(name: str, model: Path, inputs: Arrays, threads: int) -> Contender:
-    """The model in the runtime called ``name`` (``onnxruntime`` or ``openvino``).
+    """The model in the runtime called ``name``.
 
     Args:
-        name: Which runtime.
-        model: An ONNX file.
+        name: ``onnxruntime`` or ``openvino``; after a colon the precision of float arithmetic
+            (``openvino:bf16``), else float32.
+        model: A model file.
         inputs: Arrays by input name; their shapes fix the model's dynamic dimensions.
         threads: Threads that the runtime may use.
 
     Raises:
-        OptionError: No such runtime.
+        OptionError: No such runtime or precision.
         ToolError: It is not installed, or does not take the model.
     """
-    if name not in _PEERS:
-        raise OptionError(f"--against: unknown runtime '{name}'", f"known are {', '.join(_PEERS)}")
-    return _PEERS[name](model, inputs, threads)
+    runtime, _, precision = name.partition(":")
+    if runtime not in _PEERS:
+        raise OptionError(f"--against: unknown runtime '{runtime}'", f"known are {', '.join(_PEERS)}")
+    return _PEERS[runtime](model, inputs, threads, precision or "f32")
+
+
+def _named(runtime: str, precision: str) -> str:
+    return runtime if precision == "f32" else f"{runtime}:{precision}"
 
 
 def _select(names: list[str], inputs: Arrays, model: Path) -> dict[str, Array]:

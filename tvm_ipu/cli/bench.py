@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--against",
         nargs=2,
         metavar=("RUNTIMES", "MODEL"),
-        help="other runtimes (onnxruntime,openvino) and the ONNX model that they run, on as many threads",
+        help="other runtimes (onnxruntime,openvino,openvino:bf16) and the model that they run",
     )
     parser.add_argument(
         "--plan", type=count, default=0, metavar="N", help="plan of the images to run (default: 0)"

@@ -1,0 +1,127 @@
+"""docs/benchmarks.md from the results of ``bench_models``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tvm_ipu.base.files import whole_file
+
+NOTES = Path("docs/benchmark-notes.md")
+"""What a person has to say about the figures; becomes part of the report."""
+SLOW = 0.10
+"""Share of its roofline below which a layer is listed."""
+SHOWN = 0.002
+"""Share of a run below which a layer is not worth a line."""
+
+Cell = dict[str, Any]
+_PRODUCTS = ("conv", "depthwise", "dense", "gemm", "matmul", "winograd", "attention")
+
+
+def write_report(facts: dict[str, Any], path: Path) -> None:
+    """Write the report of all cells that were measured."""
+    text = "\n".join(_report(facts)) + "\n"
+    with whole_file(path) as file:
+        file.write(text.encode())
+
+
+def _report(facts: dict[str, Any]) -> Iterator[str]:
+    machine, peaks = facts["machine"], facts["peaks"]
+    cells: list[Cell] = list(facts["cells"].values())
+    yield "# Benchmarks"
+    yield ""
+    yield "Made by `scripts/bench --report`. Times are medians in milliseconds of runs alternating with the"
+    yield "other runtimes' in one process, at batch 1; below a ratio of 1 the image is faster than the"
+    yield "best of them."
+    yield ""
+    caches = f"level-2 cache {machine['l2_bytes'] >> 10} KiB a core"
+    yield f"Machine: {machine['model']}, {machine['cores']} cores, {caches}."
+    units = {"l2": "GB/s", "l3": "GB/s", "memory": "GB/s"}
+    yield (
+        "Peaks of one core (`scripts/peaks.c`): "
+        + ", ".join(f"{name} {value:.0f} {units.get(name, 'GOP/s')}" for name, value in peaks.items())
+        + "."
+    )
+    yield ""
+    yield (
+        "| model | precision | threads | target | image | "
+        + "best other | ratio | share of roofline | compile (s) | image (MB) |"
+    )
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    for cell in cells:
+        yield _row(cell, peaks)
+    yield ""
+    yield "All contenders:"
+    yield ""
+    yield "| model | precision | threads | contender | median | min | runs |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for cell in cells:
+        for result in cell["results"]:
+            name = (
+                "image"
+                if result is cell["results"][0]
+                else f"{result['name']} {result['detail'].split('-')[0]}"
+            )
+            yield (
+                f"| {cell['model']} | {cell['precision']} | {cell['threads']} | {name} "
+                f"| {result['median_ms']:.2f} | {result['min_ms']:.2f} | {result['runs']} |"
+            )
+    yield ""
+    yield "## Cold start and memory"
+    yield ""
+    yield "From the start of a process to its end after one inference, on one thread, files in the page"
+    yield "cache. The image runs in `ipu-run`, the others in Python."
+    yield ""
+    yield "| model | precision | image (ms) | onnxruntime | openvino | image (MB) | onnxruntime | openvino |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    for cell in cells:
+        if "cold" in cell:
+            who = [cell["cold"][name] for name in ("ipu-run", "onnxruntime", "openvino")]
+            times, memory = (" | ".join(f"{w[key]:.0f}" for w in who) for key in ("ms", "memory_mb"))
+            yield f"| {cell['model']} | {cell['precision']} | {times} | {memory} |"
+    yield ""
+    yield "## Layers below a tenth of their roofline"
+    yield ""
+    yield "The roofline of a layer is the longer of its arithmetic at the core's peak and its operands at the"
+    yield f"speed of level 3. Layers of less than {SHOWN:.1%} of a run are left out. One thread."
+    yield ""
+    yield "| model | precision | layer | kernel | share of run | share of roofline |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for cell in cells:
+        if cell["threads"] == 1:
+            yield from _slow_layers(cell, peaks)
+    if NOTES.exists():
+        yield ""
+        yield NOTES.read_text(encoding="utf-8").rstrip()
+
+
+def _row(cell: Cell, peaks: dict[str, float]) -> str:
+    ours, *peers = cell["results"]
+    best = min(peers, key=lambda r: r["median_ms"], default=ours)
+    limit = sum(roofline_ns(layer, cell, peaks) for layer in cell["layers"]) / 1e6
+    return (
+        f"| {cell['model']} | {cell['precision']} | {cell['threads']} | {cell['target']} "
+        f"| {ours['median_ms']:.2f} | {best['median_ms']:.2f} ({best['name']}) "
+        f"| {ours['median_ms'] / best['median_ms']:.2f} | {limit / ours['median_ms']:.0%} "
+        f"| {cell['compile_s']:.0f} | {cell['image_mb']:.0f} |"
+    )
+
+
+def roofline_ns(layer: dict[str, Any], cell: Cell, peaks: dict[str, float]) -> float:
+    """Nanoseconds that a layer needs at least on the cell's threads."""
+    product = any(layer["template"].startswith(name) for name in _PRODUCTS)
+    rate = peaks.get(cell["precision"], peaks["fp32"]) if product else peaks["fp32"]
+    return float(max(layer["flops"] / rate, layer["bytes"] / peaks["l3"]) / cell["threads"])
+
+
+def _slow_layers(cell: Cell, peaks: dict[str, float]) -> Iterator[str]:
+    total = sum(layer["ns"] for layer in cell["layers"])
+    for layer in cell["layers"]:
+        share, roof = layer["ns"] / total, roofline_ns(layer, cell, peaks) / max(layer["ns"], 1)
+        if share >= SHOWN and roof < SLOW:
+            name = layer["layer"] if len(layer["layer"]) < 60 else layer["layer"][:57] + "..."
+            yield (
+                f"| {cell['model']} | {cell['precision']} | {name} | {layer['op']} ({layer['template']}) "
+                f"| {share:.1%} | {roof:.0%} |"
+            )
