@@ -1,10 +1,10 @@
 """Time the kernel templates alone on one thread of this machine: GFLOP/s, and percent of the machine's peak.
 
-    python -m scripts.bench_kernels [--target NAME] [resnet50] [mobilenetv2] [bert]
+    python -m scripts.bench_kernels [--target NAME] [--dtype TYPE] [resnet50] [mobilenetv2] [bert]
 
-The peak is measured in turn with each kernel, by multiply-adds on registers alone, so that a busy or
-throttled machine shows in both. Data is warm: a kernel runs again and again on the same tensors, and its best
-time counts.
+The peak is measured in turn with each kernel, by multiply-adds (or dot products) on registers alone, so that
+a busy or throttled machine shows in both. Data is warm: a kernel runs again and again on the same tensors,
+and its best time counts.
 """
 
 from __future__ import annotations
@@ -25,12 +25,18 @@ from tvm import te, tirx, topi
 from tvm_ipu.base.target import Target, load_target
 from tvm_ipu.codegen.lower import compile_object, lower_kernel
 from tvm_ipu.kernels import computes
-from tvm_ipu.kernels.emit import Emitter, broadcast, flat_buffer
+from tvm_ipu.kernels.dot import Dot, accumulator
+from tvm_ipu.kernels.emit import Emitter, flat_buffer
+from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.registers import RegisterTile
 from tvm_ipu.kernels.select import schedule
+from tvm_ipu.passes.rewrite import numpy_dtype
 
 Case = tuple[list[te.Tensor], te.Tensor]
 """Inputs and result of a computation."""
+
+RIGHT = {"float32": "float32", "bfloat16": "bfloat16", "uint8": "int8"}
+"""Type of the left operand -> type of the right one."""
 
 PEAK_STEPS = 100_000
 
@@ -50,14 +56,19 @@ def main() -> None:
     )
     parser.add_argument("--target", default="host")
     parser.add_argument("suites", nargs="*", metavar="suite", help=f"of {', '.join(SUITES)}; all by default")
+    parser.add_argument("--dtype", default="float32", choices=list(RIGHT), help="type of what is multiplied")
+    parser.add_argument("--only", default="", help="kernels with this in their names")
     options = parser.parse_args()
     target = load_target(options.target)
-    peak = multiply_adds(target)
-    print(f"{target.name}, float32, one thread; convolutions and products with bias and ReLU")
+    types = options.dtype, RIGHT[options.dtype]
+    peak = multiply_adds(target, find_dot(*types, target))
+    print(f"{target.name}, {' x '.join(types)}, one thread; convolutions and products with bias and ReLU")
     print(f"{'kernel':<40}{'us':>10}{'GFLOP/s':>10}{'peak':>8}{'%':>5}")
     for suite in options.suites or SUITES:
         for name, case in SUITES[suite].items():
-            kernel = prepare(*case(target), target)
+            if options.only not in name:
+                continue
+            kernel = prepare(*case(target, *types), target)
             seconds, peak_seconds = best_times([kernel.run, peak.run])
             speed, limit = kernel.flops / seconds / 1e9, peak.flops / peak_seconds / 1e9
             print(
@@ -66,48 +77,66 @@ def main() -> None:
             )
 
 
-def conv(size: int, depth: int, channels: int, kernel: int, stride: int = 1) -> Callable[[Target], Case]:
+def conv(
+    size: int, depth: int, channels: int, kernel: int, stride: int = 1
+) -> Callable[[Target, str, str], Case]:
     """Convolution of a square image, padded so that stride 1 keeps its size; depth-wise for 0 channels."""
 
-    def make(target: Target) -> Case:
-        lanes = computes.weight_lanes("float32", target)
-        x = te.placeholder((1, size, size, depth), name="x")
+    def make(target: Target, left: str, right: str) -> Case:
+        x = te.placeholder((1, size, size, depth), left, name="x")
         strides, pad = (stride, stride), kernel // 2
         if channels == 0:
-            weights = te.placeholder((math.ceil(depth / lanes), kernel, kernel, lanes), name="w")
-            y = computes.depthwise_conv2d(x, weights, strides, (pad, pad, pad, pad))
+            lanes = computes.weight_lanes(left, target)
+            weights = te.placeholder((math.ceil(depth / lanes), kernel, kernel, lanes), right, name="w")
+            y = computes.depthwise_conv2d(x, weights, strides, (pad,) * 4, out_dtype=accumulator(left))
         else:
-            shape = (1, math.ceil(channels / lanes), kernel, kernel, depth, lanes)
-            weights = te.placeholder(shape, name="w")
-            y = computes.conv2d(x, weights, channels, strides, (pad, pad, pad, pad))
-        bias = te.placeholder((channels or depth,), name="bias")
-        return [x, weights, bias], topi.nn.relu(topi.add(y, bias))
+            dot = find_dot(left, right, target)
+            panels = math.ceil(channels / dot.lanes)
+            shape = (1, panels, kernel, kernel, dot.steps(depth), dot.lanes, dot.group)
+            weights = te.placeholder(shape, right, name="w")
+            y = computes.conv2d(x, weights, channels, strides, (pad,) * 4, out_dtype=dot.acc)
+        return finish([x, weights], y, left)
 
     return make
 
 
-def dense(rows: int, depth: int, columns: int) -> Callable[[Target], Case]:
+def dense(rows: int, depth: int, columns: int) -> Callable[[Target, str, str], Case]:
     """Product with constant weights."""
 
-    def make(target: Target) -> Case:
-        lanes = computes.weight_lanes("float32", target)
-        x = te.placeholder((rows, depth), name="x")
-        weights = te.placeholder((math.ceil(columns / lanes), depth, lanes), name="w")
-        bias = te.placeholder((columns,), name="bias")
-        return [x, weights, bias], topi.nn.relu(topi.add(computes.dense(x, weights, columns), bias))
+    def make(target: Target, left: str, right: str) -> Case:
+        dot = find_dot(left, right, target)
+        x = te.placeholder((rows, depth), left, name="x")
+        shape = (math.ceil(columns / dot.lanes), dot.steps(depth), dot.lanes, dot.group)
+        weights = te.placeholder(shape, right, name="w")
+        return finish([x, weights], computes.dense(x, weights, columns, dot.acc), left)
 
     return make
 
 
-def attention(heads: int, rows: int, depth: int, columns: int, transposed: bool) -> Callable[[Target], Case]:
+def attention(
+    heads: int, rows: int, depth: int, columns: int, transposed: bool
+) -> Callable[[Target, str, str], Case]:
     """Batched product of two run-time matrices."""
 
-    def make(_: Target) -> Case:
-        a = te.placeholder((heads, rows, depth), name="a")
-        b = te.placeholder((heads, columns, depth) if transposed else (heads, depth, columns), name="b")
-        return [a, b], computes.matmul(a, b, transposed)
+    def make(target: Target, left: str, right: str) -> Case:
+        a = te.placeholder((heads, rows, depth), left, name="a")
+        shape = (heads, columns, depth) if transposed else (heads, depth, columns)
+        b = te.placeholder(shape, right, name="b")
+        return [a, b], computes.matmul(a, b, transposed, find_dot(left, right, target).acc)
 
     return make
+
+
+def finish(operands: list[te.Tensor], y: te.Tensor, dtype: str) -> Case:
+    """Bias and ReLU, in the form that a model of this type has; integers are requantised to uint8."""
+    channels = y.shape[-1]
+    bias = te.placeholder((channels,), y.dtype, name="bias")
+    y = topi.add(y, bias)
+    if "int" not in dtype:
+        return [*operands, bias], topi.cast(topi.nn.relu(y), dtype)
+    scale = te.placeholder((channels,), name="scale")
+    y = topi.multiply(topi.cast(y, "float32"), scale)
+    return [*operands, bias, scale], topi.cast(topi.clip(topi.round(y), 0, 255), "uint8")
 
 
 def prepare(inputs: list[te.Tensor], output: te.Tensor, target: Target) -> Timed:
@@ -116,7 +145,10 @@ def prepare(inputs: list[te.Tensor], output: te.Tensor, target: Target) -> Timed
     (stage,), _ = schedule(func, target)
     random = np.random.default_rng(0)
     shapes = [tuple(int(dim) for dim in tensor.shape) for tensor in [*inputs, output]]
-    tensors = [random.standard_normal(shape).astype(np.float32) for shape in shapes]
+    tensors = [
+        (100 * random.random(shape)).astype(numpy_dtype(str(tensor.dtype)))
+        for shape, tensor in zip(shapes, [*inputs, output], strict=True)
+    ]
     arrays = [tensors[i] for _, i in stage.args]
     flops = 2 * math.prod(shapes[-1]) * reduction(output)
     return Timed(load(stage.func, arrays, stage.extent, target), flops)
@@ -133,24 +165,30 @@ def reduction(output: te.Tensor) -> int:
     raise ValueError(f"{output.op.name} has no reduction")
 
 
-def multiply_adds(target: Target) -> Timed:
-    """As many independent multiply-adds on registers as hide their latency."""
-    e, lanes = Emitter(), target.lanes()
-    x = flat_buffer("x", 2 * lanes, "float32")
+def multiply_adds(target: Target, dot: Dot) -> Timed:
+    """As many independent multiplications on registers as hide their latency."""
+    e = Emitter()
+    left, right = flat_buffer("left", dot.group, dot.left), flat_buffer("right", dot.panel, dot.right)
+    sums = flat_buffer("sums", dot.lanes, dot.acc)
     rows = min(12, target.vector_registers - 3)
     with e.loop("unit", 0, 1, tirx.ForKind.PARALLEL):
-        factor = e.bind("factor", e.load(x, 0, lanes))
-        tile = RegisterTile(e, rows, [lanes], lanes, "float32")
+        a = tuple(e.bind("a", part) for part in dot.spread(e, e.load(left, 0, dot.group)))
+        b = tuple(e.bind("b", part) for part in dot.widen(e, e.load(right, 0, dot.panel)))
+        tile = RegisterTile(e, rows, [dot.lanes], dot.lanes, dot.acc)
         with e.loop("step", 0, PEAK_STEPS):
             for row in range(rows):
                 at = tile.at(row, 0)
-                product = e.load(tile.buffer, at, lanes) * factor
-                e.store(tile.buffer, at, product + broadcast(tirx.const(1.0, "float32"), lanes), lanes)
+                new = dot.multiply(e, e.load(tile.buffer, at, dot.lanes), a, b)
+                e.store(tile.buffer, at, new, dot.lanes)
         for row in range(rows):
-            e.store(x, lanes, e.load(x, lanes, lanes) + e.load(tile.buffer, tile.at(row, 0), lanes), lanes)
-    func = tirx.PrimFunc([x], e.finish())
-    array = np.full(2 * lanes, 0.5, np.float32)
-    return Timed(load(func, [array], 1, target), 2 * rows * lanes * PEAK_STEPS)
+            total = e.load(sums, 0, dot.lanes) + e.load(tile.buffer, tile.at(row, 0), dot.lanes)
+            e.store(sums, 0, total, dot.lanes)
+    func = tirx.PrimFunc([left, right, sums], e.finish())
+    arrays = [
+        np.ones(size, numpy_dtype(kind))
+        for size, kind in ((dot.group, dot.left), (dot.panel, dot.right), (dot.lanes, dot.acc))
+    ]
+    return Timed(load(func, arrays, 1, target), 2 * rows * dot.panel * PEAK_STEPS)
 
 
 def load(func: tirx.PrimFunc, arrays: list[np.ndarray], extent: int, target: Target) -> Callable[[], object]:
@@ -187,7 +225,7 @@ def best_times(runs: list[Callable[[], object]], seconds: float = 0.3) -> list[f
     return best
 
 
-SUITES: dict[str, dict[str, Callable[[Target], Case]]] = {
+SUITES: dict[str, dict[str, Callable[[Target, str, str], Case]]] = {
     "resnet50": {
         "7x7/2 224x224x3 -> 64": conv(224, 3, 64, 7, 2),
         "1x1 56x56x64 -> 64": conv(56, 64, 64, 1),

@@ -14,7 +14,7 @@ from tvm_ipu.runtime.build import SOURCE_DIR
 
 NAMED = [
     *("aarch64-dotprod", "aarch64-i8mm", "aarch64-neon", "armv7-neon", "hexagon-v67", "riscv64", "riscv64-v"),
-    *("x86-64-amx", "x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-vnni"),
+    *("x86-64-amx", "x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-vnni", "x86-64-vnni-bf16"),
 ]
 GOOD = 'description = "a chip"\narch = "aarch64"\ntriple = "aarch64-unknown-linux-gnu"\n'
 

@@ -5,6 +5,7 @@ from tvm import te
 
 from tests.unit.template_kit import TARGETS, evaluate, random_array
 from tvm_ipu.kernels import computes
+from tvm_ipu.kernels.isa import find_dot
 
 
 def conv2d_reference(x, weight, stride, padding, dilation, groups):
@@ -27,14 +28,13 @@ def conv2d_reference(x, weight, stride, padding, dilation, groups):
 
 def run_conv2d(lanes, x, weight, stride, padding, dilation, groups):
     target = TARGETS[lanes]
-    lanes = computes.weight_lanes(x.dtype.name, target)
     image = te.placeholder(x.shape, x.dtype.name, name="image")
     if computes.is_depthwise(x.shape[3], weight.shape[0], groups):
-        packed = computes.pack_depthwise(weight, lanes)
+        packed = computes.pack_depthwise(weight, computes.weight_lanes(x.dtype.name, target))
         weights = te.placeholder(packed.shape, weight.dtype.name, name="weights")
         result = computes.depthwise_conv2d(image, weights, stride, padding, dilation)
     else:
-        packed = computes.pack_conv2d(weight, lanes, groups)
+        packed = computes.pack_conv2d(weight, find_dot(x.dtype.name, weight.dtype.name, target), groups)
         weights = te.placeholder(packed.shape, weight.dtype.name, name="weights")
         result = computes.conv2d(image, weights, weight.shape[0], stride, padding, dilation)
     got, stages = evaluate({image: x, weights: packed}, result, target)

@@ -11,6 +11,7 @@ from tests.unit.template_kit import TARGETS, run_stage
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.emit import Emitter, flat_buffer
+from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.stage import Stage
 from tvm_ipu.kernels.templates import conv2d, depthwise, gemm, matmul
 from tvm_ipu.kernels.window import MAX_STATIC_PRODUCTS, Window
@@ -85,7 +86,8 @@ def test_many_taps_become_a_loop():
 
 @pytest.mark.parametrize("lanes", TARGETS)
 def test_register_tiles_fit(lanes):
-    shapes = list(tiles.tile_shapes(TARGETS[lanes]))
+    dot = find_dot("float32", "float32", TARGETS[lanes])
+    shapes = list(tiles.tile_shapes(TARGETS[lanes], dot))
     assert (1, 1) in shapes
     for rows, vectors in shapes:
         assert rows * vectors + vectors + 1 <= TARGETS[lanes].vector_registers

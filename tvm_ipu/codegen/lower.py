@@ -24,6 +24,7 @@ from tvm_ipu.base.program import ALIGNMENT
 from tvm_ipu.base.target import Target
 from tvm_ipu.codegen.name_values import NameValues
 from tvm_ipu.codegen.tvm_target import to_tvm, to_tvm_lowering
+from tvm_ipu.kernels.llvm import import_functions
 from tvm_ipu.kernels.mathlib import LowerMath
 
 MAX_STACK_BYTES = {"global": 1024, "local": 8 * 1024}
@@ -70,7 +71,7 @@ def lower_kernel(func: tirx.PrimFunc, symbol: str, target: Target) -> LoweredKer
 def compile_object(kernels: Sequence[LoweredKernel], target: Target) -> bytes:
     """Compile lowered kernels into one relocatable object file and return its bytes."""
     chip = to_tvm(target)
-    mod = tvm.IRModule({str(k.func.attrs["global_symbol"]): k.func for k in kernels})
+    mod = tvm.IRModule({str(k.func.attrs["global_symbol"]): import_functions(k.func) for k in kernels})
     finish = [
         t_passes.BindTarget(chip.with_host(chip)),
         t_passes.BF16StorageLegalize(),

@@ -11,8 +11,8 @@ from tvm import tirx
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.computes import TEMPLATE
 from tvm_ipu.kernels.decisions import Choose
-from tvm_ipu.kernels.emit import item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue, dtype_of, loaded_buffers, shape_of
+from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.nests import Nest
 from tvm_ipu.kernels.templates import conv2d, depthwise, gemm, matmul
 from tvm_ipu.kernels.templates.kernel import Kernel
@@ -48,7 +48,8 @@ def emit_anchor(anchor: Nest, epilogue: Epilogue, target: Target, choose: Choose
 
 def _conv2d(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
     image, weights = operands(anchor)
-    groups, _, kernel_h, kernel_w, depth, lanes = shape_of(weights)
+    groups, _, kernel_h, kernel_w, _, lanes, _ = shape_of(weights)
+    depth = shape_of(image)[3] // groups
     window = _window(anchor, image, (kernel_h, kernel_w))
     channels = shape_of(epilogue.anchor)[3] // groups
     dtypes = dtype_of(image), dtype_of(weights), dtype_of(epilogue.anchor)
@@ -69,7 +70,7 @@ def _depthwise(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
 def _dense(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
     left, weights = operands(anchor)
     *leading, depth = shape_of(left)
-    _, _, lanes = shape_of(weights)
+    *_, lanes, _ = shape_of(weights)
     dtypes = dtype_of(left), dtype_of(weights), dtype_of(epilogue.anchor)
     columns = shape_of(epilogue.anchor)[-1]
     return gemm, gemm.Problem(math.prod(leading), depth, columns, lanes, *dtypes)
@@ -91,7 +92,7 @@ def _matmul(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
         depth=shape_of(left)[-1],
         columns=columns,
         transposed=bool(anchor.block.annotations["tvm_ipu.transpose_b"]),
-        lanes=target.lanes(8 * item_bytes(dtype)),
+        lanes=find_dot(dtype_of(left), dtype_of(right), target).lanes,
         left=dtype_of(left),
         right=dtype_of(right),
         dtype=dtype,

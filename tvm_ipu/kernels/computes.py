@@ -4,8 +4,9 @@ Each computation carries the name of its template and the parameters that its sh
 attributes ``tvm_ipu.*``. Its meaning is the expression itself: a kernel that no template takes is scheduled
 from it.
 
-Weights are packed in panels of ``lanes`` output channels, the last one padded with zeros, so that a kernel
-loads one vector of weights for each step along the reduction.
+Weights are packed in panels of ``lanes`` output channels and, along the reduction, in groups as the target's
+dot product wants them, both padded with zeros, so that a kernel loads one vector of weights for each
+multiplication.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from tvm import te, tirx
 
 from tvm_ipu.base.target import Target
+from tvm_ipu.kernels.dot import Dot, accumulator
 
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]
@@ -25,22 +27,9 @@ Padding = tuple[int, int, int, int]
 TEMPLATE = "tvm_ipu.template"
 """Block attribute that names the template."""
 
-_ACCUMULATOR = {
-    "float16": "float32",
-    "bfloat16": "float32",
-    "int8": "int32",
-    "uint8": "int32",
-    "int16": "int32",
-}
-
-
-def accumulator(dtype: str) -> str:
-    """Type in which products of ``dtype`` elements are summed."""
-    return _ACCUMULATOR.get(dtype, dtype)
-
 
 def weight_lanes(dtype: str, target: Target) -> int:
-    """Output channels in one panel of packed weights of type ``dtype``."""
+    """Channels in one panel of packed depthwise weights of type ``dtype``."""
     return target.lanes(int(tirx.const(0, accumulator(dtype)).ty.dtype.bits))
 
 
@@ -67,8 +56,8 @@ def conv2d(
 
     Args:
         x: ``[batch, height, width, in_channels]``.
-        packed: ``[groups, panels, kernel_height, kernel_width, in_channels / groups, lanes]``, made by
-            ``pack_conv2d``.
+        packed: ``[groups, panels, kernel_height, kernel_width, steps, lanes, group]``, made by
+            ``pack_conv2d``; ``steps * group`` is the number of input channels of a group or slightly more.
         channels: Output channels.
         stride: Rows and columns from one window to the next.
         padding: Zeros around ``x``.
@@ -79,8 +68,9 @@ def conv2d(
     Returns:
         ``[batch, out_height, out_width, channels]``.
     """
-    batch, height, width, _ = shape_of(x)
-    groups, _, kernel_h, kernel_w, depth, lanes = shape_of(packed)
+    batch, height, width, in_channels = shape_of(x)
+    groups, _, kernel_h, kernel_w, _, lanes, step = shape_of(packed)
+    depth = in_channels // groups
     in_group = channels // groups
     rows = te.reduce_axis((0, kernel_h), "kh")
     cols = te.reduce_axis((0, kernel_w), "kw")
@@ -90,7 +80,7 @@ def conv2d(
     def window(b: Any, y: Any, z: Any, o: Any) -> Any:
         group, channel = o // in_group, o % in_group
         value = _padded(x, (b, y, z, group * depth + deep), (rows, cols), stride, padding, dilation)
-        weight = packed[group, channel // lanes, rows, cols, deep, channel % lanes]
+        weight = packed[group, channel // lanes, rows, cols, deep // step, channel % lanes, deep % step]
         return te.sum(value.astype(dtype) * weight.astype(dtype), axis=[rows, cols, deep])
 
     out_h = output_size(height, kernel_h, stride[0], padding[0], padding[2], dilation[0])
@@ -144,7 +134,7 @@ def dense(x: te.Tensor, packed: te.Tensor, units: int, out_dtype: str | None = N
 
     Args:
         x: ``[..., depth]``.
-        packed: ``[panels, depth, lanes]`` (``pack_dense``).
+        packed: ``[panels, steps, lanes, group]`` (``pack_dense``).
         units: Columns of the matrix.
         out_dtype: As for ``conv2d``.
 
@@ -152,13 +142,13 @@ def dense(x: te.Tensor, packed: te.Tensor, units: int, out_dtype: str | None = N
         ``[..., units]``.
     """
     *leading, depth = shape_of(x)
-    lanes = shape_of(packed)[2]
+    *_, lanes, group = shape_of(packed)
     dtype = accumulator(str(x.dtype))
     k = te.reduce_axis((0, depth), "k")
 
     def product(*at: Any) -> Any:
         *row, n = at
-        weight = packed[n // lanes, k, n % lanes]
+        weight = packed[n // lanes, k // group, n % lanes, k % group]
         return te.sum(x[(*row, k)].astype(dtype) * weight.astype(dtype), axis=k)
 
     y = te.compute((*leading, units), product, name="dense", attrs={TEMPLATE: "dense"})
@@ -194,12 +184,13 @@ def matmul(a: te.Tensor, b: te.Tensor, transpose_b: bool = False, out_dtype: str
     return _output(y, str(a.dtype), out_dtype)
 
 
-def pack_conv2d(weight: np.ndarray, lanes: int, groups: int = 1) -> np.ndarray:
+def pack_conv2d(weight: np.ndarray, dot: Dot, groups: int = 1) -> np.ndarray:
     """Pack ``[out_channels, kernel_height, kernel_width, in_channels / groups]`` for ``conv2d``."""
-    out_channels, *window = weight.shape
-    grouped = weight.reshape(groups, out_channels // groups, *window)
-    panels = _pad_to(grouped, 1, lanes).reshape(groups, -1, lanes, *window)
-    return np.ascontiguousarray(panels.transpose(0, 1, 3, 4, 5, 2))
+    out_channels, kernel_h, kernel_w, _ = weight.shape
+    grouped = weight.reshape(groups, out_channels // groups, *weight.shape[1:])
+    padded = _pad_to(_pad_to(grouped, 1, dot.lanes), 4, dot.group)
+    panels = padded.reshape(groups, -1, dot.lanes, kernel_h, kernel_w, dot.steps(weight.shape[3]), dot.group)
+    return np.ascontiguousarray(panels.transpose(0, 1, 3, 4, 5, 2, 6))
 
 
 def pack_depthwise(weight: np.ndarray, lanes: int) -> np.ndarray:
@@ -211,23 +202,26 @@ def pack_depthwise(weight: np.ndarray, lanes: int) -> np.ndarray:
     return np.ascontiguousarray(panels.transpose(0, 2, 3, 1))
 
 
-def pack_dense(weight: np.ndarray, lanes: int) -> np.ndarray:
+def pack_dense(weight: np.ndarray, dot: Dot) -> np.ndarray:
     """Pack a matrix ``[depth, units]`` for ``dense``."""
-    depth, _ = weight.shape
-    return np.ascontiguousarray(_pad_to(weight, 1, lanes).reshape(depth, -1, lanes).transpose(1, 0, 2))
+    padded = _pad_to(_pad_to(weight, 0, dot.group), 1, dot.lanes)
+    panels = padded.reshape(-1, dot.group, padded.shape[1] // dot.lanes, dot.lanes)
+    return np.ascontiguousarray(panels.transpose(2, 0, 3, 1))
 
 
-def pack_conv2d_te(weight: te.Tensor, lanes: int, groups: int = 1) -> te.Tensor:
+def pack_conv2d_te(weight: te.Tensor, dot: Dot, groups: int = 1) -> te.Tensor:
     """``pack_conv2d`` for weights that are known only at run time."""
     out_channels, kernel_h, kernel_w, depth = shape_of(weight)
     size = out_channels // groups
+    is_full = size % dot.lanes == 0 and depth % dot.group == 0
 
-    def element(g: Any, p: Any, y: Any, z: Any, c: Any, lane: Any) -> Any:
-        channel = p * lanes + lane
-        inside = weight[g * size + channel, y, z, c]
-        return inside if size % lanes == 0 else _or_zero(channel < size, inside, weight.dtype)
+    def element(g: Any, p: Any, y: Any, z: Any, s: Any, lane: Any, i: Any) -> Any:
+        channel, deep = p * dot.lanes + lane, s * dot.group + i
+        inside = weight[g * size + channel, y, z, deep]
+        return inside if is_full else _or_zero(tirx.all(channel < size, deep < depth), inside, weight.dtype)
 
-    shape = (groups, math.ceil(size / lanes), kernel_h, kernel_w, depth, lanes)
+    panels = math.ceil(size / dot.lanes)
+    shape = (groups, panels, kernel_h, kernel_w, dot.steps(depth), dot.lanes, dot.group)
     return te.compute(shape, element, name="pack_conv2d")
 
 

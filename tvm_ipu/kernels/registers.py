@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from tvm.tirx import Expr
 
-from tvm_ipu.kernels.emit import Emitter, broadcast, lanes_of, zero
+from tvm_ipu.kernels.dot import Dot, Operand
+from tvm_ipu.kernels.emit import Emitter, Index, broadcast, lanes_of, zero
 
 
 class RegisterTile:
@@ -55,6 +56,53 @@ class RegisterTile:
             scalar = left(m)
             for v, vector in enumerate(vectors):
                 self.add_product(m, v, broadcast(scalar, lanes_of(vector)), vector)
+
+    def add_dots(
+        self,
+        dot: Dot,
+        depth: int,
+        left: Callable[[int, Index, int], Expr],
+        right: Callable[[int, Index], Expr],
+        rows: range | None = None,
+    ) -> None:
+        """Add the products along a reduction.
+
+        Args:
+            dot: How to multiply.
+            depth: Length of the reduction.
+            left: (row, first element, how many are left of its group) to the group's elements as loaded.
+            right: (vector, number of the multiplication) to its elements as loaded; only a plain dot product
+                takes fewer lanes than a vector has.
+            rows: Rows that take part; all by default.
+        """
+        whole, rest = divmod(depth, dot.group)
+        if whole:
+            with self._e.loop("k", 0, whole) as k:
+                self._add_dot(dot, lambda m: left(m, k * dot.group, dot.group), lambda v: right(v, k), rows)
+        if rest:
+            self._add_dot(dot, lambda m: left(m, whole * dot.group, rest), lambda v: right(v, whole), rows)
+
+    def _add_dot(
+        self, dot: Dot, left: Callable[[int], Expr], right: Callable[[int], Expr], rows: range | None
+    ) -> None:
+        """One multiplication for each row and vector."""
+        e = self._e
+
+        def ready(name: str, operand: Operand) -> Operand:
+            return tuple(e.bind(name, part) for part in operand)
+
+        vectors = []
+        for v in range(len(self.widths)):
+            loaded = right(v)
+            vectors.append((lanes_of(loaded) // dot.group, ready("b", dot.widen(e, loaded))))
+        for m in range(self.rows) if rows is None else rows:
+            scalar = dot.spread(e, left(m))
+            if dot.group > 1:
+                scalar = ready("a", scalar)
+            for v, (lanes, vector) in enumerate(vectors):
+                at = self.at(m, v)
+                sums = e.load(self.buffer, at, lanes)
+                e.store(self.buffer, at, dot.multiply(e, sums, scalar, vector), lanes)
 
 
 def column_widths(columns: int, lanes: int) -> list[int]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tvm_ipu.base.target import Target
+from tvm_ipu.kernels.dot import Dot
 
 LATENCY = 4.0
 """Cycles from one multiply-add to the next that needs its result."""
@@ -67,17 +68,17 @@ class Traffic:
         return from_l3 / L3_BYTES_PER_CYCLE + from_l2 / L2_BYTES_PER_CYCLE
 
 
-def tile_shapes(target: Target) -> Iterator[tuple[int, int]]:
+def tile_shapes(target: Target, dot: Dot) -> Iterator[tuple[int, int]]:
     """(rows, vectors) of the register tiles that fit, with a row of operands and one broadcast scalar."""
     for vectors in range(1, 9):
         for rows in range(1, 29):
-            if rows * vectors + vectors + 1 <= target.vector_registers:
+            if rows * vectors + dot.parts * (vectors + 1) <= target.vector_registers:
                 yield rows, vectors
 
 
-def step_cycles(rows: int, vectors: int) -> float:
-    """Cycles of one step along the reduction: multiply-adds, loads, latency, instructions."""
-    products = rows * vectors
+def step_cycles(rows: int, vectors: int, dot: Dot) -> float:
+    """Cycles of one multiplication of a tile: multiply-adds, loads, latency, instructions."""
+    products = rows * vectors * dot.cost + (rows + vectors) * dot.prepare_cost
     return max(products / 2, (rows + vectors) / 2, LATENCY, (products + rows + vectors + 2) / 6)
 
 
@@ -89,16 +90,21 @@ def conflicts(rows: int, pitch: int, target: Target) -> float:
     return 1 + 0.5 * max(crowd, 0) / ways
 
 
-def compute_cycles(rows: Sequence[tuple[int, int]], columns: Sequence[tuple[int, int]], depth: int) -> float:
+def compute_cycles(
+    rows: Sequence[tuple[int, int]], columns: Sequence[tuple[int, int]], steps: int, dot: Dot
+) -> float:
     """Cycles of a product cut into tiles.
 
     Args:
         rows: (rows of a tile, how many such).
         columns: (vectors of a tile, how many such).
-        depth: Length of the reduction.
+        steps: Multiplications along the reduction.
+        dot: How to multiply.
     """
     return sum(
-        n * k * (depth * step_cycles(r, c) + TILE_OVERHEAD + 2 * r * c) for r, n in rows for c, k in columns
+        n * k * (steps * step_cycles(r, c, dot) + TILE_OVERHEAD + 2 * r * c)
+        for r, n in rows
+        for c, k in columns
     )
 
 

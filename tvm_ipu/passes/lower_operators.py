@@ -17,6 +17,7 @@ from tvm import relax, te
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import computes
+from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.passes.rewrite import Rewriter, constant, make_constant, op_name, rewrite, shape_of
 from tvm_ipu.passes.simplify_transposes import permutation
 
@@ -48,14 +49,15 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr 
         "dilation": _pair(attrs.dilation),
         "out_dtype": str(call.ty.dtype),
     }
-    lanes = computes.weight_lanes(str(x.ty.dtype), target)
     if computes.is_depthwise(in_channels, channels, groups):
+        lanes = computes.weight_lanes(str(x.ty.dtype), target)
         pack = partial(computes.pack_depthwise, lanes=lanes)
         pack_te = partial(computes.pack_depthwise_te, lanes=lanes)
         compute = partial(computes.depthwise_conv2d, **window)
         return _call(rewriter, "depthwise_conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
-    pack = partial(computes.pack_conv2d, lanes=lanes, groups=groups)
-    pack_te = partial(computes.pack_conv2d_te, lanes=lanes, groups=groups)
+    dot = find_dot(str(x.ty.dtype), str(weight.ty.dtype), target)
+    pack = partial(computes.pack_conv2d, dot=dot, groups=groups)
+    pack_te = partial(computes.pack_conv2d_te, dot=dot, groups=groups)
     compute = partial(computes.conv2d, channels=channels, **window)
     return _call(rewriter, "conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
 
@@ -69,8 +71,8 @@ def _matmul(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr 
     matrix = constant(b)
     if matrix is not None and matrix.size == math.prod(matrix.shape[-2:]) and matrix.ndim <= len(shape_of(a)):
         depth, units = shape_of(b)[-2:]
-        lanes = computes.weight_lanes(str(a.ty.dtype), target)
-        packed = make_constant(computes.pack_dense(matrix.reshape(depth, units), lanes))
+        dot = find_dot(str(a.ty.dtype), str(b.ty.dtype), target)
+        packed = make_constant(computes.pack_dense(matrix.reshape(depth, units), dot))
         compute = partial(computes.dense, units=units, out_dtype=out_dtype)
         return _call(rewriter, "dense", compute, [a, packed])
     transposed = rewriter.value(b)

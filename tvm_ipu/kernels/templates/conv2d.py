@@ -15,8 +15,10 @@ from tvm.tirx import Expr
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
+from tvm_ipu.kernels.dot import Dot, load_group
 from tvm_ipu.kernels.emit import Emitter, Index, flat_buffer, index, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
+from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
 from tvm_ipu.kernels.window import Segment, Window
@@ -54,6 +56,10 @@ class Problem:
         """Products summed for one output element."""
         return math.prod(self.window.kernel) * self.depth
 
+    def dot(self, target: Target) -> Dot:
+        """The target's way to multiply."""
+        return find_dot(self.left, self.right, target)
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -82,7 +88,7 @@ def space(problem: Problem, target: Target) -> list[Decision]:
     panels = math.ceil(problem.channels / problem.lanes)
     shapes = {
         (min(columns, problem.window.output[1]), min(vectors, panels))
-        for columns, vectors in tiles.tile_shapes(target)
+        for columns, vectors in tiles.tile_shapes(target, problem.dot(target))
     }
     ranked = sorted(shapes, key=lambda s: (_compute(problem, Decision(s[0], s[1], 1, 1), target), s))[:8]
     decisions = [
@@ -124,7 +130,9 @@ def _compute(problem: Problem, decision: Decision, target: Target) -> float:
     columns = Blocks(problem.window.output[1], decision.columns).pieces()
     vectors = [(math.ceil(width / problem.lanes), n) for width, n in channels.pieces()]
     pitch = problem.window.stride[1] * problem.groups * problem.depth * item_bytes(problem.left)
-    total = rows.size * tiles.compute_cycles(columns, vectors, problem.reduction)
+    dot = problem.dot(target)
+    steps = math.prod(problem.window.kernel) * dot.steps(problem.depth)
+    total = rows.size * tiles.compute_cycles(columns, vectors, steps, dot)
     return total * tiles.conflicts(decision.columns, pitch, target)
 
 
@@ -133,7 +141,7 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
     rows, channels = decision.cut(problem)
     units = channels.units * problem.groups
     extent = rows.units * units
-    body = _Body(problem, decision, epilogue)
+    body = _Body(problem, decision, epilogue, problem.dot(target))
     e = body.e
     with e.loop("unit", 0, extent, tirx.ForKind.PARALLEL) as unit:
         row_unit = e.bind("row_unit", tirx.floordiv(unit, units))
@@ -157,13 +165,15 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
 class _Body:
     """Statements inside a unit."""
 
-    def __init__(self, problem: Problem, decision: Decision, epilogue: Epilogue) -> None:
+    def __init__(self, problem: Problem, decision: Decision, epilogue: Epilogue, dot: Dot) -> None:
         p, window = problem, problem.window
         self.e = Emitter()
         self._p = p
         self._epilogue = epilogue
         self._pitch = p.groups * p.depth
-        self._panel = p.reduction * p.lanes
+        self._dot = dot
+        self._tap_panel = dot.steps(p.depth) * dot.panel
+        self._panel = math.prod(window.kernel) * self._tap_panel
         self._segments = window.segments(decision.columns)
         panels = math.ceil(p.channels / p.lanes)
         self.left = flat_buffer("left", window.batch * math.prod(window.size) * self._pitch, p.left)
@@ -177,7 +187,7 @@ class _Body:
         first_row = image * window.size[0] + y * window.stride[0] - window.padding[0]
         left = e.bind("row_at", first_row * (window.size[1] * self._pitch) + group * p.depth)
         panels = math.ceil(p.channels / p.lanes)
-        right = e.bind("weights_at", group * (panels * self._panel) + channel * p.reduction)
+        right = e.bind("weights_at", group * (panels * self._panel) + channel * (self._panel // p.lanes))
         start = row * window.output[1]
         out_channel = e.bind("out_channel", group * p.channels + channel)
 
@@ -202,23 +212,25 @@ class _Body:
         tap_pitch = window.dilation[1] * self._pitch
         with e.loop("kh", *kernel_rows) as kh:
             left_at = e.bind("line_at", left + kh * line)
-            right_at = e.bind("right_at", right + kh * (window.kernel[1] * p.depth * p.lanes))
+            right_at = e.bind("right_at", right + kh * (window.kernel[1] * self._tap_panel))
             if not segment.taps:
                 with e.loop("kw", *taps) as kw:
                     left_kw = e.bind("left_kw", left_at + kw * tap_pitch)
-                    right_kw = e.bind("right_kw", right_at + kw * (p.depth * p.lanes))
+                    right_kw = e.bind("right_kw", right_at + kw * self._tap_panel)
                     self._run(tile, left_kw, right_kw, p.depth, range(tile.rows))
-            for tap, count, columns in segment.runs(p.groups == 1 and window.dilation[1] == 1):
-                right_tap = right_at + tap * p.depth * p.lanes
+            mergeable = p.groups == 1 and window.dilation[1] == 1 and p.depth % self._dot.group == 0
+            for tap, count, columns in segment.runs(mergeable):
+                right_tap = right_at + tap * self._tap_panel
                 self._run(tile, left_at + tap * tap_pitch, right_tap, count * p.depth, columns)
 
     def _run(self, tile: RegisterTile, left: Expr, right: Expr, length: int, columns: range) -> None:
         """Add the products along ``length`` neighbouring elements of the image."""
-        e, p = self.e, self._p
+        e, p, dot = self.e, self._p, self._dot
         column_pitch = p.window.stride[1] * self._pitch
-        with e.loop("k", 0, length) as k:
-            tile.add_outer_product(
-                lambda m: e.load_as(p.dtype, self.left, left + k + m * column_pitch),
-                lambda v: e.load_as(p.dtype, self.right, right + v * self._panel + k * p.lanes, p.lanes),
-                columns,
-            )
+        tile.add_dots(
+            dot,
+            length,
+            lambda m, k, count: load_group(e, self.left, left + (k + m * column_pitch), count, dot.group),
+            lambda v, step: e.load(self.right, right + (v * self._panel + step * dot.panel), dot.panel),
+            columns,
+        )

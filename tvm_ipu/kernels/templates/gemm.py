@@ -15,8 +15,10 @@ from tvm.tirx import Expr
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
+from tvm_ipu.kernels.dot import Dot, load_group
 from tvm_ipu.kernels.emit import Emitter, flat_buffer, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
+from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
 
@@ -42,6 +44,10 @@ class Problem:
     left: str
     right: str
     dtype: str
+
+    def dot(self, target: Target) -> Dot:
+        """The target's way to multiply."""
+        return find_dot(self.left, self.right, target)
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def space(problem: Problem, target: Target) -> list[Decision]:
     """Decisions worth trying, the one that the model prefers first."""
     shapes = {
         (min(rows, problem.rows), min(vectors, math.ceil(problem.columns / problem.lanes)))
-        for rows, vectors in tiles.tile_shapes(target)
+        for rows, vectors in tiles.tile_shapes(target, problem.dot(target))
     }
     ranked = sorted(shapes, key=lambda s: (_compute(problem, Decision(s[0], s[1], 1, 1), target), s))[:8]
     decisions = [
@@ -104,28 +110,32 @@ def _compute(problem: Problem, decision: Decision, target: Target) -> float:
     rows, columns = decision.cut(problem)
     vectors = [(math.ceil(width / problem.lanes), n) for width, n in columns.pieces()]
     pitch = problem.depth * item_bytes(problem.left)
-    return tiles.compute_cycles(rows.pieces(), vectors, problem.depth) * tiles.conflicts(
-        rows.block, pitch, target
-    )
+    dot = problem.dot(target)
+    total = tiles.compute_cycles(rows.pieces(), vectors, dot.steps(problem.depth), dot)
+    return total * tiles.conflicts(rows.block, pitch, target)
 
 
 def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Target) -> Kernel:
     """The kernel: parameters are the left matrix, the weights and the epilogue's buffers."""
     p = problem
     rows, columns = decision.cut(p)
+    dot = p.dot(target)
+    panel = dot.steps(p.depth) * dot.panel
     left = flat_buffer("left", p.rows * p.depth, p.left)
-    right = flat_buffer("right", math.ceil(p.columns / p.lanes) * p.lanes * p.depth, p.right)
+    right = flat_buffer("right", math.ceil(p.columns / p.lanes) * panel, p.right)
     e = Emitter()
 
     def tile(row: Expr, height: int, column: Expr, width: int) -> None:
         registers = RegisterTile(e, height, column_widths(width, p.lanes), p.lanes, p.dtype)
         left_at = e.bind("left_at", row * p.depth)
-        right_at = e.bind("right_at", column * p.depth)
-        with e.loop("k", 0, p.depth) as k:
-            registers.add_outer_product(
-                lambda m: e.load_as(p.dtype, left, left_at + k + m * p.depth),
-                lambda v: e.load_as(p.dtype, right, right_at + k * p.lanes + v * p.depth * p.lanes, p.lanes),
-            )
+        right_at = e.bind("right_at", column * (panel // p.lanes))
+
+        registers.add_dots(
+            dot,
+            p.depth,
+            lambda m, k, count: load_group(e, left, left_at + (k + m * p.depth), count, dot.group),
+            lambda v, step: e.load(right, right_at + (step * dot.panel + v * panel), dot.panel),
+        )
         epilogue.emit(e, registers, row, column)
 
     extent = rows.units * columns.units

@@ -17,14 +17,16 @@ from tvm.tirx import Expr
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
-from tvm_ipu.kernels.emit import Emitter, flat_buffer, item_bytes, zero
+from tvm_ipu.kernels.dot import Dot, load_group
+from tvm_ipu.kernels.emit import Emitter, Index, flat_buffer, index, item_bytes, lanes_of, vector_type, zero
 from tvm_ipu.kernels.epilogue import Epilogue
+from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
 from tvm_ipu.kernels.templates.transpose import transpose
 
-Load = Callable[[Expr, int], Expr]
-"""Vector ``v`` of the right matrix at step ``k``."""
+Load = Callable[[Index, int], Expr]
+"""Vector ``v`` of the right matrix for multiplication ``step``."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ class Problem:
     right: str
     dtype: str
 
+    def dot(self, target: Target) -> Dot:
+        """The target's way to multiply."""
+        return find_dot(self.left, self.right, target)
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -83,8 +89,11 @@ class Decision:
 def space(problem: Problem, target: Target) -> list[Decision]:
     """Decisions worth trying, the one that the model prefers first."""
     panels = math.ceil(problem.columns / problem.lanes)
-    shapes = {(min(rows, problem.rows), min(vectors, panels)) for rows, vectors in tiles.tile_shapes(target)}
-    must_pack = problem.transposed and problem.lanes > 1
+    dot = problem.dot(target)
+    shapes = {
+        (min(rows, problem.rows), min(vectors, panels)) for rows, vectors in tiles.tile_shapes(target, dot)
+    }
+    must_pack = not dot.plain or (problem.transposed and problem.lanes > 1)
     decisions = [
         Decision(rows, vectors, row_blocks, packed)
         for rows, vectors in sorted(shapes)
@@ -100,8 +109,12 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     rows, columns = decision.cut(p)
     vectors = [(math.ceil(width / p.lanes), n) for width, n in columns.pieces()]
     pitch = p.depth * item_bytes(p.left)
-    total = tiles.compute_cycles(rows.pieces(), vectors, p.depth) * tiles.conflicts(rows.block, pitch, target)
-    panel_loads = p.depth * math.ceil(p.columns / p.lanes)
+    dot = p.dot(target)
+    steps = dot.steps(p.depth)
+    total = tiles.compute_cycles(rows.pieces(), vectors, steps, dot) * tiles.conflicts(
+        rows.block, pitch, target
+    )
+    panel_loads = steps * math.ceil(p.columns / p.lanes)
     if decision.packed:
         total += panel_loads * rows.units * (4.0 if p.transposed else 2.0)
     else:
@@ -114,7 +127,7 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
     """The kernel: parameters are the left matrix, the right matrix and the epilogue's buffers."""
     p = problem
     rows, columns = decision.cut(p)
-    body = _Body(p, epilogue)
+    body = _Body(p, epilogue, p.dot(target))
     e = body.e
     extent = math.prod(p.batch) * rows.units * columns.units
     with e.loop("unit", 0, extent, tirx.ForKind.PARALLEL) as unit:
@@ -144,8 +157,10 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
 class _Body:
     """Statements inside a unit."""
 
-    def __init__(self, problem: Problem, epilogue: Epilogue) -> None:
+    def __init__(self, problem: Problem, epilogue: Epilogue, dot: Dot) -> None:
         p = problem
+        self._dot = dot
+        self._word = p.dtype if dot.plain else f"uint{8 * item_bytes(p.right) * dot.group}"
         self.e = Emitter()
         self._p = p
         self._epilogue = epilogue
@@ -166,13 +181,15 @@ class _Body:
 
     def tile(self, number: Expr, left: Expr, height: int, column: Expr, width: int, load: Load) -> None:
         """One register tile: through the reduction, then finished."""
-        e, p = self.e, self._p
+        e, p, dot = self.e, self._p, self._dot
         registers = RegisterTile(e, height, column_widths(width, p.lanes), p.lanes, p.dtype)
         left_at = e.bind("left_at", left)
-        with e.loop("k", 0, p.depth) as k:
-            registers.add_outer_product(
-                lambda m: e.load_as(p.dtype, self.left, left_at + k + m * p.depth), lambda v: load(k, v)
-            )
+        registers.add_dots(
+            dot,
+            p.depth,
+            lambda m, k, count: load_group(e, self.left, left_at + k + m * p.depth, count, dot.group),
+            lambda v, step: load(step, v),
+        )
         self._epilogue.emit(e, registers, e.bind("row_number", number), column)
 
     def direct(self, base: Expr, column: Expr, width: int) -> Load:
@@ -186,44 +203,122 @@ class _Body:
         return lambda k, v: e.load_as(p.dtype, self.right, at + k * p.columns + v * p.lanes, widths[v])
 
     def packed(self, base: Expr, column: Expr, width: int) -> Load:
-        """Copy columns to a panel of whole vectors first."""
-        e, p = self.e, self._p
+        """Copy columns to a panel ``[steps, vectors, lanes]`` of words first.
+
+        A word is one element, converted, for a plain dot product, and the elements of a group for others.
+        """
+        e, p, dot = self.e, self._p, self._dot
         widths = column_widths(width, p.lanes)
         pitch = len(widths) * p.lanes
-        panel = e.alloc("panel", p.depth * pitch, p.dtype, "global")
-        if p.transposed and p.lanes > 1:
-            at = e.bind("right_at", base + column * p.depth)
-            for v, used in enumerate(widths):
-                self._pack_transposed(panel, pitch, v * p.lanes, at + v * p.lanes * p.depth, used)
-        else:
-            load = self.direct(base, column, width)
-            with e.loop("k", 0, p.depth) as k:
-                for v, used in enumerate(widths):
-                    if used < p.lanes:
-                        e.store(panel, k * pitch + v * p.lanes, zero(p.dtype, p.lanes), p.lanes)
-                    e.store(panel, k * pitch + v * p.lanes, load(k, v), used)
-        return lambda k, v: e.load(panel, k * pitch + v * p.lanes, p.lanes)
+        panel = e.alloc("panel", dot.steps(p.depth) * pitch, self._word, "global")
+        for v, used in enumerate(widths):
+            store = _Panel(e, panel, pitch, v * p.lanes, p.lanes)
+            if p.transposed and p.lanes > 1:
+                at = e.bind("right_at", base + (column + v * p.lanes) * p.depth)
+                self._pack_transposed(store, at, used)
+            else:
+                self._pack_rows(store, e.bind("right_at", base + (column + v * p.lanes)), used)
 
-    def _pack_transposed(self, panel: tirx.Buffer, pitch: int, column: int, at: Expr, used: int) -> None:
+        def load(step: Index, v: int) -> Expr:
+            words = e.load(panel, step * pitch + v * p.lanes, p.lanes)
+            return words if dot.plain else tirx.reinterpret(vector_type(p.right, dot.panel), words)
+
+        return load
+
+    def _pack_rows(self, panel: _Panel, at: Expr, used: int) -> None:
+        """Interleave ``group`` stored rows at a time."""
+        e, p, dot = self.e, self._p, self._dot
+
+        def step(number: Index, count: int) -> None:
+            first = at + number * (dot.group * p.columns)
+            if dot.plain and used == p.lanes:
+                panel.store(number, e.load_as(p.dtype, self.right, first, used))
+            elif used == p.lanes:
+                rows = [self._bits(e.load(self.right, first + i * p.columns, used)) for i in range(count)]
+                rows += [zero(self._bits_type, used)] * (dot.group - count)
+                order = [index(i * used + lane) for lane in range(used) for i in range(dot.group)]
+                mixed = rows[0] if dot.group == 1 else tirx.Shuffle(rows, order)
+                panel.store(number, tirx.reinterpret(vector_type(self._word, used), mixed))
+            else:
+                words = [
+                    self._word_of([first + (i * p.columns + j) for i in range(count)]) for j in range(used)
+                ]
+                panel.store_words(number, words)
+
+        whole, rest = divmod(p.depth, dot.group)
+        if whole:
+            with e.loop("step", 0, whole) as number:
+                step(number, dot.group)
+        if rest:
+            step(whole, rest)
+
+    def _pack_transposed(self, panel: _Panel, at: Expr, used: int) -> None:
         """Transpose ``used`` stored rows into ``lanes`` columns of the panel."""
-        e, p = self.e, self._p
+        e, p, dot = self.e, self._p, self._dot
 
         def block(first: Expr, steps: int) -> None:
-            rows = [e.load_as(p.dtype, self.right, at + first + j * p.depth, steps) for j in range(used)]
             if steps == p.lanes:
-                rows += [zero(p.dtype, p.lanes)] * (p.lanes - used)
-                columns = transpose(e, rows)
-                for i, vector in enumerate(columns):
-                    e.store(panel, (first + i) * pitch + column, vector, p.lanes)
-            else:
-                for i in range(steps):
-                    for j in range(p.lanes):
-                        value = (
-                            e.load_as(p.dtype, self.right, at + first + i + j * p.depth)
-                            if j < used
-                            else zero(p.dtype)
-                        )
-                        e.store(panel, (first + i) * pitch + column + j, value)
+                rows = [self._words(at + (first * dot.group + j * p.depth), steps) for j in range(used)]
+                rows += [zero(self._word, p.lanes)] * (p.lanes - used)
+                for i, vector in enumerate(transpose(e, rows)):
+                    panel.store(first + i, vector)
+                return
+            for i in range(steps):
+                one(first + i, dot.group)
 
-        steps = Blocks(p.depth, p.lanes, math.ceil(p.depth / p.lanes))
-        steps.emit(e, "step", 0, block)
+        def one(number: Index, count: int) -> None:
+            starts = [at + (number * dot.group + j * p.depth) for j in range(used)]
+            panel.store_words(number, [self._word_of([s + i for i in range(count)]) for s in starts])
+
+        whole, rest = divmod(p.depth, dot.group)
+        Blocks(whole, p.lanes, math.ceil(whole / p.lanes)).emit(e, "step", 0, block)
+        if rest:
+            one(whole, rest)
+
+    def _words(self, at: Expr, count: int) -> Expr:
+        """Neighbouring words of the right matrix."""
+        if self._dot.plain:
+            return self.e.load_as(self._p.dtype, self.right, at, count)
+        loaded = self.e.load(self.right, at, count * self._dot.group)
+        return tirx.reinterpret(vector_type(self._word, count), loaded)
+
+    def _word_of(self, places: list[Expr]) -> Expr:
+        """The word made of the elements at ``places``, with zeros for those that are missing."""
+        if self._dot.plain:
+            return self.e.load_as(self._p.dtype, self.right, places[0])
+        word = tirx.const(0, self._word)
+        for i, at in enumerate(places):
+            shift = tirx.const(8 * item_bytes(self._p.right) * i, self._word)
+            element = self._bits(self.e.load(self.right, at)).astype(self._word)
+            word = tirx.bitwise_or(word, tirx.shift_left(element, shift))
+        return word
+
+    @property
+    def _bits_type(self) -> str:
+        return f"uint{8 * item_bytes(self._p.right)}"
+
+    def _bits(self, value: Expr) -> Expr:
+        """Elements of the right matrix as integers."""
+        return tirx.reinterpret(vector_type(self._bits_type, lanes_of(value)), value)
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A column of vectors in a packed panel."""
+
+    e: Emitter
+    buffer: tirx.Buffer
+    pitch: int
+    column: int
+    lanes: int
+
+    def store(self, step: Index, words: Expr) -> None:
+        """Write a step's vector."""
+        self.e.store(self.buffer, step * self.pitch + self.column, words, self.lanes)
+
+    def store_words(self, step: Index, words: list[Expr]) -> None:
+        """Write a step's vector word by word, with zeros for those that are missing."""
+        nothing = zero(str(self.buffer.ty.dtype.dtype))
+        for j in range(self.lanes):
+            value = words[j] if j < len(words) else nothing
+            self.e.store(self.buffer, step * self.pitch + (self.column + j), value)

@@ -1,0 +1,152 @@
+"""Products of narrow types by each instruction set's dot products: integers exactly, bfloat16 closely."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from tvm import te
+
+from tests.unit.template_kit import SCALAR, evaluate, random_array
+from tests.unit.test_templates_conv2d import conv2d_reference
+from tvm_ipu.base.target import load_target
+from tvm_ipu.kernels import computes
+from tvm_ipu.kernels.isa import find_dot
+
+_V3 = load_target("x86-64-v3")
+AVX_VNNI = replace(
+    _V3,
+    name="x86-64-avxvnni",
+    features=("+avxvnni",),
+    requires=(*_V3.requires, "avxvnni"),
+    isa=_V3.isa | {"avxvnni"},
+)
+TARGETS = {
+    target.name: target
+    for target in (
+        SCALAR,
+        AVX_VNNI,
+        *(load_target(f"x86-64-{level}") for level in ("v2", "v3", "v4", "vnni", "vnni-bf16")),
+    )
+}
+PAIRS = [(a, b) for a in ("uint8", "int8") for b in ("int8", "uint8")] + [("int16", "int16")]
+
+
+def test_instructions():
+    """Byte products take four steps at once wherever there are vectors, and one instruction with VNNI."""
+    for name, target in TARGETS.items():
+        dots = {pair: find_dot(*pair, target) for pair in PAIRS}
+        expected = 1 if target is SCALAR else 4
+        assert [dots[pair].group for pair in PAIRS[:4]] == [expected] * 4
+        assert (dots["uint8", "int8"].parts == 1) == ("vnni" in name or target is SCALAR)
+    assert find_dot("bfloat16", "bfloat16", TARGETS["x86-64-vnni-bf16"]).group == 2
+    assert find_dot("bfloat16", "bfloat16", TARGETS["x86-64-vnni"]).plain
+
+
+@st.composite
+def operands(draw, pairs):
+    """Operands of a product, sometimes the extremes of their types in every element."""
+    left, right = draw(st.sampled_from(pairs))
+    extreme = draw(st.sampled_from(["", "", "min", "max"]))
+    rng = np.random.default_rng(draw(st.integers(0, 9)))
+
+    def tensor(shape, dtype):
+        if extreme and dtype.endswith("8"):
+            return np.full(shape, getattr(np.iinfo(dtype), extreme), dtype)
+        return random_array(rng, shape, dtype)
+
+    return left, right, tensor
+
+
+@st.composite
+def products(draw, pairs=PAIRS):
+    left, right, tensor = draw(operands(pairs))
+    rows, depth, columns = (draw(st.integers(1, 40)) for _ in range(3))
+    return tensor((rows, depth), left), tensor((depth, columns), right), draw(st.booleans())
+
+
+@st.composite
+def convolutions(draw, pairs=PAIRS):
+    left, right, tensor = draw(operands(pairs))
+    groups, depth, channels = (
+        draw(st.sampled_from(sizes)) for sizes in ((1, 1, 3), (1, 3, 4, 8, 13), (1, 5, 35))
+    )
+    kernel, stride = (
+        draw(st.sampled_from([(1, 1), (3, 3), (2, 5)])),
+        draw(st.sampled_from([(1, 1), (2, 1), (2, 2)])),
+    )
+    padding = tuple(draw(st.integers(0, 2)) for _ in range(4))
+    size = draw(st.integers(5, 12)), draw(st.integers(5, 20))
+    x = tensor((1, *size, groups * depth), left)
+    return x, tensor((groups * channels, *kernel, depth), right), stride, padding, groups
+
+
+def dense(x, weight, target):
+    packed = computes.pack_dense(weight, find_dot(x.dtype.name, weight.dtype.name, target))
+    left = te.placeholder(x.shape, x.dtype.name, name="left")
+    right = te.placeholder(packed.shape, weight.dtype.name, name="right")
+    out = computes.accumulator(x.dtype.name)
+    return evaluate({left: x, right: packed}, computes.dense(left, right, weight.shape[1], out), target)[0]
+
+
+def matmul(a, b, transposed, target):
+    b = np.ascontiguousarray(b.T) if transposed else b
+    left = te.placeholder(a.shape, a.dtype.name, name="left")
+    right = te.placeholder(b.shape, b.dtype.name, name="right")
+    result = computes.matmul(left, right, transposed, computes.accumulator(a.dtype.name))
+    return evaluate({left: a, right: b}, result, target)[0]
+
+
+def conv2d(x, weight, stride, padding, groups, target):
+    packed = computes.pack_conv2d(weight, find_dot(x.dtype.name, weight.dtype.name, target), groups)
+    left = te.placeholder(x.shape, x.dtype.name, name="left")
+    right = te.placeholder(packed.shape, weight.dtype.name, name="right")
+    out = computes.accumulator(x.dtype.name)
+    result = computes.conv2d(left, right, weight.shape[0], stride, padding, out_dtype=out)
+    return evaluate({left: x, right: packed}, result, target)[0]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(case=products())
+def test_integer_products(name, case):
+    a, b, transposed = case
+    expected = a.astype(np.int64) @ b.astype(np.int64)
+    np.testing.assert_array_equal(dense(a, b, TARGETS[name]), expected)
+    np.testing.assert_array_equal(matmul(a, b, transposed, TARGETS[name]), expected)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(case=convolutions())
+def test_integer_convolutions(name, case):
+    x, weight, stride, padding, groups = case
+    expected = conv2d_reference(x, weight, stride, padding, (1, 1), groups)
+    np.testing.assert_array_equal(conv2d(*case, TARGETS[name]), expected)
+
+
+BFLOAT16 = [("bfloat16", "bfloat16")]
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(product=products(BFLOAT16), convolution=convolutions(BFLOAT16))
+def test_bfloat16(product, convolution):
+    """Products are exact in float32, so that only sums are rounded."""
+    target = TARGETS["x86-64-vnni-bf16"]
+    a, b, transposed = product
+    expected = a.astype(np.float64) @ b.astype(np.float64)
+    np.testing.assert_allclose(dense(a, b, target), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(matmul(a, b, transposed, target), expected, rtol=1e-5, atol=1e-5)
+    x, weight, stride, padding, groups = convolution
+    expected = conv2d_reference(x, weight, stride, padding, (1, 1), groups)
+    np.testing.assert_allclose(conv2d(*convolution, target), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_nan_stays_in_its_row():
+    """Padding of the reduction to whole groups reads no neighbouring element."""
+    target = TARGETS["x86-64-vnni-bf16"]
+    a, b = (random_array(np.random.default_rng(0), shape, "bfloat16") for shape in ((4, 5), (5, 20)))
+    a[2] = np.nan
+    got = dense(a, b, target)
+    assert np.isnan(got[2]).all()
+    assert np.isfinite(np.delete(got, 2, axis=0)).all()

@@ -1,0 +1,81 @@
+"""Functions written in LLVM's own language, for instructions on types that TVM cannot hand to LLVM.
+
+A kernel calls them as external functions; code generation puts their text beside the kernel
+(``import_functions``), and LLVM inlines them. They are the only external functions of a kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tvm_ffi
+from tvm import ir, tirx
+from tvm.tirx import Expr
+
+
+@dataclass(frozen=True)
+class Function:
+    """One such function.
+
+    Attributes:
+        name: Its name.
+        dtype: Type of its result.
+        text: Definition and the declarations that it needs.
+    """
+
+    name: str
+    dtype: str
+    text: str
+
+    def call(self, *args: Expr) -> Expr:
+        """A call."""
+        return tirx.call_pure_extern(self.dtype, self.name, *args)
+
+
+DOT_BF16 = Function(
+    "tvm_ipu_dot_bf16",
+    "float32x16",
+    """
+declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
+define <16 x float> @tvm_ipu_dot_bf16(<16 x float> %sums, <32 x i16> %left, <32 x i16> %right) alwaysinline {
+  %a = bitcast <32 x i16> %left to <32 x bfloat>
+  %b = bitcast <32 x i16> %right to <32 x bfloat>
+  %new = call <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(
+    <16 x float> %sums, <32 x bfloat> %a, <32 x bfloat> %b)
+  ret <16 x float> %new
+}
+""",
+)
+"""Add the products of 32 pairs of bfloat16 numbers, two to each of 16 float32 sums."""
+
+NARROW_BF16 = Function(
+    "tvm_ipu_narrow_bf16",
+    "uint16x16",
+    """
+declare <16 x bfloat> @llvm.x86.avx512bf16.cvtneps2bf16.512(<16 x float>)
+define <16 x i16> @tvm_ipu_narrow_bf16(<16 x float> %value) alwaysinline {
+  %narrow = call <16 x bfloat> @llvm.x86.avx512bf16.cvtneps2bf16.512(<16 x float> %value)
+  %bits = bitcast <16 x bfloat> %narrow to <16 x i16>
+  ret <16 x i16> %bits
+}
+""",
+)
+"""Round 16 float32 numbers to bfloat16, to nearest even."""
+
+FUNCTIONS = {function.name: function for function in (DOT_BF16, NARROW_BF16)}
+
+
+def import_functions(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """The kernel, with the text of those functions that it calls."""
+    called: dict[str, None] = {}
+
+    def look(call: ir.Call) -> None:
+        if getattr(call.op, "name", "") == "tirx.call_pure_extern":
+            called[str(call.args[0].value)] = None
+
+    tvm_ffi.structural_walk(func.body, (ir.Call, look))
+    body = func.body
+    for name in FUNCTIONS.keys() & called.keys():
+        text = ir.StringImm(FUNCTIONS[name].text)
+        body = tirx.AttrStmt(tirx.IntImm("int32", 0), "pragma_import_llvm", text, body)
+    return func.with_body(body) if called else func
