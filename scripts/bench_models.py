@@ -43,6 +43,9 @@ PEERS = {
 }
 """By precision: what runs the same model in the same kind of arithmetic."""
 
+HELD_TO = {"x86-64-v3": "AVX2", "x86-64-v4": "AVX512_CORE", "x86-64-vnni": "AVX512_CORE_VNNI"}
+"""By target: ``ONEDNN_MAX_CPU_ISA`` that holds OpenVINO to its instructions; onnxruntime has no such."""
+
 _COLD = """
 import sys, numpy as np
 sys.path.insert(0, {root!r})
@@ -70,6 +73,8 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="write docs/benchmarks.md")
     parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="for images and results")
     args = parser.parse_args()
+    if args.target in HELD_TO:  # before OpenVINO is imported
+        os.environ["ONEDNN_MAX_CPU_ISA"] = HELD_TO[args.target]
 
     args.folder.mkdir(parents=True, exist_ok=True)
     kept = args.folder / "results.json"
@@ -105,6 +110,8 @@ def measure(
     """All that is known of one model in one precision on some threads."""
     contenders, inputs = open_images([image], 0, threads)
     for peer in args.against or PEERS[precision]:
+        if args.target in HELD_TO and not peer.startswith("openvino"):
+            continue
         its = quantized.openvino_model(name) if precision == "int8" and peer.startswith("openvino") else model
         contenders.append(open_peer(peer, its, inputs, threads))
     results = compare(contenders, _runs(contenders[0].run, len(contenders), args), warmup=3)
@@ -120,6 +127,9 @@ def measure(
         "layers": [asdict(call) for call in profile(session, 11)],
     }
     session.close()
+    if args.target in HELD_TO:
+        its = quantized.openvino_model(name) if precision == "int8" else model
+        cell["openvino_kernels"] = openvino_kernels(its, inputs)
     if threads == 1 and not args.no_cold_start:
         cell["cold"] = cold_starts(image, model, inputs, args)
     best = min((r for r in results[1:]), key=lambda r: r.timing.median, default=results[0])
@@ -148,6 +158,19 @@ def _figures(result: Result) -> dict[str, Any]:
         "runs": len(timing.samples),
         "difference": result.difference,
     }
+
+
+def openvino_kernels(model: Path, inputs: Any) -> dict[str, int]:
+    """How many layers OpenVINO runs with which kernels: tells whether it keeps to an instruction set."""
+    import openvino
+
+    network = openvino.Core().read_model(str(model))
+    network.reshape({key: list(array.shape) for key, array in inputs.items()})
+    settings = {"PERF_COUNT": "YES", "INFERENCE_PRECISION_HINT": "f32"}
+    request = openvino.compile_model(network, "CPU", settings).create_infer_request()
+    request.infer(inputs)
+    ran = [info.exec_type for info in request.get_profiling_info() if info.real_time.total_seconds() > 0]
+    return {kind: ran.count(kind) for kind in sorted(set(ran))}
 
 
 def cold_starts(image: Path, model: Path, inputs: Any, args: argparse.Namespace) -> dict[str, Any]:

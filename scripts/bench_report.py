@@ -68,6 +68,7 @@ def _report(facts: dict[str, Any]) -> Iterator[str]:
                 f"| {result['median_ms']:.2f} | {result['min_ms']:.2f} | {result['runs']} |"
             )
     yield ""
+    yield from _held(cells)
     yield "## Cold start and memory"
     yield ""
     yield "From the start of a process to its end after one inference, on one thread, files in the page"
@@ -94,6 +95,19 @@ def _report(facts: dict[str, Any]) -> Iterator[str]:
     if NOTES.exists():
         yield ""
         yield NOTES.read_text(encoding="utf-8").rstrip()
+
+
+def _held(cells: list[Cell]) -> Iterator[str]:
+    held = [cell for cell in cells if "openvino_kernels" in cell and cell["threads"] == 1]
+    if held:
+        yield "OpenVINO held to the instructions of the image's target (`ONEDNN_MAX_CPU_ISA`): layers by"
+        yield "kernel as its profile tells them:"
+        yield ""
+    for cell in held:
+        kernels = ", ".join(f"{kind} {count}" for kind, count in cell["openvino_kernels"].items())
+        yield f"- {cell['model']} {cell['precision']} {cell['target']}: {kernels}"
+    if held:
+        yield ""
 
 
 def _row(cell: Cell, peaks: dict[str, float]) -> str:
