@@ -23,7 +23,7 @@ OWN = [
 ]
 MACHINES = [*OWN, *(pytest.param(n, marks=[pytest.mark.qemu, pytest.mark.slow]) for n in FOREIGN)]
 
-Runner = Callable[[Target, bytes, list[kit.Job]], list[list[bytes]]]
+Runner = Callable[..., list[list[bytes]]]
 
 
 @pytest.fixture(scope="module")
@@ -35,24 +35,37 @@ def runners(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], P
 def run(runners: dict[tuple[str, ...], Path], tmp_path: Path) -> Runner:
     """Runs jobs on a target's machine; programs are built once per instruction set."""
 
-    def execute(target: Target, code: bytes, jobs: list[kit.Job]) -> list[list[bytes]]:
+    def execute(target: Target, code: bytes, jobs: list[kit.Job], *options: str) -> list[list[bytes]]:
         kit.need_qemu(target)
         key = (target.zig_triple, target.zig_cpu)
         if key not in runners:
             runners[key] = kit.build_runner(target, tmp_path)
-        return kit.run_jobs(runners[key], code, jobs, target, tmp_path)
+        return kit.run_jobs(runners[key], code, jobs, target, tmp_path, *options)
 
     return execute
 
 
 def check_cases(cases: list[kit.Case], target: Target, run: Runner) -> None:
+    truncating = [case for case in cases if kit.truncates_vectors(case, target)]
+    check_code([case for case in cases if case not in truncating], target, run)
+    if truncating:
+        check_code(truncating, target, run, truncate=True)
+
+
+def check_code(cases: list[kit.Case], target: Target, run: Runner, truncate: bool = False) -> None:
+    """With ``truncate``, conversions to integers take the rounding mode, which is set to truncation."""
     lowered = [case.lowered(target) for case in cases]
     code = link([compile_object(lowered, target)], target, [case.name for case in cases])
     jobs = []
     for case, kernel in zip(cases, lowered, strict=True):
         arguments = (*(x.tobytes() for x in case.inputs), bytes(case.expected.nbytes))
         jobs.append(kit.Job(code.symbols[case.name], case.extent, arguments, kernel.scratch_size))
-    for case, arguments in zip(cases, run(target, code.code, jobs), strict=True):
+    returned = (
+        run(target, kit.convert_in_current_mode(code.code), jobs, "truncate")
+        if truncate
+        else run(target, code.code, jobs)
+    )
+    for case, arguments in zip(cases, returned, strict=True):
         case.check(arguments[-1])
 
 
@@ -60,7 +73,12 @@ def check_cases(cases: list[kit.Case], target: Target, run: Runner) -> None:
 def test_arithmetic_that_the_instruction_set_lacks(name: str, run: Runner) -> None:
     target = load_target(name)
     kit.need_qemu(target)
-    check_cases(kit.emulated(target, kit.arithmetic_cases()), target, run)
+    check_cases(kit.arithmetic_cases(), target, run)
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_rounding_to_integers(name: str, run: Runner) -> None:
+    check_code(kit.requantise_cases(), load_target(name), run)
 
 
 @pytest.mark.parametrize("name", MACHINES)

@@ -236,6 +236,24 @@ def test_half_precision_is_computed_in_float32() -> None:
     np.testing.assert_array_equal(apply(tirx.tanh, TARGETS[16], x), expected)
 
 
+@pytest.mark.parametrize("lanes", TARGETS)
+def test_rounding_to_int32(lanes: int) -> None:
+    x = np.concatenate([np.arange(-99, 99) / 4, np.linspace(-(2**31), 2**31 - 129, 999)]).astype("float32")
+    found = apply(lambda v: tirx.round(v).astype("int32"), TARGETS[lanes], x)
+    np.testing.assert_array_equal(found, np.rint(x).astype("int32"))
+
+
+@pytest.mark.parametrize("bound", [2.0**20, 2.0**22])
+def test_rounding_of_a_limited_value_without_an_instruction(
+    bound: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lower, "TO_NEAREST_INT32", {})
+    x = np.concatenate([np.arange(-99, 99) / 4, np.linspace(-(2**23), 2**23, 9999)]).astype("float32")
+    limited = lambda v: tirx.round(tirx.min(tirx.max(v, -bound), bound)).astype("int32")  # noqa: E731
+    found = apply(limited, TARGETS[16], x)
+    np.testing.assert_array_equal(found, np.rint(np.clip(x, -bound, bound)).astype("int32"))
+
+
 def test_functions_are_found_by_their_c_names() -> None:
     x = np.linspace(-3, 3, 101).astype("float32")
     found = apply(lambda v: tirx.call_pure_extern("float32", "erff", v), TARGETS[16], x)

@@ -67,6 +67,8 @@ class Epilogue:
         self.buffers = tuple(self._flat.values())
         kinds = {dtype_of(b) for b in (*self.sources, *(step.target for step in steps))}
         self.has_half = any(is_half(kind) for kind in kinds)
+        read = [b for step in steps for b in loaded_buffers(step.value)]
+        self._used_once = {step.target for step in steps if read.count(step.target) == 1} - {*outputs}
         self._unroll = sum(expression_size(step.value) for step in steps) <= MAX_UNROLLED_SIZE
 
     @property
@@ -116,7 +118,8 @@ class Epilogue:
             place = _Place(self, row, column + lane, position)
             values = {self.anchor: e.bind("value", e.load(tile, at + lane))}
             for step in self.steps:
-                values[step.target] = e.bind("value", place.evaluate(step, values))
+                value = place.evaluate(step, values)
+                values[step.target] = value if step.target in self._used_once else e.bind("value", value)
             for output in self.outputs:
                 value, dtype = values[output], dtype_of(output)
                 value = narrow(value, dtype) if is_half(dtype) else value

@@ -1,6 +1,8 @@
-/* Maps a code image as the runtime does and runs kernels from it: run_kernels CODE JOBS RESULT.
+/* Maps a code image as the runtime does and runs kernels from it: run_kernels CODE JOBS RESULT [truncate].
+ * With truncate, floating point rounds towards zero.
  * JOBS: for each job five 32-bit words (entry, begin, end, arguments, scratch bytes), then for each argument its size
  * in bytes and its contents. RESULT: the arguments of all jobs after the call, one after the other. */
+#include <fenv.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,10 +73,11 @@ static void run(const uint8_t *code, uint32_t entry, FILE *jobs, FILE *result) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 4) fail("usage: run_kernels CODE JOBS RESULT");
+  if (argc < 4) fail("usage: run_kernels CODE JOBS RESULT [truncate]");
   const uint8_t *code = load_code(argv[1]);
   FILE *jobs = fopen(argv[2], "rb"), *result = fopen(argv[3], "wb");
   if (!jobs || !result) fail("cannot open the jobs or the result");
+  if (argc == 5 && fesetround(FE_TOWARDZERO) != 0) fail("cannot set the rounding mode");
   uint32_t entry;
   while (fread(&entry, 4, 1, jobs) == 1) run(code, entry, jobs, result);
   if (fclose(result) != 0) fail("cannot write the result");

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -13,7 +14,7 @@ from tvm.ir import Call, Expr, IRModule, Op
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.mathlib import exponential, logarithm, rounding, special, trigonometry
-from tvm_ipu.kernels.mathlib.terms import FORMATS, Terms
+from tvm_ipu.kernels.mathlib.terms import FORMATS, Terms, int_bits
 
 Unary = Callable[[Terms, Expr], Expr]
 Binary = Callable[[Terms, Expr, Expr], Expr]
@@ -81,7 +82,26 @@ for (
 ) in SCALAR_FOR_TVM:  # VectorizeLoop would take loops with these calls apart, one element after the other
     tvm.ir.register_op_attr(f"tirx.{_name}", "TVectorizable", True)
 
+ROUND_TO_EVEN = ("tirx.round", "tirx.nearbyint")
 EXTERNS = ("tirx.call_extern", "tirx.call_pure_extern")
+
+TO_NEAREST_INT32 = {
+    "x86_64": "llvm.lrint",
+    "riscv64": "llvm.lrint",
+    "aarch64": "llvm.aarch64.neon.fcvtns",
+    "hexagon": "llvm.hexagon.F2.conv.sf2w",
+}
+"""By architecture: LLVM's name of the instruction from float32 to the nearest int32, half to even."""
+
+
+def nearest_int32(target: Target, lanes: int) -> str | None:
+    """LLVM's name of that instruction for vectors of ``lanes``; None where the target has none."""
+    if lanes > 1 and target.arch == "hexagon":
+        return None
+    if target.arch == "x86_64" and "avx2" not in target.isa:
+        # LLVM 22 makes lrint of a loaded vector an instruction that wants it aligned, and vectors of scalars
+        return "llvm.x86.sse2.cvtps2dq" if lanes == 4 else None
+    return TO_NEAREST_INT32.get(target.arch)
 
 
 def native_functions(target: Target) -> frozenset[str]:
@@ -109,6 +129,7 @@ def lower_math(root: Root, target: Target) -> Root:
         (tirx.Mod, partial(_lower_mod, native=native)),
         (tirx.NE, _lower_not_equal),
     ]
+    root = tvm_ffi.structural_map(root, (tirx.Cast, partial(_round_to_int32, target=target)))
     lowered: Root = tvm_ffi.structural_map(root, entries)
     return lowered
 
@@ -138,6 +159,40 @@ def _lower_call(call: Call, native: frozenset[str]) -> Expr:
     if name in BINARY and len(args) == 2:
         return _in_format(call, args, native, lambda t, x: BINARY[name](t, x[0], x[1]))
     return call
+
+
+def _round_to_int32(cast: tirx.Cast, target: Target) -> Expr:
+    """``int32(round(x))`` of float32 in one or two instructions, where the target has them."""
+    call, lanes = cast.value, cast.ty.dtype.lanes
+    rounds = isinstance(call, Call) and isinstance(call.op, Op) and call.op.name in ROUND_TO_EVEN
+    if not rounds or cast.ty.dtype != _vector("int32", lanes) or call.ty.dtype != _vector("float32", lanes):
+        return cast
+    (x,) = call.args
+    if instruction := nearest_int32(target, lanes):
+        return tirx.call_llvm_pure_intrin(cast.ty.dtype, instruction, x)
+    t = Terms(FORMATS["float32"], lanes)
+    if _magnitude(x) > 2.0 ** (t.format.mantissa - 2):
+        return cast
+    _, low_bits = t.round_small(x)
+    return t.result(low_bits - t.int_const(int_bits(t.format.magic, t.format)))
+
+
+def _magnitude(x: Expr) -> float:
+    """A bound of ``|x|`` where ``x`` is limited to a range of constants, infinity elsewhere."""
+    bounds: dict[type, float] = {}
+    while isinstance(x, tirx.Min | tirx.Max) and (limit := _constant(x.b)) is not None:
+        bounds.setdefault(type(x), abs(limit))
+        x = x.a
+    return max(bounds.values()) if len(bounds) == 2 else math.inf
+
+
+def _vector(dtype: str, lanes: int) -> DataType:
+    return DataType(dtype).with_lanes(lanes)
+
+
+def _constant(value: Expr) -> float | None:
+    value = value.value if isinstance(value, tirx.Broadcast) else value
+    return float(value.value) if isinstance(value, tirx.FloatImm) else None
 
 
 def _lower_mod(mod: tirx.Mod, native: frozenset[str]) -> Expr:
