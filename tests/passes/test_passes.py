@@ -15,6 +15,7 @@ from tvm_ipu.base.model import LAYERS_ATTR
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.target import load_target
 from tvm_ipu.passes.fold_constants import fold_constants
+from tvm_ipu.passes.fold_division import fold_division
 from tvm_ipu.passes.fold_scale import fold_scale
 from tvm_ipu.passes.fuse_operators import fuse_operators
 from tvm_ipu.passes.pipeline import load_user_pass, run_phases
@@ -64,6 +65,19 @@ def conv_bn(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
     scaled = builder.emit(relax.op.multiply(biased, constant(1, 8, 1, 1, seed=2)), "bn1")
     shifted = builder.emit(relax.op.add(scaled, constant(1, 8, 1, 1, seed=3)), "bn1_shift")
     return builder.emit(relax.op.nn.relu(shifted), "relu1")
+
+
+def test_fold_division_multiplies_by_the_reciprocal_where_that_is_a_normal_number() -> None:
+    def body(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        for divisor in ([8.0, 3.0], [0.0, 1.0], [np.inf, 1.0], [1e38, 1.0]):
+            x = builder.emit(relax.op.divide(x, relax.const(np.float32(divisor))))
+        return x
+
+    before = build(body, 3, 2)
+    after = fold_division(before)
+    assert operators(after) == ["multiply", "divide", "divide", "divide"]
+    first = bindings(after["main"])[0].value
+    np.testing.assert_array_equal(first.args[1].value.numpy(), np.float32([0.125, 1 / 3]))
 
 
 def test_fold_scale_leaves_one_convolution_and_one_bias() -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from tvm import tirx
 
 from tvm_ipu.base.target import Target
+from tvm_ipu.kernels.attention_parts import count_parts, read_parts
 from tvm_ipu.kernels.computes import TEMPLATE
 from tvm_ipu.kernels.decisions import Choose
 from tvm_ipu.kernels.epilogue import Epilogue, dtype_of, loaded_buffers, shape_of
 from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.nests import Nest
-from tvm_ipu.kernels.templates import conv2d, depthwise, gemm, matmul
+from tvm_ipu.kernels.templates import attention, conv2d, depthwise, gemm, matmul
 from tvm_ipu.kernels.templates.kernel import Kernel
 from tvm_ipu.kernels.window import Window
 
@@ -24,7 +25,7 @@ _Problem: TypeAlias = tuple[Any, Any]
 
 def is_anchor(nest: Nest) -> bool:
     """True when a template computes the block."""
-    known = str(nest.block.annotations.get(TEMPLATE, "")) in _PROBLEMS
+    known = str(nest.block.annotations.get(TEMPLATE, "")) in (*_PROBLEMS, "attention")
     return known and all(0 not in shape_of(buffer) for buffer in (*nest.reads, *nest.writes))
 
 
@@ -35,15 +36,35 @@ def operands(anchor: Nest) -> tuple[tirx.Buffer, tirx.Buffer]:
     return left, right
 
 
-def emit_anchor(anchor: Nest, epilogue: Epilogue, target: Target, choose: Choose) -> tuple[str, Kernel]:
-    """Name of the template and the kernel, with the decision that ``choose`` makes.
+def parts_of(nests: Sequence[Nest], at: int) -> Sequence[Nest]:
+    """The nests that an anchor's template computes: itself, last, and those right before it."""
+    single = str(nests[at].block.annotations[TEMPLATE]) != "attention"
+    return nests[at : at + 1] if single else nests[at + 1 - count_parts(nests[: at + 1]) : at + 1]
 
-    The kernel's parameters are the operands, then ``epilogue.sources``.
+
+def emit_anchor(
+    parts: Sequence[Nest], epilogue: Epilogue, target: Target, choose: Choose
+) -> tuple[str, Kernel, list[tirx.Buffer]]:
+    """Name of the template, the kernel with the decision that ``choose`` makes, and its arguments.
+
+    Args:
+        parts: What the template computes (``parts_of``).
+        epilogue: What is done to the result.
+        target: Chip to compile for.
+        choose: Makes the decision.
     """
-    template, problem = _PROBLEMS[str(anchor.block.annotations[TEMPLATE])](anchor, epilogue, target)
+    anchor = parts[-1]
+    name = str(anchor.block.annotations[TEMPLATE])
+    if name == "attention":
+        problem, steps, buffers = read_parts(parts, epilogue, target)
+        decision = choose(name, problem, attention.space(problem, target))
+        kernel = attention.emit(problem, decision, steps, epilogue, target)
+        return name, kernel, [*buffers, *epilogue.sources]
+    template, problem = _PROBLEMS[name](anchor, epilogue, target)
     name = template.__name__.rpartition(".")[2]
     decision = choose(name, problem, template.space(problem, target))
-    return name, template.emit(problem, decision, epilogue, target)
+    kernel = template.emit(problem, decision, epilogue, target)
+    return name, kernel, [*operands(anchor), *epilogue.sources]
 
 
 def _conv2d(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:

@@ -23,6 +23,9 @@ from tvm_ipu.kernels.registers import RegisterTile
 Coordinates = Callable[[Expr], tuple[Expr, ...]]
 """Position in all dimensions but the last, from the flat number of a row."""
 
+Finish = Callable[[Expr, Expr, Expr], None]
+"""Takes an element's row in its tile, its column and its value."""
+
 MAX_UNROLLED_SIZE = 12
 """A longer epilogue is emitted once, in a loop over the register tile's rows."""
 
@@ -77,23 +80,34 @@ class Epilogue:
         return math.prod(shape_of(self.anchor)) * sum(expression_size(s.value) for s in self.steps)
 
     def emit(
-        self, e: Emitter, tile: RegisterTile, row: Expr, column: Expr, coordinates: Coordinates | None = None
+        self,
+        e: Emitter,
+        tile: RegisterTile,
+        row: Expr,
+        column: Expr,
+        coordinates: Coordinates | None = None,
+        *,
+        row_step: int = 1,
+        finish: Finish | None = None,
     ) -> None:
         """Finish a register tile and store it.
 
         Args:
             e: Where the statements go.
-            tile: Results of the anchor, in rows that are consecutive in memory.
+            tile: Results of the anchor.
             row: Flat number of the tile's first row.
             column: First column.
             coordinates: Position of a row; by default worked out from its number.
+            row_step: Difference of the numbers of two consecutive rows of the tile.
+            finish: Takes the last step's values; by default they are stored in ``outputs``.
         """
         position = coordinates or self._decode
         if self._unroll:
             for m in range(tile.rows):
                 for v, width in enumerate(tile.widths):
                     at = index(tile.at(m, v))
-                    self._vector(e, tile.buffer, at, row + m, column + v * tile.lanes, width, position)
+                    place = _Place(self, row + m * row_step, column + v * tile.lanes, position)
+                    self._vector(e, tile.buffer, at, index(m), place, width, finish)
             return
         per_row = len(tile.widths) * tile.lanes
         memory = e.alloc("tile", tile.rows * per_row, tile.dtype)
@@ -102,25 +116,31 @@ class Epilogue:
         with e.loop("m", 0, tile.rows) as m:
             for v, width in enumerate(tile.widths):
                 at = m * per_row + v * tile.lanes
-                self._vector(e, memory, at, row + m, column + v * tile.lanes, width, position)
+                place = _Place(self, row + m * row_step, column + v * tile.lanes, position)
+                self._vector(e, memory, at, m, place, width, finish)
 
     def _vector(
         self,
         e: Emitter,
         tile: tirx.Buffer,
         at: Expr,
-        row: Expr,
-        column: Expr,
+        m: Expr,
+        first: _Place,
         width: int,
-        position: Coordinates,
+        finish: Finish | None,
     ) -> None:
+        """Finish ``width`` elements of row ``m`` of a tile, ``at`` in its buffer, ``first`` in the result."""
         with e.loop("lane", 0, width, tirx.ForKind.VECTORIZED) as lane:
-            place = _Place(self, row, column + lane, position)
-            values = {self.anchor: e.bind("value", e.load(tile, at + lane))}
+            place = first.moved(lane)
+            value = e.bind("value", e.load(tile, at + lane))
+            values = {self.anchor: value}
             for step in self.steps:
                 value = place.evaluate(step, values)
-                values[step.target] = value if step.target in self._used_once else e.bind("value", value)
-            for output in self.outputs:
+                value = value if step.target in self._used_once else e.bind("value", value)
+                values[step.target] = value
+            if finish is not None:
+                finish(m, place.column, value)
+            for output in self.outputs if finish is None else ():
                 value, dtype = values[output], dtype_of(output)
                 value = narrow(value, dtype) if is_half(dtype) else value
                 e.store(self._flat[output], place.row * self._columns + place.column, value)
@@ -148,6 +168,10 @@ class _Place:
         self.row = row
         self.column = column
         self._position = position
+
+    def moved(self, columns: Expr) -> _Place:
+        """The place some columns further."""
+        return _Place(self._epilogue, self.row, self.column + columns, self._position)
 
     def evaluate(self, step: Step, values: dict[tirx.Buffer, Expr]) -> Expr:
         def load(node: ir.TensorLoad) -> Expr:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tvm import tirx
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.kernels.anchors import emit_anchor, is_anchor, operands
+from tvm_ipu.kernels.anchors import emit_anchor, is_anchor, parts_of
 from tvm_ipu.kernels.decisions import Choose, preferred
 from tvm_ipu.kernels.epilogue import Epilogue, Step, dtype_of, shape_of
 from tvm_ipu.kernels.generic import schedule_generic
@@ -31,9 +31,11 @@ def schedule(
         return schedule_generic(func, target)
     plan = _Plan(func, target, choose)
     at = nests.index(anchor)
+    parts = parts_of(nests, at)
+    before = at + 1 - len(parts)
     steps, rest = _split(anchor, nests[at + 1 :])
-    plan.add_function(nests[:at], [anchor, *nests[at + 1 :]])
-    plan.add_template(anchor, steps, rest)
+    plan.add_function(nests[:before], nests[before:])
+    plan.add_template(parts, steps, rest)
     plan.add_function(rest, [])
     return plan.stages, plan.temps
 
@@ -64,13 +66,13 @@ class _Plan:
         self.stages: list[Stage] = []
         self.temps: list[TempSpec] = []
 
-    def add_template(self, anchor: Nest, steps: Sequence[Step], rest: Sequence[Nest]) -> None:
-        """The anchor and its elementwise steps as one kernel."""
-        (result,) = anchor.writes
+    def add_template(self, parts: Sequence[Nest], steps: Sequence[Step], rest: Sequence[Nest]) -> None:
+        """What a template computes, its anchor last, and the elementwise steps after it as one kernel."""
+        (result,) = parts[-1].writes
         made = [result, *(step.target for step in steps)]
         epilogue = Epilogue(result, steps, self._needed(made, rest))
-        name, kernel = emit_anchor(anchor, epilogue, self._target, self._choose)
-        args = tuple(self._ref(buffer) for buffer in (*operands(anchor), *epilogue.sources))
+        name, kernel, buffers = emit_anchor(parts, epilogue, self._target, self._choose)
+        args = tuple(self._ref(buffer) for buffer in buffers)
         self.stages.append(Stage(kernel.func, args, kernel.extent, kernel.grain, name, kernel.flops))
 
     def add_function(self, nests: Sequence[Nest], after: Sequence[Nest]) -> None:

@@ -54,12 +54,12 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr 
         pack = partial(computes.pack_depthwise, lanes=lanes)
         pack_te = partial(computes.pack_depthwise_te, lanes=lanes)
         compute = partial(computes.depthwise_conv2d, **window)
-        return _call(rewriter, "depthwise_conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
+        return call_te(rewriter, "depthwise_conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
     dot = find_dot(str(x.ty.dtype), str(weight.ty.dtype), target)
     pack = partial(computes.pack_conv2d, dot=dot, groups=groups)
     pack_te = partial(computes.pack_conv2d_te, dot=dot, groups=groups)
     compute = partial(computes.conv2d, channels=channels, **window)
-    return _call(rewriter, "conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
+    return call_te(rewriter, "conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
 
 
 def _matmul(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr | None:
@@ -74,12 +74,12 @@ def _matmul(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr 
         dot = find_dot(str(a.ty.dtype), str(b.ty.dtype), target)
         packed = make_constant(computes.pack_dense(matrix.reshape(depth, units), dot))
         compute = partial(computes.dense, units=units, out_dtype=out_dtype)
-        return _call(rewriter, "dense", compute, [a, packed])
+        return call_te(rewriter, "dense", compute, [a, packed])
     transposed = rewriter.value(b)
     if op_name(transposed) == "relax.permute_dims" and _swaps_last_two(transposed):
         compute = partial(computes.matmul, transpose_b=True, out_dtype=out_dtype)
-        return _call(rewriter, "matmul", compute, [a, transposed.args[0]])
-    return _call(rewriter, "matmul", partial(computes.matmul, out_dtype=out_dtype), [a, b])
+        return call_te(rewriter, "matmul", compute, [a, transposed.args[0]])
+    return call_te(rewriter, "matmul", partial(computes.matmul, out_dtype=out_dtype), [a, b])
 
 
 def _packed(
@@ -89,10 +89,10 @@ def _packed(
     value = constant(weight)
     if value is not None:
         return make_constant(pack(value))
-    return rewriter.emit(_call(rewriter, "pack_weights", pack_te, [weight]))
+    return rewriter.emit(call_te(rewriter, "pack_weights", pack_te, [weight]))
 
 
-def _call(
+def call_te(
     rewriter: Rewriter, name: str, compute: Callable[..., te.Tensor], args: Sequence[relax.Expr]
 ) -> relax.Expr:
     """A ``call_tir`` of the computation on ``args``."""

@@ -14,7 +14,9 @@ from tvm_ipu.base.model import VIEW_OPS
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.target import Target
 from tvm_ipu.passes.fold_constants import fold_constants
+from tvm_ipu.passes.fold_division import fold_division
 from tvm_ipu.passes.fold_scale import fold_scale
+from tvm_ipu.passes.fuse_attention import fuse_attention
 from tvm_ipu.passes.fuse_operators import fuse_operators
 from tvm_ipu.passes.lower_operators import lower_operators
 from tvm_ipu.passes.simplify_transposes import simplify_transposes
@@ -44,6 +46,7 @@ def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
         "canonical": [
             relax.transform.CanonicalizeBindings(),
             fold_constants,
+            fold_division,
             fold_scale,  # before to_nhwc: it reads OIHW weights
             simplify_transposes,
         ],
@@ -57,6 +60,8 @@ def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
         ],
         "precision": precision,
         "kernels": [
+            fuse_attention,
+            simplify_transposes,
             partial(lower_operators, target=target),
             relax.transform.LegalizeOps(skip_ops=list(VIEW_OPS)),
             relax.transform.AnnotateTIROpPattern(),

@@ -1,0 +1,109 @@
+"""The attention template against numpy in float64."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from tvm import te, tirx, topi
+
+from tests.unit.template_kit import TARGETS, evaluate, random_array
+from tvm_ipu.kernels.attention import Axes, attention, where
+
+
+def softmax(x):
+    power = np.exp(x - x.max(-1, keepdims=True))
+    return power / power.sum(-1, keepdims=True)
+
+
+def run(target, q, k, v, axes, extras=(), transform=lambda x, *_: x, reference=lambda x, *_: x, rtol=2e-6):
+    """Compare with float64; the arrays are stored as ``axes`` says."""
+    tensors = [te.placeholder(a.shape, a.dtype.name, name=f"x{i}") for i, a in enumerate((q, k, v, *extras))]
+    output = attention(*tensors[:3], axes, lambda x: transform(x, *tensors[3:]))
+    got, stages = evaluate(dict(zip(tensors, (q, k, v, *extras), strict=True)), output, target)
+    assert [stage.template for stage in stages] == ["attention"]
+    wide = [
+        a.astype(np.float64).transpose(own) for a, own in ((q, axes.query), (k, axes.key), (v, axes.value))
+    ]
+    weights = softmax(reference(wide[0] @ wide[1].swapaxes(-1, -2), *extras))
+    expected = (weights @ wide[2]).transpose(np.argsort(axes.result))
+    np.testing.assert_allclose(got, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+
+
+HEADS_FIRST = Axes(*[(0, 1, 2, 3)] * 4)
+TOKENS_FIRST = Axes(*[(0, 2, 1, 3)] * 4)
+
+
+@pytest.mark.parametrize("lanes", TARGETS)
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(
+    batch=st.tuples(st.integers(1, 2), st.integers(1, 3)),
+    queries=st.integers(1, 40),
+    keys=st.integers(1, 50),
+    depth=st.integers(1, 40),
+    width=st.integers(1, 40),
+    tokens_first=st.booleans(),
+    shared=st.booleans(),
+)
+def test_shapes(lanes, batch, queries, keys, depth, width, tokens_first, shared):
+    rng = np.random.default_rng(0)
+    axes = TOKENS_FIRST if tokens_first else HEADS_FIRST
+
+    def matrices(heads, rows, columns):
+        shape = (batch[0], rows, heads, columns) if tokens_first else (batch[0], heads, rows, columns)
+        return random_array(rng, shape, "float32")
+
+    heads = 1 if shared else batch[1]
+    q, k, v = matrices(batch[1], queries, depth), matrices(heads, keys, depth), matrices(heads, keys, width)
+    run(TARGETS[lanes], q, k, v, axes)
+
+
+@pytest.mark.parametrize("lanes", TARGETS)
+@pytest.mark.parametrize("shape", [(1, 1, 1, 37), (2, 1, 1, 37), (2, 1, 19, 37), (1, 3, 19, 37), (37,)])
+def test_scale_and_additive_mask(lanes, shape):
+    rng = np.random.default_rng(1)
+    q, k, v = (random_array(rng, (2, rows, 3, 24), "float32") for rows in (19, 37, 37))
+    mask = np.where(rng.random(shape) < 0.3, np.float32(-10000), np.float32(0))
+    run(
+        TARGETS[lanes],
+        q,
+        k,
+        v,
+        TOKENS_FIRST,
+        (mask,),
+        lambda x, m: topi.add(topi.multiply(x, 0.25), m),
+        lambda x, m: x * 0.25 + m,
+    )
+
+
+@pytest.mark.parametrize("lanes", TARGETS)
+def test_causal_mask_of_infinities_hides_keys(lanes):
+    rng = np.random.default_rng(2)
+    q, k, v = (random_array(rng, (2, 2, 33, 20), "float32") for _ in range(3))
+    seen = np.tril(np.ones((33, 33), bool))
+    hidden = tirx.const(-np.inf, "float32")
+    run(
+        TARGETS[lanes],
+        q,
+        k,
+        v,
+        HEADS_FIRST,
+        (seen,),
+        lambda x, m: where(m, x, hidden),
+        lambda x, m: np.where(m, x, -np.inf),
+    )
+
+
+@pytest.mark.parametrize("lanes", TARGETS)
+def test_large_scores_do_not_overflow(lanes):
+    rng = np.random.default_rng(3)
+    q, k, v = (random_array(rng, (3, 21, 18), "float32") for _ in range(3))
+    run(TARGETS[lanes], q * 40, k * 40, v, Axes(*[(0, 1, 2)] * 4), rtol=3e-4)
+
+
+@pytest.mark.parametrize("lanes", TARGETS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sixteen_bit_operands(lanes, dtype):
+    if dtype == "float16" and lanes == 1:
+        pytest.skip("x86-64 without F16C has no float16")
+    rng = np.random.default_rng(4)
+    q, k, v = (random_array(rng, (2, 26, 2, 33), dtype) for _ in range(3))
+    run(TARGETS[lanes], q, k, v, TOKENS_FIRST)

@@ -1,0 +1,249 @@
+"""Attention: scores, softmax and context of some rows of queries, one after the other in a core's cache.
+
+A unit of work is one head's row blocks, or some of them. It packs the head's keys, transposed, and its values
+in panels as weights are packed at compile time. A row block is as high as a register tile: its scores go
+through the elementwise steps in registers into a small buffer, become exponentials there, and the context's
+register tiles are divided by their sums at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.tirx import Expr
+
+from tvm_ipu.base.target import Target
+from tvm_ipu.kernels import tiles
+from tvm_ipu.kernels.blocks import Blocks
+from tvm_ipu.kernels.dot import plain_dot
+from tvm_ipu.kernels.emit import Emitter, broadcast, flat_buffer, zero
+from tvm_ipu.kernels.epilogue import Epilogue
+from tvm_ipu.kernels.registers import RegisterTile, column_widths
+from tvm_ipu.kernels.templates.kernel import Kernel
+from tvm_ipu.kernels.templates.pack import pack_rows, pack_transposed
+from tvm_ipu.kernels.templates.rows import exponentials
+
+EXP_CYCLES = 12.0
+"""Cycles of the exponentials of one vector."""
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """Where the matrices of a batch lie in memory; elements of a row are neighbours.
+
+    Attributes:
+        batch: Elements from one matrix to the next along each dimension of the batch; 0 where it is shared.
+        row: Elements from one row to the next.
+        size: Elements of the whole tensor.
+        dtype: Their type.
+    """
+
+    batch: tuple[int, ...]
+    row: int
+    size: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """``softmax(f(q @ k.T)) @ v`` for each head.
+
+    Attributes:
+        batch: Dimensions that number the heads.
+        queries: Rows of ``q`` and of the result.
+        keys: Rows of ``k`` and of ``v``.
+        depth: Columns of ``q`` and of ``k``.
+        width: Columns of ``v`` and of the result.
+        lanes: Columns of a vector.
+        query: Where ``q`` lies.
+        key: Where ``k`` lies.
+        value: Where ``v`` lies.
+        result: Where the result lies.
+    """
+
+    batch: tuple[int, ...]
+    queries: int
+    keys: int
+    depth: int
+    width: int
+    lanes: int
+    query: Matrices
+    key: Matrices
+    value: Matrices
+    result: Matrices
+
+    @property
+    def key_panels(self) -> int:
+        """Vectors in a row of scores."""
+        return math.ceil(self.keys / self.lanes)
+
+    @property
+    def value_panels(self) -> int:
+        """Vectors in a row of the result."""
+        return math.ceil(self.width / self.lanes)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How to cut it.
+
+    Attributes:
+        rows: Queries of a row block.
+        score_vectors: Vectors in a row of a register tile of scores.
+        value_vectors: Vectors in a row of a register tile of the result.
+        row_blocks: Row blocks of a unit.
+    """
+
+    rows: int
+    score_vectors: int
+    value_vectors: int
+    row_blocks: int
+
+
+def space(problem: Problem, target: Target) -> list[Decision]:
+    """Decisions worth trying, the one that the model prefers first."""
+    p = problem
+    shapes: dict[int, list[int]] = {}
+    for rows, vectors in tiles.tile_shapes(target, plain_dot("float32", "float32", target)):
+        shapes.setdefault(min(rows, p.queries), []).append(vectors)
+    decisions = {
+        Decision(rows, min(scores, p.key_panels), min(values, p.value_panels), row_blocks)
+        for rows, widths in shapes.items()
+        for scores in sorted(widths)[-4:]
+        for values in sorted(widths)[-4:]
+        for row_blocks in tiles.powers(math.ceil(p.queries / rows))
+    }
+    return sorted(decisions, key=lambda d: (cycles(p, d, target), d.rows, d.score_vectors, d.row_blocks))
+
+
+def cycles(problem: Problem, decision: Decision, target: Target) -> float:
+    """Modelled cycles on all cores of the target together."""
+    p, d = problem, decision
+    rows = Blocks(p.queries, d.rows, d.row_blocks)
+    scores = _vectors(Blocks(p.keys, d.score_vectors * p.lanes), p.lanes)
+    values = _vectors(Blocks(p.width, d.value_vectors * p.lanes), p.lanes)
+    dot = plain_dot("float32", "float32", target)
+    total = tiles.compute_cycles(rows.pieces(), scores, p.depth, dot)
+    total += tiles.compute_cycles(rows.pieces(), values, p.keys, dot)
+    total += p.queries * (EXP_CYCLES * p.key_panels + tiles.TILE_OVERHEAD)
+    total += rows.units * (4.0 * p.depth * p.key_panels + 2.0 * p.keys * p.value_panels)
+    heads = math.prod(p.batch)
+    return total * heads * tiles.imbalance(heads * rows.units, target.cores)
+
+
+def _vectors(columns: Blocks, lanes: int) -> list[tuple[int, int]]:
+    return [(math.ceil(width / lanes), n) for width, n in columns.pieces()]
+
+
+def emit(problem: Problem, decision: Decision, steps: Epilogue, epilogue: Epilogue, target: Target) -> Kernel:
+    """The kernel.
+
+    Its parameters are queries, keys, values, then the buffers of ``steps`` and of ``epilogue``.
+
+    Args:
+        problem: What to compute.
+        decision: How to cut it.
+        steps: What is done to the scores before softmax.
+        epilogue: What is done to the result.
+        target: Chip to compile for.
+    """
+    p = problem
+    rows = Blocks(p.queries, decision.rows, decision.row_blocks)
+    heads = math.prod(p.batch)
+    extent = heads * rows.units
+    body = _Body(p, decision, steps, epilogue)
+    e = body.e
+    with e.loop("unit", 0, extent, tirx.ForKind.PARALLEL) as unit:
+        head = e.bind("head", tirx.floordiv(unit, rows.units))
+        row_unit = e.bind("row_unit", tirx.floormod(unit, rows.units))
+        body.pack(head)
+        rows.emit(e, "row", row_unit, lambda row, height: body.block(head, row, height))
+    params = [body.query, body.key, body.value, *steps.buffers, *epilogue.buffers]
+    flops = 2 * heads * p.queries * p.keys * (p.depth + p.width) + steps.flops + epilogue.flops
+    grain = tiles.grain(cycles(p, decision, target), extent)
+    return Kernel(tirx.PrimFunc(params, e.finish()), extent, grain, flops)
+
+
+class _Body:
+    """Statements inside a unit."""
+
+    def __init__(self, problem: Problem, decision: Decision, steps: Epilogue, epilogue: Epilogue) -> None:
+        p = problem
+        self.e = Emitter()
+        self._p, self._d = p, decision
+        self._steps, self._epilogue = steps, epilogue
+        self.query = flat_buffer("query", p.query.size, p.query.dtype)
+        self.key = flat_buffer("key", p.key.size, p.key.dtype)
+        self.value = flat_buffer("value", p.value.size, p.value.dtype)
+
+    def pack(self, head: Expr) -> None:
+        """Pack the keys and values of a head."""
+        e, p = self.e, self._p
+        self._keys = e.alloc("keys", p.key_panels * p.depth * p.lanes, "float32", "global")
+        self._values = e.alloc("values", p.value_panels * p.keys * p.lanes, "float32", "global")
+        at = self._start("key_at", head, p.key)
+        pack_transposed(e, self._keys, self.key, at, (p.keys, p.depth), p.key.row, p.lanes)
+        at = self._start("value_at", head, p.value)
+        pack_rows(e, self._values, self.value, at, (p.keys, p.width), p.value.row, p.lanes)
+
+    def _start(self, name: str, head: Expr, matrices: Matrices) -> Expr:
+        """First element of a head's matrix."""
+        at: Expr = tirx.IntImm("int32", 0)
+        for axis, (size, stride) in enumerate(zip(self._p.batch, matrices.batch, strict=True)):
+            if size > 1 and stride:
+                inner = math.prod(self._p.batch[axis + 1 :])
+                at = at + tirx.floormod(tirx.floordiv(head, inner), size) * stride
+        return self.e.bind(name, at)
+
+    def block(self, head: Expr, row: Expr, height: int) -> None:
+        """The result's rows from ``row`` on, for ``height`` queries."""
+        e, p, d = self.e, self._p, self._d
+        pitch = p.key_panels * p.lanes
+        weights = e.alloc("weights", d.rows * pitch, "float32", "global")
+        scale = e.alloc("scale", d.rows, "float32", "global")
+        query_at = e.bind("query_at", self._start("query_head", head, p.query) + row * p.query.row)
+        score_row = e.bind("score_row", head * p.queries + row)
+        first = self._start("result_head", head, p.result) + row * p.result.row
+        result_row = e.bind("result_row", tirx.floordiv(first, p.width))
+
+        def scores(column: Expr, width: int) -> None:
+            registers = RegisterTile(e, height, column_widths(width, p.lanes), p.lanes, "float32")
+            key_at = e.bind("panel_at", column * p.depth)
+            with e.loop("d", 0, p.depth) as k:
+                registers.add_outer_product(
+                    lambda m: e.load_as("float32", self.query, query_at + k + m * p.query.row),
+                    lambda v: e.load(self._keys, key_at + k * p.lanes + v * p.depth * p.lanes, p.lanes),
+                )
+            if width % p.lanes:
+                for m in range(height):
+                    last = zero("float32", p.lanes) - broadcast(tirx.infinity("float32"), p.lanes)
+                    e.store(weights, m * pitch + pitch - p.lanes, last, p.lanes)
+            self._steps.emit(
+                e,
+                registers,
+                score_row,
+                column,
+                finish=lambda m, at, value: e.store(weights, m * pitch + at, value),
+            )
+
+        def context(column: Expr, width: int) -> None:
+            registers = RegisterTile(e, height, column_widths(width, p.lanes), p.lanes, "float32")
+            value_at = e.bind("panel_at", column * p.keys)
+            with e.loop("key", 0, p.keys) as k:
+                registers.add_outer_product(
+                    lambda m: e.load(weights, k + m * pitch),
+                    lambda v: e.load(self._values, value_at + k * p.lanes + v * p.keys * p.lanes, p.lanes),
+                )
+            for m in range(height):
+                factor = broadcast(e.bind("factor", e.load(scale, m)), p.lanes)
+                for v in range(len(registers.widths)):
+                    at = registers.at(m, v)
+                    e.store(registers.buffer, at, e.load(registers.buffer, at, p.lanes) * factor, p.lanes)
+            step = p.result.row // p.width
+            self._epilogue.emit(e, registers, result_row, column, row_step=step)
+
+        Blocks(p.keys, d.score_vectors * p.lanes, p.key_panels).emit(e, "column", 0, scores)
+        exponentials(e, weights, height, p.key_panels, p.lanes, scale)
+        Blocks(p.width, d.value_vectors * p.lanes, p.value_panels).emit(e, "column", 0, context)
