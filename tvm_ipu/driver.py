@@ -139,7 +139,7 @@ def _float32_layers(model: Model, options: CompileOptions, samples: Path | None)
     """Layers that 16-bit precision would cost too much, measured with images for this machine."""
     inputs = load_arrays(samples) if samples else fill(model.inputs, "random")
     dtype = numpy_dtype(STORAGE_DTYPE[options.precision])
-    program, image, start = _host_image(model, replace(options, precision="fp32"))
+    program, image, start = _host_image(model, replace(options, precision="fp32", winograd=False))
     with Session(memoryview(image), threads=options.jobs) as session:
 
         def run(weights: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:

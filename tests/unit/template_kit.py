@@ -21,6 +21,7 @@ from tvm import te
 from tvm_ipu.base.host import host_arch, read_host
 from tvm_ipu.base.target import Target, load_target
 from tvm_ipu.codegen.lower import compile_object, lower_kernel
+from tvm_ipu.kernels.decisions import Choose, preferred
 from tvm_ipu.kernels.select import schedule
 from tvm_ipu.kernels.stage import Stage
 
@@ -61,11 +62,11 @@ def guarded(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def evaluate(
-    inputs: dict[te.Tensor, np.ndarray], output: te.Tensor, target: Target
+    inputs: dict[te.Tensor, np.ndarray], output: te.Tensor, target: Target, choose: Choose = preferred
 ) -> tuple[np.ndarray, list[Stage]]:
     """Value of ``output`` and the stages that computed it."""
     func = te.create_prim_func([*inputs, output], index_dtype_override="int64")
-    stages, temps = schedule(func, target)
+    stages, temps = schedule(func, target, choose)
     arrays = []
     for value in inputs.values():
         arrays.append(guarded(value.shape, value.dtype))

@@ -21,6 +21,8 @@ class CompileOptions:
             largest absolute value. It is estimated on random inputs, and the most sensitive layers stay in
             float32; 0 keeps none of them back and estimates nothing.
         float32_layers: Products that stay in float32, by their layers' names.
+        winograd: Whether convolutions may be computed by Winograd's minimal filtering: faster, with rounding
+            errors about twice those of summing the products.
         passes: Passes of the user's own, ``module:function``, run first on the Relax module.
         dump_dir: Folder that receives the IR after each stage and the linked object, or None.
         verify: Check the IR's well-formedness after every pass.
@@ -30,6 +32,7 @@ class CompileOptions:
     precision: str = "fp32"
     max_error: float = 0.02
     float32_layers: tuple[str, ...] = ()
+    winograd: bool = True
     passes: tuple[str, ...] = ()
     dump_dir: Path | None = None
     verify: bool = False

@@ -47,6 +47,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "layers stay in float32; 0 keeps none back (default: %(default)s)",
     )
     parser.add_argument(
+        "--no-winograd",
+        dest="winograd",
+        action="store_false",
+        help="sum the products of 3x3 convolutions one by one, where Winograd's minimal filtering would be "
+        "faster, with errors of float32 about twice as large and larger weights",
+    )
+    parser.add_argument(
         "-b",
         "--batch",
         type=numbers,
@@ -91,6 +98,7 @@ def execute(args: argparse.Namespace) -> int:
     options = CompileOptions(
         precision=args.precision,
         max_error=args.max_error,
+        winograd=args.winograd,
         passes=tuple(args.passes),
         dump_dir=args.dump_ir,
         verify=args.verify,

@@ -15,9 +15,10 @@ from tvm_ipu.kernels.decisions import Choose
 from tvm_ipu.kernels.epilogue import Epilogue, dtype_of, loaded_buffers, shape_of
 from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.nests import Nest
-from tvm_ipu.kernels.templates import attention, conv2d, depthwise, gemm, matmul
+from tvm_ipu.kernels.templates import attention, conv2d, depthwise, gemm, matmul, winograd
 from tvm_ipu.kernels.templates.kernel import Kernel
 from tvm_ipu.kernels.window import Window
+from tvm_ipu.kernels.winograd import TAPS
 
 _Problem: TypeAlias = tuple[Any, Any]
 """A template's module, which offers ``space`` and ``emit``, and its problem."""
@@ -78,6 +79,14 @@ def _conv2d(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
         rows = window.batch * math.prod(window.size)
         return gemm, gemm.Problem(rows, depth, channels, lanes, *dtypes)
     return conv2d, conv2d.Problem(window, groups, depth, channels, lanes, *dtypes)
+
+
+def _winograd(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
+    image, weights = operands(anchor)
+    _, points, _, depth, lanes = shape_of(weights)
+    window = _window(anchor, image, (TAPS, TAPS))
+    channels = shape_of(epilogue.anchor)[3]
+    return winograd, winograd.Problem(window, depth, channels, points - TAPS + 1, lanes, dtype_of(image))
 
 
 def _depthwise(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
@@ -148,4 +157,5 @@ _PROBLEMS: dict[str, Callable[[Nest, Epilogue, Target], _Problem]] = {
     "depthwise": _depthwise,
     "dense": _dense,
     "matmul": _matmul,
+    "winograd": _winograd,
 }

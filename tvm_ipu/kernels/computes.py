@@ -19,6 +19,7 @@ from tvm import te, tirx
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.dot import Dot, accumulator
+from tvm_ipu.kernels.winograd import TAPS, transform_weights, transforms
 
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]
@@ -87,6 +88,48 @@ def conv2d(
     out_w = output_size(width, kernel_w, stride[1], padding[1], padding[3], dilation[1])
     attrs = _window_attrs("conv2d", stride, padding, dilation)
     y = te.compute((batch, out_h, out_w, channels), window, name="conv2d", attrs=attrs)
+    return _output(y, str(x.dtype), out_dtype)
+
+
+def winograd_conv2d(
+    x: te.Tensor,
+    packed: te.Tensor,
+    channels: int,
+    padding: Padding = (0, 0, 0, 0),
+    out_dtype: str | None = None,
+) -> te.Tensor:
+    """2-D convolution with 3x3 windows next to each other, by Winograd's minimal filtering.
+
+    Args:
+        x: ``[batch, height, width, in_channels]``, of floats.
+        packed: ``[panels, points, points, in_channels, lanes]`` in float32 (``pack_winograd``).
+        channels: Output channels.
+        padding: Zeros around ``x``.
+        out_dtype: As for ``conv2d``.
+
+    Returns:
+        ``[batch, out_height, out_width, channels]``.
+    """
+    batch, height, width, _ = shape_of(x)
+    _, points, _, depth, lanes = shape_of(packed)
+    outputs = points - TAPS + 1
+    matrices = transforms(outputs)
+    axes = [te.reduce_axis((0, points), name) for name in ("p", "q", "i", "j")]
+    deep = te.reduce_axis((0, depth), "kc")
+
+    def window(b: Any, y: Any, z: Any, o: Any) -> Any:
+        p, q, i, j = axes
+        at = (b, y - y % outputs, z - z % outputs, deep)
+        value = _padded(x, at, (i, j), (1, 1), padding, (1, 1)).astype("float32")
+        value = value * _element(matrices.inputs, p, i) * _element(matrices.inputs, q, j)
+        product = value * packed[o // lanes, p, q, deep, o % lanes]
+        back = _element(matrices.outputs, y % outputs, p) * _element(matrices.outputs, z % outputs, q)
+        return te.sum(product * back, axis=[*axes, deep])
+
+    out_h = output_size(height, TAPS, 1, padding[0], padding[2], 1)
+    out_w = output_size(width, TAPS, 1, padding[1], padding[3], 1)
+    attrs = _window_attrs("winograd", (1, 1), padding, (1, 1))
+    y = te.compute((batch, out_h, out_w, channels), window, name="winograd_conv2d", attrs=attrs)
     return _output(y, str(x.dtype), out_dtype)
 
 
@@ -193,6 +236,19 @@ def pack_conv2d(weight: np.ndarray, dot: Dot, groups: int = 1) -> np.ndarray:
     return np.ascontiguousarray(panels.transpose(0, 1, 3, 4, 5, 2, 6))
 
 
+def pack_winograd(weight: np.ndarray, lanes: int, outputs: int) -> np.ndarray:
+    """Transform and pack ``[out_channels, 3, 3, in_channels]`` for ``winograd_conv2d``.
+
+    Args:
+        weight: Filters.
+        lanes: Output channels of a panel.
+        outputs: Output rows and columns of a tile.
+    """
+    panels = _pad_to(transform_weights(weight, outputs), 0, lanes)
+    panels = panels.reshape(-1, lanes, *panels.shape[1:])
+    return np.ascontiguousarray(panels.transpose(0, 2, 3, 4, 1))
+
+
 def pack_depthwise(weight: np.ndarray, lanes: int) -> np.ndarray:
     """Pack ``[channels, kernel_height, kernel_width, 1]`` for ``depthwise_conv2d``."""
     channels, kernel_h, kernel_w, _ = weight.shape
@@ -259,6 +315,16 @@ def _padded(
     if not any(padding):
         return x[b, row, col, c]
     return _or_zero(tirx.all(row >= 0, row < height, col >= 0, col < width), x[b, row, col, c], x.dtype)
+
+
+def _element(matrix: np.ndarray, row: Any, column: Any) -> Any:
+    """Element of a small constant matrix at indices that are known only at run time."""
+    value = tirx.const(0, "float32")
+    for place, element in np.ndenumerate(matrix):
+        if element:
+            here = tirx.all(row == place[0], column == place[1])
+            value = tirx.Select(here, tirx.const(float(element), "float32"), value)
+    return value
 
 
 def _or_zero(condition: Any, value: Any, dtype: str) -> Any:

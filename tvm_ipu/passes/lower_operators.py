@@ -16,8 +16,10 @@ import tvm
 from tvm import relax, te
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.kernels import computes
+from tvm_ipu.kernels import algorithms, computes
 from tvm_ipu.kernels.isa import find_dot
+from tvm_ipu.kernels.templates import conv2d
+from tvm_ipu.kernels.window import Window
 from tvm_ipu.passes.rewrite import Rewriter, constant, make_constant, op_name, rewrite, shape_of
 from tvm_ipu.passes.simplify_transposes import permutation
 
@@ -25,9 +27,18 @@ ANCHOR = 4
 """TVM's pattern ``kOutEWiseFusable``: elementwise operators that follow are fused into the kernel."""
 
 
-def lower_operators(module: tvm.ir.IRModule, target: Target) -> tvm.ir.IRModule:
-    """Replace convolutions and matrix products by calls of packed kernels."""
-    rules = {"relax.nn.conv2d": _conv2d, "relax.matmul": _matmul}
+def lower_operators(module: tvm.ir.IRModule, target: Target, winograd: bool = True) -> tvm.ir.IRModule:
+    """Replace convolutions and matrix products by calls of packed kernels.
+
+    Args:
+        module: Module to rewrite.
+        target: Chip to compile for.
+        winograd: Whether convolutions may be computed by Winograd's minimal filtering.
+    """
+    rules: dict[str, Callable[[Rewriter, relax.Call, Target], relax.Expr | None]] = {
+        "relax.nn.conv2d": partial(_conv2d, winograd=winograd),
+        "relax.matmul": _matmul,
+    }
 
     def rule(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
         lower = rules.get(op_name(call))
@@ -36,7 +47,7 @@ def lower_operators(module: tvm.ir.IRModule, target: Target) -> tvm.ir.IRModule:
     return rewrite(module, rule)
 
 
-def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr | None:
+def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool) -> relax.Expr | None:
     """Convolution in NHWC with OHWI weights, constant or not."""
     attrs = call.attrs
     if attrs.data_layout != "NHWC" or attrs.kernel_layout != "OHWI" or attrs.out_layout != "NHWC":
@@ -56,10 +67,41 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr 
         compute = partial(computes.depthwise_conv2d, **window)
         return call_te(rewriter, "depthwise_conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
     dot = find_dot(str(x.ty.dtype), str(weight.ty.dtype), target)
+    filters = constant(weight) if winograd else None
+    outputs = 0 if filters is None else _winograd_outputs(call, target, dot.lanes)
+    if filters is not None and outputs:
+        packed = make_constant(computes.pack_winograd(filters, dot.lanes, outputs))
+        compute = partial(
+            computes.winograd_conv2d,
+            channels=channels,
+            padding=window["padding"],
+            out_dtype=window["out_dtype"],
+        )
+        return call_te(rewriter, "winograd_conv2d", compute, [x, packed])
     pack = partial(computes.pack_conv2d, dot=dot, groups=groups)
     pack_te = partial(computes.pack_conv2d_te, dot=dot, groups=groups)
     compute = partial(computes.conv2d, channels=channels, **window)
     return call_te(rewriter, "conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
+
+
+def _winograd_outputs(call: relax.Call, target: Target, lanes: int) -> int:
+    """Outputs, along each dimension, of the fastest algorithm for a convolution; 0 for the direct sum."""
+    x, weight = call.args
+    batch, height, width, _ = shape_of(x)
+    channels, *kernel, depth = shape_of(weight)
+    above, left, below, right = (int(p) for p in call.attrs.padding)
+    window = Window(
+        batch,
+        (height, width),
+        _pair(kernel),
+        _pair(call.attrs.strides),
+        (above, left, below, right),
+        _pair(call.attrs.dilation),
+    )
+    groups, dtype = int(call.attrs.groups), str(x.ty.dtype)
+    dtypes = dtype, str(weight.ty.dtype), computes.accumulator(dtype)
+    problem = conv2d.Problem(window, groups, depth, channels // groups, lanes, *dtypes)
+    return algorithms.space(problem, target)[0].outputs
 
 
 def _matmul(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr | None:

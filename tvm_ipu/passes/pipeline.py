@@ -62,7 +62,7 @@ def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
         "kernels": [
             fuse_attention,
             simplify_transposes,
-            partial(lower_operators, target=target),
+            partial(lower_operators, target=target, winograd=options.winograd),
             relax.transform.LegalizeOps(skip_ops=list(VIEW_OPS)),
             relax.transform.AnnotateTIROpPattern(),
             fuse_operators,

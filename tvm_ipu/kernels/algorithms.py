@@ -1,0 +1,50 @@
+"""Which algorithm computes a convolution: the direct sum of products, or Winograd's minimal filtering."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm_ipu.base.target import Target
+from tvm_ipu.kernels import tiles
+from tvm_ipu.kernels.emit import item_bytes
+from tvm_ipu.kernels.templates import conv2d, winograd
+from tvm_ipu.kernels.winograd import OUTPUTS
+
+MARGIN = 0.9
+"""Winograd's filtering, which rounds more and has larger weights, is taken where the model sees this share of
+the direct sum's time or less."""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A way to compute a convolution.
+
+    Attributes:
+        outputs: Output rows and columns that Winograd's filtering computes at once; 0 for the direct sum.
+    """
+
+    outputs: int
+
+
+DIRECT = Algorithm(0)
+
+
+def space(problem: conv2d.Problem, target: Target) -> list[Algorithm]:
+    """Algorithms that compute the convolution, the one that the model prefers first."""
+    if not winograd.applies(problem.window, problem.groups) or problem.dtype != winograd.DTYPE:
+        return [DIRECT]
+    found = [Algorithm(outputs) for outputs in (0, *OUTPUTS)]
+    return sorted(found, key=lambda algorithm: cycles(problem, algorithm, target))
+
+
+def cycles(problem: conv2d.Problem, algorithm: Algorithm, target: Target) -> float:
+    """Modelled cycles on all cores of the target together, with weights that come from memory."""
+    p = problem
+    if algorithm == DIRECT:
+        best = conv2d.cycles(p, conv2d.space(p, target)[0], target)
+        weights = p.reduction * p.channels * item_bytes(p.right)
+        return best * MARGIN + weights / tiles.MEMORY_BYTES_PER_CYCLE
+    fast = winograd.Problem(p.window, p.depth, p.channels, algorithm.outputs, p.lanes, p.left)
+    weights = fast.points**2 * p.depth * p.channels * item_bytes(winograd.DTYPE)
+    best = winograd.cycles(fast, winograd.space(fast, target)[0], target)
+    return best + weights / tiles.MEMORY_BYTES_PER_CYCLE
