@@ -17,6 +17,7 @@ from tvm import relax, te
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import algorithms, computes
+from tvm_ipu.kernels.dot import accumulator
 from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.templates import conv2d
 from tvm_ipu.kernels.window import Window
@@ -99,7 +100,7 @@ def _winograd_outputs(call: relax.Call, target: Target, lanes: int) -> int:
         _pair(call.attrs.dilation),
     )
     groups, dtype = int(call.attrs.groups), str(x.ty.dtype)
-    dtypes = dtype, str(weight.ty.dtype), computes.accumulator(dtype)
+    dtypes = dtype, str(weight.ty.dtype), accumulator(dtype)
     problem = conv2d.Problem(window, groups, depth, channels // groups, lanes, *dtypes)
     return algorithms.space(problem, target)[0].outputs
 
