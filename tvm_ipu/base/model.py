@@ -16,6 +16,9 @@ VIEW_OPS = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatte
 LAYERS_ATTR = "tvm_ipu.layers"
 """Module attribute: for each call in ``main``, in order, the names of the model's nodes that it computes."""
 
+FLOAT_LAYERS_ATTR = "tvm_ipu.float_layers"
+"""Module attribute of a quantised model: ``name: reason`` of each layer that computes in float."""
+
 
 @dataclass(frozen=True)
 class Model:

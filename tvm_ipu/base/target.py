@@ -20,6 +20,7 @@ _ALLOWED: dict[str, tuple[object, ...]] = {
     "arch": ("x86_64", "aarch64", "arm", "riscv64", "hexagon"),
     "pointer_bits": (32, 64),
     "numerics": ("float-requant", "integer-requant"),
+    "activation_dtype": ("uint8", "int8"),
 }
 
 
@@ -46,6 +47,7 @@ class Target:
         zig_cpu: ``-mcpu`` of ``zig cc``; empty for the default.
         qemu: Command line prefix that runs the chip's programs on another machine.
         numerics: ``float-requant`` or ``integer-requant`` (docs/numerics.md).
+        activation_dtype: ``uint8`` or ``int8``: which 8-bit tensors multiply fastest with int8 weights.
         isa: Instruction-set extensions that templates may ask for (``avx512``, ``vnni``, ``hvx`` ...).
     """
 
@@ -67,6 +69,7 @@ class Target:
     zig_cpu: str = ""
     qemu: tuple[str, ...] = ()
     numerics: str = "float-requant"
+    activation_dtype: str = "uint8"
     isa: frozenset[str] = frozenset()
 
     def lanes(self, bits: int = 32) -> int:

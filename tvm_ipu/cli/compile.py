@@ -10,6 +10,7 @@ from pathlib import Path
 from tvm_ipu.base.options import PRECISIONS, CompileOptions
 from tvm_ipu.base.program import Program
 from tvm_ipu.cli.arguments import add_input_shapes, add_target, comma_list, numbers, positive
+from tvm_ipu.cli.inspect import print_float_layers
 from tvm_ipu.cli.terminal import print_facts, progress, scaled, size
 
 
@@ -119,6 +120,8 @@ def execute(args: argparse.Namespace) -> int:
     stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.seconds.items())
     print(f"wrote {result.image} in {sum(result.seconds.values()):.1f} s ({stages})")
     print_facts(_facts(result.program, result.image.stat().st_size))
+    if args.verbose:
+        print_float_layers(result.program.metadata)
     return 0
 
 
@@ -128,6 +131,9 @@ def _facts(program: Program, file_size: int) -> list[tuple[str, str]]:
         ("target", program.target.name),
         ("file", f"{size(file_size)}: code {size(len(program.code))}, weights {size(len(program.weights))}"),
     ]
+    layers = program.metadata.get("float_layers")
+    if isinstance(layers, list):
+        facts.append(("quantised", f"{len(layers)} layers stay in float" if layers else "all in integers"))
     for plan in program.plans:
         shapes = f"{', '.join(map(str, plan.inputs))} -> {', '.join(map(str, plan.outputs))}"
         templates = Counter(call.template for call in plan.calls)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,7 @@ def _print_image(image: ImageInfo) -> None:
         [
             ("image", image.path),
             ("format", f"{image.version[0]}.{image.version[1]}"),
-            *((name, value) for name, value in image.metadata.items()),
+            *((name, value) for name, value in image.metadata.items() if name != "float_layers"),
             ("target", f"{target.name}: {target.triple}, {target.cpu or 'any CPU of that kind'}"),
             ("CPU must have", ", ".join(target.requires) or "nothing special"),
             ("numerics", target.numerics),
@@ -77,10 +78,23 @@ def _print_image(image: ImageInfo) -> None:
     for number, plan in enumerate(image.plans):
         print(f"\nPlan {number}")
         _print_plan(plan)
+    print_float_layers(image.metadata)
     print("Sections")
     checked = {True: "yes", False: "no"}
     rows = ((s.name, s.offset, s.size, f"{s.crc32:08x}", checked[s.verified]) for s in image.sections)
     print_table(("section", ">offset", ">bytes", "CRC-32", "checked at load"), rows)
+
+
+def print_float_layers(metadata: Mapping[str, object]) -> None:
+    """The layers of a quantised model that compute in float, with reasons."""
+    layers = metadata.get("float_layers")
+    if not isinstance(layers, list):
+        return
+    if not layers:
+        print("Every layer computes in integers.\n")
+        return
+    print("Layers that compute in float")
+    print_table(("layer", "reason"), [str(line).split(": ", 1) for line in layers])
 
 
 def _print_plan(plan: Plan) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import tvm_ffi
 from tvm import te, tirx
 
-from tvm_ipu.base.model import Model
+from tvm_ipu.base.model import FLOAT_LAYERS_ATTR, Model
 from tvm_ipu.base.program import Arg, Call, Plan, Program, Space
 from tvm_ipu.base.target import Target
 from tvm_ipu.base.tensor import DType
@@ -84,8 +84,16 @@ def build_program(
         symbols={name: linked.symbols[name] for name in kernels.stages},
         weights=bytes(pool.weights),
         consts=bytes(pool.consts),
-        metadata={"model": models[0].name, **models[0].source},
+        metadata={"model": models[0].name, **models[0].source, **_float_layers(models[0])},
     )
+
+
+def _float_layers(model: Model) -> dict[str, object]:
+    """For ``inspect``: what a quantised model computes in float."""
+    attrs = model.module.attrs
+    if attrs is None or FLOAT_LAYERS_ATTR not in attrs:
+        return {}
+    return {"float_layers": [str(line) for line in attrs[FLOAT_LAYERS_ATTR]]}
 
 
 def _lower(

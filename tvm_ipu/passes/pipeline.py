@@ -21,6 +21,7 @@ from tvm_ipu.passes.fuse_operators import fuse_operators
 from tvm_ipu.passes.lower_operators import lower_operators
 from tvm_ipu.passes.simplify_transposes import simplify_transposes
 from tvm_ipu.passes.sink_transposes import sink_transposes
+from tvm_ipu.passes.to_integer import to_integer
 from tvm_ipu.passes.to_mixed_precision import to_mixed_precision
 from tvm_ipu.passes.to_nhwc import to_nhwc
 
@@ -43,8 +44,11 @@ def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
         ]
     return {
         "user": [load_user_pass(spec) for spec in options.passes],
-        "canonical": [
+        "integer": [
             relax.transform.CanonicalizeBindings(),
+            partial(to_integer, target=target),  # before constants fold: it reads integer weights
+        ],
+        "canonical": [
             fold_constants,
             fold_division,
             fold_scale,  # before to_nhwc: it reads OIHW weights

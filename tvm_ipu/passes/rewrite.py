@@ -98,6 +98,11 @@ class Rewriter:
             return relax.Call(expr.op, args, expr.attrs, types, expr.span)
         return expr
 
+    @property
+    def layer(self) -> str:
+        """Name of the call that the rule sees."""
+        return "" if self.current is None else str(self.current.name)
+
     def emit(self, expr: relax.Expr, name: str = "") -> relax.Var:
         """Emit a further binding, which later rules can look up."""
         var = self.builder.emit(expr, name_hint=name) if name else self.builder.emit(expr)

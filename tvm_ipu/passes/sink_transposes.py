@@ -1,4 +1,4 @@
-"""Move transposes behind elementwise operators and reductions, where they meet their inverse and cancel.
+"""Move transposes behind other operators, where they meet their inverse and cancel.
 
     lv0 = R.permute_dims(x, axes=[0, 3, 1, 2])          lv0 = R.clip(x, 0, 6)
     lv1 = R.clip(lv0, 0, 6)                     ->      lv1 = R.permute_dims(lv0, axes=[0, 3, 1, 2])
@@ -9,11 +9,13 @@ ConvertLayout stops at operators for which it knows no layout; this goes on from
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import tvm
 from tvm import relax
 
-from tvm_ipu.passes.rewrite import Rewriter, constant, make_constant, op_name, rewrite, shape_of
+from tvm_ipu.passes.rewrite import Rewriter, Rule, constant, make_constant, op_name, rewrite, shape_of
 from tvm_ipu.passes.simplify_transposes import permutation
 
 ELEMENTWISE = frozenset(
@@ -30,6 +32,19 @@ ELEMENTWISE = frozenset(
     )
 )  # fmt: skip
 REDUCTIONS = frozenset(f"relax.{name}" for name in ("mean", "sum", "max", "min", "prod"))
+WITH_LAYOUT = frozenset({"relax.nn.max_pool2d", "relax.nn.avg_pool2d", "relax.image.resize2d"})
+MOVABLE = frozenset(
+    {
+        *ELEMENTWISE,
+        *REDUCTIONS,
+        *WITH_LAYOUT,
+        "relax.concat",
+        "relax.nn.pad",
+        "relax.permute_dims",
+        "relax.take",
+    }
+)
+"""Operators that a transpose of an operand may get past."""
 
 
 def sink_transposes(module: tvm.ir.IRModule) -> tvm.ir.IRModule:
@@ -38,40 +53,103 @@ def sink_transposes(module: tvm.ir.IRModule) -> tvm.ir.IRModule:
 
 
 def _sink(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
-    if op_name(call) in REDUCTIONS:
-        return _sink_reduction(rewriter, call)
-    if op_name(call) not in ELEMENTWISE:
-        return None
-    axes = _common_axes(rewriter, call)
+    name = op_name(call)
+    rule = _RULES.get(name) or (_sink_elementwise if name in ELEMENTWISE else None)
+    return rule(rewriter, call) if rule else None
+
+
+def _sink_elementwise(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
+    axes = _common_axes(rewriter, call.args)
     if axes is None or len(axes) != len(shape_of(call)):
         return None
     args = [_without_transpose(rewriter, arg, axes) for arg in call.args]
     if any(arg is None for arg in args):
         return None
-    moved = rewriter.emit(relax.Call(call.op, args, call.attrs, call.ty_args))
-    return relax.op.permute_dims(moved, axes)
+    return _behind(rewriter, relax.Call(call.op, args, call.attrs, call.ty_args), axes)
 
 
 def _sink_reduction(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
     """``mean(permute_dims(x), axis)`` with kept dimensions."""
-    axes = _common_axes(rewriter, call)
+    axes = _common_axes(rewriter, call.args)
     if axes is None or not call.attrs.keepdims or call.attrs.axis is None:
         return None
     inner = rewriter.value(call.args[0])
     reduced = [axes[int(axis)] for axis in call.attrs.axis]
     make = getattr(relax.op, op_name(call).removeprefix("relax."))
-    moved = rewriter.emit(make(inner.args[0], axis=reduced, keepdims=True))
-    return relax.op.permute_dims(moved, axes)
+    return _behind(rewriter, make(inner.args[0], axis=reduced, keepdims=True), axes)
 
 
-def _common_axes(rewriter: Rewriter, call: relax.Call) -> list[int] | None:
+def _sink_with_layout(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
+    """Pooling and resizing, which say where their axes are."""
+    axes, attrs = _common_axes(rewriter, call.args[:1]), call.attrs
+    if axes is None or str(attrs.layout) != str(attrs.out_layout or attrs.layout):
+        return None
+    layout = "".join(str(attrs.layout)[i] for i in np.argsort(axes))
+    source = rewriter.value(call.args[0]).args[0]
+    if op_name(call) == "relax.image.resize2d":
+        kept = ("method", "coordinate_transformation_mode", "rounding_method", "cubic_alpha", "cubic_exclude")
+        options = {key: getattr(attrs, key) for key in (*kept, "extrapolation_value")}
+        moved = relax.op.image.resize2d(source, call.args[1], list(attrs.roi), layout, **options)
+    else:
+        make = getattr(relax.op.nn, op_name(call).removeprefix("relax.nn."))
+        window = (
+            [int(v) for v in w] for w in (attrs.pool_size, attrs.strides, attrs.padding, attrs.dilation)
+        )
+        moved = make(source, *window, bool(attrs.ceil_mode), bool(attrs.count_include_pad), layout)
+    return _behind(rewriter, moved, axes)
+
+
+def _sink_pad(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
+    axes, attrs = _common_axes(rewriter, call.args), call.attrs
+    if axes is None:
+        return None
+    widths = np.array([int(p) for p in attrs.pad_width]).reshape(-1, 2)[np.argsort(axes)].ravel().tolist()
+    source = rewriter.value(call.args[0]).args[0]
+    return _behind(
+        rewriter, relax.op.nn.pad(source, widths, str(attrs.pad_mode), float(attrs.pad_value)), axes
+    )
+
+
+def _sink_take(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
+    """``take`` from a table of one dimension."""
+    table = constant(call.args[0])
+    axes = None if table is None or table.ndim != 1 else _common_axes(rewriter, call.args[1:])
+    if axes is None:
+        return None
+    source = rewriter.value(call.args[1]).args[0]
+    return _behind(rewriter, relax.op.take(call.args[0], source, axis=0), axes)
+
+
+def _sink_concat(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
+    parts = list(rewriter.value(call.args[0]).fields)
+    axes = _common_axes(rewriter, parts)
+    if axes is None or call.attrs.axis is None:
+        return None
+    moved = [_without_transpose(rewriter, part, axes) for part in parts]
+    if any(part is None for part in moved):
+        return None
+    return _behind(rewriter, relax.op.concat(moved, axes[int(call.attrs.axis) % len(axes)]), axes)
+
+
+_RULES: dict[str, Rule] = {
+    **dict.fromkeys(REDUCTIONS, _sink_reduction),
+    **dict.fromkeys(WITH_LAYOUT, _sink_with_layout),
+    "relax.concat": _sink_concat,
+    "relax.nn.pad": _sink_pad,
+    "relax.take": _sink_take,
+}
+
+
+def _behind(rewriter: Rewriter, moved: relax.Expr, axes: list[int]) -> relax.Expr:
+    """The moved operator, then the transpose."""
+    return relax.op.permute_dims(rewriter.emit(moved), axes)
+
+
+def _common_axes(rewriter: Rewriter, args: Sequence[relax.Expr]) -> list[int] | None:
     """Permutation of the first transposed operand all of whose users let a transpose through."""
-    for arg in call.args:
+    for arg in args:
         inner = rewriter.value(arg)
-        if op_name(inner) == "relax.permute_dims" and all(
-            user in ELEMENTWISE or user in REDUCTIONS or user == "relax.permute_dims"
-            for user in rewriter.users(arg)
-        ):
+        if op_name(inner) == "relax.permute_dims" and all(u in MOVABLE for u in rewriter.users(arg)):
             return permutation(inner)
     return None
 

@@ -30,6 +30,9 @@ from tvm_ipu.frontends.onnx.graph import (
 )
 from tvm_ipu.frontends.onnx.tensors import densify, read_tensor
 
+INTEGER_USERS = frozenset({"Conv", "Gemm", "MatMul", "Transpose"})
+"""Operators for which quantised weights are kept as integers."""
+
 MAX_OPS = 200_000
 """Nodes after unrolling; a model with more is refused."""
 
@@ -116,6 +119,7 @@ class Walker:
         self._rules = rules
         self._expand = expand
         self._names = set(reserved)
+        self._integer_weights: set[str] = set()
         self.folder = folder
 
     def graph(self, graph: GraphProto, scope: Scope) -> list[Value]:
@@ -130,6 +134,8 @@ class Walker:
 
     def nodes(self, nodes: Iterable[NodeProto], scope: Scope) -> None:
         """Walk nodes in their order and bind their outputs in ``scope``."""
+        nodes = list(nodes)
+        self._integer_weights |= _integer_weights(nodes, scope.prefix)
         for node in nodes:
             inputs = tuple(
                 self.lookup(name, scope, f"input of node '{node_label(node)}'") for name in node.input
@@ -217,7 +223,8 @@ class Walker:
             refused = refused or "it has a subgraph"
         types = infer_types(node, visit.version, inputs)
         constants = [v for v in inputs if v is None or isinstance(v, Const)]
-        if len(constants) == len(inputs) and not refused:
+        kept = scope.prefix + visit.node.output[0] in self._integer_weights
+        if len(constants) == len(inputs) and not refused and not kept:
             arrays = fold(node, visit.version, constants, types)
             if arrays is not None:
                 return [self.known(visit, a, i) if node.output[i] else None for i, a in enumerate(arrays)]
@@ -238,6 +245,20 @@ def _resolve(visit: Visit) -> tuple[NodeProto, list[Const | Tensor | None]]:
     node.CopyFrom(visit.node)
     node.input[:] = [v.name if v else "" for v in inputs]
     return node, inputs
+
+
+def _integer_weights(nodes: Sequence[NodeProto], prefix: str) -> set[str]:
+    """Dequantised tensors that only operators with an integer form read."""
+    users: dict[str, list[str]] = {}
+    for node in nodes:
+        for name in node.input:
+            users.setdefault(name, []).append(node.op_type)
+    return {
+        prefix + node.output[0]
+        for node in nodes
+        if node.op_type == "DequantizeLinear"
+        and INTEGER_USERS.issuperset(users.get(node.output[0], ["an output"]))
+    }
 
 
 def _bind_attributes(node: NodeProto, arguments: Mapping[str, AttributeProto] | None) -> NodeProto:

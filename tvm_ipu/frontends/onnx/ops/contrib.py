@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from tvm import relax, tirx
+from tvm import relax
 
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
-from tvm_ipu.frontends.onnx.ops import activation as act, conv as conv_ops, matmul as mm, pool
+from tvm_ipu.frontends.onnx.ops import activation as act, conv as conv_ops, matmul as mm
 from tvm_ipu.frontends.onnx.ops.cast import convert
 from tvm_ipu.frontends.onnx.ops.common import (
     attr_bool,
-    elementwise,
     in_float32,
-    kind,
     normal_axis,
-    number,
     required,
     scalar,
 )
 from tvm_ipu.frontends.onnx.ops.index import gather_axis
 from tvm_ipu.frontends.onnx.ops.norm import normalize
-from tvm_ipu.frontends.onnx.ops.quantize import int_matmul, to_integer
+from tvm_ipu.frontends.onnx.ops.quantize import int_matmul
 from tvm_ipu.frontends.onnx.ops.shape import permute
 
 R = relax.op
@@ -132,112 +128,6 @@ def fused_conv(ctx: Context, node: Node) -> relax.Expr:
     if name not in functions:
         raise UnsupportedNode(f"activation '{name}' is not known; allowed are {', '.join(functions)}")
     return ctx.emit(functions[name](y)) if name else y
-
-
-def _real(value: Any, scale: Any, zero: Any) -> Any:
-    """A quantised scalar as float32."""
-    return (value.astype("int32") - zero.astype("int32")).astype("float32") * scale
-
-
-def _on_reals(ctx: Context, name: str, formula: Callable[..., Any], *inputs: relax.Expr) -> relax.Expr:
-    """``formula`` on dequantised operands, quantised again.
-
-    Args:
-        inputs: Tensor, scale and zero point of each operand, then scale and zero point of the result.
-    """
-    *operands, scale, zero = inputs
-    dtype = ctx.dtype(zero)
-
-    def element(*values: Any) -> Any:
-        *given, y_scale, y_zero = values
-        reals = [_real(*given[i : i + 3]) for i in range(0, len(given), 3)]
-        return to_integer(formula(*reals) / y_scale, y_zero, dtype)
-
-    return elementwise(ctx, name, element, *operands, scale, zero, dtype=dtype)
-
-
-def _zero(ctx: Context, node: Node, index: int, like: relax.Expr) -> relax.Expr:
-    """A zero point that may be missing."""
-    value = node.input(index)
-    return ctx.const(np.zeros((), ctx.dtype(like))) if value is None else value
-
-
-@converter("QLinearAdd", "QLinearMul", domain=MS)
-def qlinear_binary(ctx: Context, node: Node) -> relax.Expr:
-    """int8 and uint8."""
-    a, b = required(node, 0, "A"), required(node, 3, "B")
-    operands = [a, required(node, 1, "A_scale"), _zero(ctx, node, 2, a)]
-    operands += [b, required(node, 4, "B_scale"), _zero(ctx, node, 5, b)]
-    result = [required(node, 6, "C_scale"), _zero(ctx, node, 7, a)]
-    add = node.op_type == "QLinearAdd"
-    return _on_reals(ctx, node.op_type, lambda x, y: x + y if add else x * y, *operands, *result)
-
-
-@converter("QLinearSigmoid", "QLinearLeakyRelu", domain=MS)
-def qlinear_unary(ctx: Context, node: Node) -> relax.Expr:
-    """int8 and uint8."""
-    x = required(node, 0, "X")
-    alpha = number(float(node.attrs.get("alpha", 0.01)), "float32")
-
-    def formula(v: Any) -> Any:
-        if node.op_type == "QLinearSigmoid":
-            return tirx.sigmoid(v)
-        return tirx.Select(v >= number(0.0, kind(v)), v, v * alpha)
-
-    operands = [x, required(node, 1, "X_scale"), _zero(ctx, node, 2, x)]
-    result = [required(node, 3, "Y_scale"), _zero(ctx, node, 4, x)]
-    return _on_reals(ctx, node.op_type, formula, *operands, *result)
-
-
-@converter("QLinearGlobalAveragePool", "QLinearAveragePool", domain=MS)
-def qlinear_pool(ctx: Context, node: Node) -> relax.Expr:
-    """int8 and uint8; channels second."""
-    if attr_bool(node, "channels_last"):
-        raise UnsupportedNode("attribute 'channels_last' is 1; allowed is 0")
-    x = required(node, 0, "X")
-    real = elementwise(
-        ctx, "dequantize", _real, x, required(node, 1, "scale"), _zero(ctx, node, 2, x), dtype="float32"
-    )
-    inner = Node("", "", node.name, node.since, (real,), node.attrs, node.outputs)
-    if node.op_type == "QLinearAveragePool":
-        y = pool.average_pool(ctx, inner)
-    else:
-        y = ctx.emit(R.mean(real, list(range(2, len(ctx.shape(x)))), True))
-    return _requantized(ctx, y, required(node, 3, "y_scale"), _zero(ctx, node, 4, x))
-
-
-def _requantized(ctx: Context, y: Any, scale: relax.Expr, zero: relax.Expr) -> relax.Expr:
-    dtype = ctx.dtype(zero)
-    return elementwise(
-        ctx, "quantize", lambda v, s, z: to_integer(v / s, z, dtype), y, scale, zero, dtype=dtype
-    )
-
-
-@converter("QLinearConcat", domain=MS)
-def qlinear_concat(ctx: Context, node: Node) -> relax.Expr:
-    """int8 and uint8."""
-    scale, zero = required(node, 0, "Y_scale"), required(node, 1, "Y_zero_point")
-    parts = []
-    for i in range(2, len(node.inputs), 3):
-        operand = [required(node, i + j, "input") for j in range(3)]
-        parts.append(_on_reals(ctx, "requantize", lambda v: v, *operand, scale, zero))
-    return ctx.emit(R.concat(parts, normal_axis(int(node.attrs["axis"]), len(ctx.shape(parts[0])))))
-
-
-@converter("QGemm", domain=MS)
-def qgemm(ctx: Context, node: Node) -> relax.Expr:
-    """int8 and uint8; a float32 result where no scale is given for it."""
-    a, b = (_turned(ctx, node, i, name) for i, name in ((0, "A"), (3, "B")))
-    a_scale, b_scale = required(node, 1, "a_scale"), required(node, 4, "b_scale")
-    total = int_matmul(ctx, a, b, node.input(2), node.input(5))
-    if node.input(6) is not None:
-        total = ctx.emit(R.add(total, required(node, 6, "C")))
-    alpha = float(node.attrs.get("alpha", 1.0))
-    factor = mm.scaled(ctx, ctx.emit(R.multiply(a_scale, b_scale)), alpha)
-    y = ctx.emit(R.multiply(convert(ctx, total, "float32"), factor))
-    if node.input(7) is None:
-        return y
-    return _requantized(ctx, y, required(node, 7, "y_scale"), _zero(ctx, node, 8, a))
 
 
 @converter("MatMulIntegerToFloat", domain=MS)

@@ -85,7 +85,7 @@ def dequantize_linear(ctx: Context, node: Node) -> relax.Expr:
     if is_float(ctx.dtype(x)):
         raise UnsupportedNode(f"its input is {ctx.dtype(x)}; allowed are integers of 8 to 32 bits")
     zero = ctx.const(np.zeros(shape, ctx.dtype(x))) if zero is None else zero
-    plain = ctx.dtype(x) in _INTEGERS and _is_plain(node, shape)
+    plain = ctx.dtype(x) in (*_INTEGERS, "int32") and _is_plain(node, shape)
     if dtype == ctx.dtype(scale) == "float32" and plain:
         axis = normal_axis(int(node.attrs.get("axis", 1)), len(dims)) if len(dims) > 1 else 0
         return ctx.emit(R.dequantize(x, scale, zero, axis=axis, out_dtype=dtype))
@@ -162,10 +162,10 @@ def _as_int16(ctx: Context, expr: relax.Expr) -> relax.Expr:
 @converter("ConvInteger")
 def conv_integer(ctx: Context, node: Node) -> relax.Expr:
     """int8 and uint8, one to three spatial axes; zero points for the input and for each output channel."""
-    return _int_conv(ctx, node, required(node, 0, "x"), required(node, 1, "w"), node.input(2), node.input(3))
+    return int_conv(ctx, node, required(node, 0, "x"), required(node, 1, "w"), node.input(2), node.input(3))
 
 
-def _int_conv(
+def int_conv(
     ctx: Context,
     node: Node,
     x: relax.Expr,
@@ -194,62 +194,14 @@ def int_matmul(
     ctx: Context, a: relax.Expr, b: relax.Expr, a_zero: relax.Expr | None, b_zero: relax.Expr | None
 ) -> relax.Expr:
     """Product of 8-bit integers with int32 sums; zero points for each row and column."""
-    a_zero = None if a_zero is None else _for_rows(ctx, a_zero)
+    a_zero = None if a_zero is None else for_rows(ctx, a_zero)
     left, right = _matched(ctx, centered(ctx, a, a_zero), centered(ctx, b, b_zero))
     return ctx.emit(R.matmul(left, right, out_dtype="int32"))
 
 
-def _for_rows(ctx: Context, parameter: relax.Expr) -> relax.Expr:
+def for_rows(ctx: Context, parameter: relax.Expr) -> relax.Expr:
     """A parameter for each row of a matrix as a column; a single one as a scalar."""
     shape = ctx.shape(parameter)
     if len(shape) != 1:
         return parameter
     return reshape_weight(ctx, parameter, () if shape[0] == 1 else (shape[0], 1))
-
-
-@converter("QLinearMatMul")
-def qlinear_matmul(ctx: Context, node: Node) -> relax.Expr:
-    """int8 and uint8; scales for each row and column."""
-    a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = (required(node, i, str(i)) for i in range(8))
-    total = int_matmul(ctx, a, b, a_zero, b_zero)
-    return requantize(
-        ctx, total, _for_rows(ctx, a_scale), b_scale, _for_rows(ctx, y_scale), _for_rows(ctx, y_zero)
-    )
-
-
-@converter("QLinearConv")
-def qlinear_conv(ctx: Context, node: Node) -> relax.Expr:
-    """int8 and uint8, one to three spatial axes; weight scales for each output channel."""
-    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = (required(node, i, str(i)) for i in range(8))
-    total = _int_conv(ctx, node, x, w, x_zero, w_zero)
-    column = (1, ctx.shape(total)[1], *[1] * (len(ctx.shape(total)) - 2))
-    if node.input(8) is not None:
-        total = ctx.emit(R.add(total, reshape_weight(ctx, required(node, 8, "B"), column)))
-    if ctx.shape(w_scale) not in ((), (1,)):
-        w_scale = reshape_weight(ctx, w_scale, column)
-    x_scale, y_scale, y_zero = (reshape_weight(ctx, e, ()) for e in (x_scale, y_scale, y_zero))
-    return requantize(ctx, total, x_scale, w_scale, y_scale, y_zero)
-
-
-def requantize(
-    ctx: Context,
-    total: relax.Expr,
-    a_scale: relax.Expr,
-    b_scale: relax.Expr,
-    y_scale: relax.Expr,
-    y_zero: relax.Expr,
-) -> relax.Expr:
-    """int32 sums in the scale of the result: multiplied in float32, rounded to even, saturated."""
-    dtype = ctx.dtype(y_zero)
-    values = [ctx.value(e) for e in (a_scale, b_scale, y_scale)]
-    known = [v.astype(np.float32) for v in values if v is not None]
-    if len(known) == 3:
-        factor: relax.Expr = ctx.const(np.asarray(known[0] * known[1] / known[2], np.float32))
-    else:
-        a, b, y = (convert(ctx, e, "float32") for e in (a_scale, b_scale, y_scale))
-        factor = ctx.emit(R.divide(R.multiply(a, b), y))
-
-    def formula(value: Any, multiplier: Any, offset: Any) -> Any:
-        return to_integer(value.astype("float32") * multiplier, offset, dtype)
-
-    return elementwise(ctx, "requantize", formula, total, factor, y_zero, dtype=dtype)

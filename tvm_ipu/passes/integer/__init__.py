@@ -1,0 +1,1 @@
+"""Integer forms of operators on quantised tensors; ``passes.to_integer`` puts them together."""

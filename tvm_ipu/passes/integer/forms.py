@@ -1,0 +1,144 @@
+"""Operators between ``dequantize`` and ``quantize`` in integers (docs/numerics.md, composites)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+from tvm import relax
+
+from tvm_ipu.passes.integer import products, requantize as rq
+from tvm_ipu.passes.integer.requantize import Result
+from tvm_ipu.passes.integer.tensors import Array, NoInteger, Quantized, Sum
+from tvm_ipu.passes.rewrite import Rewriter, op_name, shape_of
+
+R = relax.op
+
+
+class Known(Protocol):
+    """What is known of the float values that a form reads."""
+
+    rewriter: Rewriter
+
+    def quantized(self, expr: relax.Expr) -> Quantized | None:
+        """The 8- or 16-bit tensor that a value is made of by moves only."""
+
+    def total(self, expr: relax.Expr) -> Sum | None:
+        """The sums that a value stands for."""
+
+    def integer_form(self, real: relax.Expr, result: Result) -> relax.Expr | None:
+        """A value as integers of a result."""
+
+
+Form = Callable[[Known, relax.Call, Result], relax.Expr]
+
+
+def _added(known: Known, call: relax.Call, result: Result) -> relax.Expr:
+    """A chain of additions: every operand in steps of the result."""
+    total: relax.Expr | None = None
+    for part in _terms(known, call):
+        if isinstance(part, Quantized) and part.dtype == "int16":
+            raise NoInteger("additions of 16-bit tensors")
+        steps = rq.operand(part, result)
+        total = steps if total is None else R.add(total, steps)
+    return rq.finish(total, result)
+
+
+def _terms(known: Known, call: relax.Call) -> list[Quantized | Sum]:
+    terms: list[Quantized | Sum] = []
+    for arg in call.args:
+        part = known.quantized(arg) or known.total(arg)
+        inner = known.rewriter.value(arg)
+        if part is not None:
+            terms.append(part)
+        elif op_name(inner) == "relax.add":
+            terms += _terms(known, inner)
+        else:
+            raise NoInteger(f"its operand '{label_of(arg)}' is not quantised")
+    return terms
+
+
+def _multiplied(known: Known, call: relax.Call, result: Result) -> relax.Expr:
+    a, b = (_8_bits(known, arg) for arg in call.args)
+    product = R.multiply(rq.centred_int(a), rq.centred_int(b))
+    scale = np.float64(a.scale) * np.float64(b.scale)
+    return rq.requantize_sum(Sum(product, np.asarray(scale), a.reach * b.reach), result)
+
+
+def _concatenated(known: Known, call: relax.Call, result: Result) -> relax.Expr:
+    parts = [known.integer_form(field, result) for field in fields(known.rewriter, call)]
+    if any(part is None for part in parts):
+        raise NoInteger("an operand is not quantised")
+    return R.concat([known.rewriter.emit(p) for p in parts], call.attrs.axis)
+
+
+def _average_pool(known: Known, call: relax.Call, result: Result) -> relax.Expr:
+    x, attrs = _8_bits(known, call.args[0]), call.attrs
+    kernel, strides, padding, dilation = (
+        [int(v) for v in values] for values in (attrs.pool_size, attrs.strides, attrs.padding, attrs.dilation)
+    )
+    if str(attrs.layout) != "NCHW":
+        raise NoInteger(f"its layout is {attrs.layout}")
+    total = products.window_sum(known.rewriter, x, kernel, strides, padding, dilation)
+    counts = np.full((1, 1, 1, 1), np.prod(kernel))
+    if any(padding) and not attrs.count_include_pad:
+        counts = _window_counts(
+            shape_of(call.args[0])[2:], shape_of(call)[2:], kernel, strides, padding, dilation
+        )
+    return rq.requantize_sum(Sum(total.expr, total.scale / counts, total.reach), result)
+
+
+def _mean(known: Known, call: relax.Call, result: Result) -> relax.Expr:
+    x = _8_bits(known, call.args[0])
+    rank = len(shape_of(call.args[0]))
+    axes = range(rank) if call.attrs.axis is None else sorted(int(a) % rank for a in call.attrs.axis)
+    total = products.whole_sum(known.rewriter, x, list(axes), bool(call.attrs.keepdims))
+    count = np.prod([shape_of(call.args[0])[a] for a in axes])
+    return rq.requantize_sum(Sum(total.expr, total.scale / count, total.reach), result)
+
+
+def _8_bits(known: Known, expr: relax.Expr) -> Quantized:
+    q = known.quantized(expr)
+    if q is None:
+        raise NoInteger(f"its operand '{label_of(expr)}' is not quantised")
+    if "16" in q.dtype:
+        raise NoInteger("its operand has 16 bits")
+    return q
+
+
+FORMS: dict[str, Form] = {
+    "relax.add": _added,
+    "relax.multiply": _multiplied,
+    "relax.concat": _concatenated,
+    "relax.nn.avg_pool2d": _average_pool,
+    "relax.mean": _mean,
+}
+"""By operator; each raises ``NoInteger`` where it does not apply."""
+
+
+def _window_counts(
+    extents: Sequence[int],
+    outputs: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Array:
+    """Elements of the image under each window, [1, 1, height, width]."""
+    per_axis = []
+    for axis, (extent, count) in enumerate(zip(extents, outputs, strict=True)):
+        start = np.arange(count)[:, None] * strides[axis] - padding[axis]
+        at = start + np.arange(kernel[axis]) * dilation[axis]
+        per_axis.append(np.maximum(((at >= 0) & (at < extent)).sum(1), 1))
+    return np.asarray(np.outer(*per_axis)[None, None])
+
+
+def fields(rewriter: Rewriter, call: relax.Call) -> list[relax.Expr]:
+    """Elements of the tuple that a call reads."""
+    return list(rewriter.value(call.args[0]).fields)
+
+
+def label_of(expr: relax.Expr) -> str:
+    """Name of a value, for messages."""
+    return str(getattr(expr, "name", "") or "a constant")

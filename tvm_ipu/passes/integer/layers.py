@@ -1,0 +1,330 @@
+"""The integer form of each layer, found as the layers come by in order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from tvm import relax
+
+from tvm_ipu.base.target import Target
+from tvm_ipu.passes.integer import moves, products, requantize as rq, tables
+from tvm_ipu.passes.integer.forms import FORMS, fields, label_of
+from tvm_ipu.passes.integer.requantize import Result
+from tvm_ipu.passes.integer.tensors import (
+    LIMITS,
+    Array,
+    NoInteger,
+    Quantized,
+    Sum,
+    int32_constant,
+    real_constant,
+    scalar_parameters,
+    weight_of,
+)
+from tvm_ipu.passes.rewrite import Rewriter, make_constant, op_name, shape_of
+
+R = relax.op
+
+_SHIFTS = {"int8": ("uint8", 128), "uint8": ("int8", -128), "uint16": ("int16", -32768)}
+"""Type of the other sign, and what is added to integers to get there."""
+
+
+class Layers:
+    """Rewrites the calls of one module.
+
+    Attributes:
+        rewriter: The rewriting that they are part of.
+        kept: Operators of the calls that are left as they are, by name.
+        reasons: Why they are, by name, where that is known.
+    """
+
+    def __init__(self, rewriter: Rewriter, target: Target) -> None:
+        self.rewriter = rewriter
+        self.kept: dict[str, str] = {}
+        self.reasons: dict[str, str] = {}
+        self._activation = target.activation_dtype
+        self._stored: dict[relax.Var, tuple[Quantized, str]] = {}
+        self._sums: dict[relax.Var, Sum] = {}
+        self._tables: dict[relax.Var, tuple[Quantized, Array]] = {}
+        self._known: dict[relax.Expr, Quantized | None] = {}
+        self._originals: dict[relax.Var, relax.Var] = {}
+
+    def rule(self, rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
+        """What stands in place of a call; None keeps it."""
+        name = op_name(call)
+        if name == "relax.dequantize":
+            return self._dequantize(call)
+        call = rewriter.builder.normalize(self._as_written(call))
+        try:
+            if name == "relax.quantize":
+                return self._quantize(call)
+            total = self._sum(call)
+        except NoInteger as err:
+            total, self.reasons[self.rewriter.layer] = None, str(err)
+        if total is None:
+            self.kept[self.rewriter.layer] = name
+            return call
+        real = rewriter.emit(rq.dequantize_sum(total), self.rewriter.layer)
+        self._sums[real] = total
+        return real
+
+    def outputs(self, _: Rewriter, results: list[relax.Expr]) -> list[relax.Expr]:
+        """The module's outputs in the types that the model gives them."""
+        return [self._original(result) for result in results]
+
+    # -- integers in the type that the target prefers -----------------------------------------------
+
+    def _preferred(self, dtype: str, zero: int) -> tuple[str, int]:
+        """Type and zero point in which integers are kept in memory."""
+        if dtype == "uint16" or (dtype in ("int8", "uint8") and dtype != self._activation):
+            dtype, shift = _SHIFTS[dtype]
+            return dtype, zero + shift
+        return dtype, zero
+
+    def _in_type(self, q: Quantized, dtype: str) -> Quantized:
+        """The same numbers with integers of the other sign."""
+        if q.dtype == dtype:
+            return q
+        other, shift = _SHIFTS[q.dtype]
+        wide = R.add(R.astype(q.expr, "int32"), int32_constant(shift))
+        return Quantized(self.rewriter.emit(R.astype(wide, other)), other, q.scale, q.zero + shift)
+
+    def _original(self, expr: relax.Expr) -> relax.Expr:
+        """A stored tensor in the type that the model gives it."""
+        if not isinstance(expr, relax.Var) or expr not in self._stored:
+            return expr
+        q, dtype = self._stored[expr]
+        if dtype == q.dtype:
+            return expr
+        if expr not in self._originals:
+            shift = _SHIFTS[dtype][1]
+            wide = R.subtract(R.astype(expr, "int32"), int32_constant(shift))
+            self._originals[expr] = self.rewriter.emit(R.astype(wide, dtype))
+        return self._originals[expr]
+
+    def _as_written(self, call: relax.Call) -> relax.Call:
+        """The call with operands in the model's types."""
+        args = [
+            relax.Tuple([self._original(f) for f in a.fields])
+            if isinstance(a, relax.Tuple)
+            else self._original(a)
+            for a in call.args
+        ]
+        types = call.ty_args if op_name(call).startswith("relax.call") else None
+        return relax.Call(call.op, args, call.attrs, types, call.span)
+
+    def _store(self, expr: relax.Expr, result: Result, dtype: str) -> relax.Var:
+        """Bind integers, and remember what they mean and which type the model has for them."""
+        known = self._stored.get(expr) if isinstance(expr, relax.Var) else None
+        fresh = not isinstance(expr, relax.Var) or (known is not None and known[1] != dtype)
+        var = self.rewriter.emit(expr, self.rewriter.layer) if fresh else expr
+        self._stored[var] = (result.tensor(var), dtype)
+        return var
+
+    # -- what a float value stands for ----------------------------------------------------------------
+
+    def _dequantize(self, call: relax.Call) -> relax.Expr | None:
+        stored = self._stored.get(call.args[0]) if isinstance(call.args[0], relax.Var) else None
+        if stored is None:
+            return None
+        q, dtype = stored
+        try:
+            scale, zero = scalar_parameters(call)
+        except NoInteger:
+            return relax.Call(call.op, [self._original(call.args[0]), *call.args[1:]], call.attrs)
+        _, shifted = self._preferred(dtype, zero)
+        return _dequantized(replace(q, scale=scale, zero=shifted))
+
+    def quantized(self, expr: relax.Expr) -> Quantized | None:
+        """The 8- or 16-bit tensor that a float value is made of by moves only, or None."""
+        if expr not in self._known:
+            try:
+                self._known[expr] = self._find_quantized(expr)
+            except NoInteger:
+                self._known[expr] = None
+        return self._known[expr]
+
+    def _find_quantized(self, expr: relax.Expr) -> Quantized | None:
+        call = self.rewriter.value(expr)
+        if isinstance(call, relax.TupleGetItem):
+            parts = self.quantized(call.tuple_value)
+            return parts and parts.like(self.rewriter.emit(relax.TupleGetItem(parts.expr, call.index)))
+        name = op_name(call)
+        if name == "relax.dequantize":
+            return self._leaf(call)
+        if name == "relax.concat":
+            return self._same_concat(call)
+        if name in moves.MOVES:
+            source = self.quantized(call.args[0])
+            return source and source.like(self.rewriter.emit(moves.moved(call, source)))
+        return None
+
+    def _leaf(self, call: relax.Call) -> Quantized | None:
+        if str(call.attrs.out_dtype) != "float32":
+            return None
+        dtype = str(call.args[0].ty.dtype)
+        if dtype not in ("int8", "uint8", "int16", "uint16"):
+            return None
+        scale, zero = scalar_parameters(call)
+        if dtype == "uint16":
+            return self._in_type(Quantized(call.args[0], dtype, scale, zero), "int16")
+        wanted, _ = self._preferred(dtype, zero)
+        return self._in_type(Quantized(call.args[0], dtype, scale, zero), wanted)
+
+    def _same_concat(self, call: relax.Call) -> Quantized | None:
+        parts = [self.quantized(field) for field in fields(self.rewriter, call)]
+        first = parts[0]
+        if first is None or any(p is None or p.like(first.expr) != first for p in parts):
+            return None
+        joined = R.concat([p.expr for p in parts if p is not None], call.attrs.axis)
+        return first.like(self.rewriter.emit(joined))
+
+    def total(self, expr: relax.Expr) -> Sum | None:
+        """The sums that a value stands for, or None."""
+        return self._sums.get(expr) if isinstance(expr, relax.Var) else None
+
+    # -- operators whose results are sums ---------------------------------------------------------------
+
+    def _sum(self, call: relax.Call) -> Sum | None:
+        """The sums that a float operator stands for; None where it is none."""
+        name = op_name(call)
+        if name in ("relax.nn.conv2d", "relax.matmul"):
+            return self._product(call)
+        if name in ("relax.add", "relax.subtract", "relax.multiply", "relax.divide"):
+            return self._with_constant(call)
+        total = self.total(call.args[0]) if call.args else None
+        return total and moves.moved_sum(call, total)
+
+    def _product(self, call: relax.Call) -> Sum | None:
+        if str(call.ty.dtype) != "float32":
+            return None
+        x, weight = self.quantized(call.args[0]), weight_of(self.rewriter, call.args[1])
+        if x is None:
+            raise NoInteger(f"its input '{label_of(call.args[0])}' is not quantised")
+        if op_name(call) == "relax.nn.conv2d":
+            if weight is None:
+                raise NoInteger("its weights are not quantised constants")
+            return products.conv2d(self.rewriter, call, x, weight)
+        if weight is not None:
+            return products.matmul(self.rewriter, x, weight)
+        other = self.quantized(call.args[1])
+        if other is None:
+            raise NoInteger(f"its input '{label_of(call.args[1])}' is not quantised")
+        if "int16" in (x.dtype, other.dtype):
+            raise NoInteger("both its operands are activations and one has 16 bits")
+        return products.matmul_both(self.rewriter, x, self._in_type(other, "int8"))
+
+    def _with_constant(self, call: relax.Call) -> Sum | None:
+        """Sums plus a bias, or times a factor."""
+        a, b = call.args
+        name = op_name(call)
+        if self.total(a) is None and name in ("relax.add", "relax.multiply"):
+            a, b = b, a
+        total, value = self.total(a), real_constant(self.rewriter, b)
+        if total is None or value is None or shape_of(call) != shape_of(a):
+            return None
+        if name in ("relax.add", "relax.subtract"):
+            bias = value if name == "relax.add" else -value
+            return products.add_constant(self.rewriter, total, bias)
+        factor = value if name == "relax.multiply" else 1 / value
+        if not ((factor > 0).all() and np.isfinite(factor).all()):
+            return None
+        scale = total.scale * factor
+        return Sum(total.expr, scale, total.reach) if scale.size <= 2**16 else None
+
+    # -- quantize: the end of a layer ---------------------------------------------------------------------
+
+    def _quantize(self, call: relax.Call) -> relax.Expr:
+        dtype = str(call.attrs.out_dtype)
+        scale, zero = scalar_parameters(call)
+        kept, shifted = self._preferred(dtype, zero)
+        if kept not in LIMITS or str(call.args[0].ty.dtype) != "float32":
+            return call
+        result = Result.of(kept, scale, shifted)
+        found = self.integer_form(call.args[0], result)
+        return self._store(rq.quantize(call.args[0], result) if found is None else found, result, dtype)
+
+    def integer_form(self, real: relax.Expr, result: Result) -> relax.Expr | None:
+        """Integers of a float value from those of its operands; None where it stays float."""
+        inner, clipped = self._without_clip(real, result)
+        same = self.quantized(inner)
+        if same is not None:
+            return self._requantized(same, clipped)
+        total = self.total(inner)
+        if total is not None:
+            return rq.requantize_sum(total, clipped)
+        table = self._table(real, result)
+        if table is not None:
+            return table
+        call = self.rewriter.value(inner)
+        form = FORMS.get(op_name(call))
+        if form is None:
+            return None
+        try:
+            return form(self, call, clipped)
+        except NoInteger as err:
+            self.reasons[label_of(inner)] = str(err)
+            return None
+
+    def _without_clip(self, real: relax.Expr, result: Result) -> tuple[relax.Expr, Result]:
+        """A value before ReLUs and clips, which become bounds of the integers."""
+        call = self.rewriter.value(real)
+        if op_name(call) == "relax.nn.relu":
+            return self._without_clip(call.args[0], result.clipped(0.0, np.inf))
+        if op_name(call) == "relax.clip":
+            low, high = (float(bound.value) for bound in call.args[1:])
+            return self._without_clip(call.args[0], result.clipped(low, high))
+        return real, result
+
+    def _requantized(self, q: Quantized, result: Result) -> relax.Expr:
+        """The tensor itself where its integers stay as they are."""
+        if result == Result.of(q.dtype, q.scale, q.zero):
+            return q.expr
+        if q.dtype == "int16":
+            raise NoInteger("changes of scale of 16-bit tensors")
+        return rq.finish(rq.operand(q, result), result)
+
+    def _table(self, real: relax.Expr, result: Result) -> relax.Expr | None:
+        """A function of one 8-bit tensor."""
+        leaves: dict[relax.Expr, Quantized] = {}
+        values = self._function(real, leaves)
+        if values is None or len(leaves) != 1:
+            return None
+        (leaf,) = leaves.values()
+        if "16" in leaf.dtype or shape_of(leaf.expr) != shape_of(real):
+            return None
+        table = tables.to_table(np.broadcast_to(values, (256,)), result)
+        found = self.rewriter.emit(tables.look_up(leaf, table, result.dtype), self.rewriter.layer)
+        self._tables[found] = (leaf, table)
+        return found
+
+    def _function(self, real: relax.Expr, leaves: dict[relax.Expr, Quantized]) -> Array | None:
+        """Numbers for all integers of the one tensor that a value depends on."""
+        value = real_constant(self.rewriter, real)
+        if value is not None:
+            return value.reshape(()) if value.size == 1 else None
+        q = self.quantized(real)
+        if q is not None:
+            root, integers = self._root(q)
+            leaves[root.expr] = root
+            return None if "16" in root.dtype else (integers - q.zero) * q.scale
+        call = self.rewriter.value(real)
+        if not isinstance(call, relax.Call) or len(leaves) > 1:
+            return None
+        tensors = [a for a in call.args if isinstance(a.ty, relax.TensorType)]
+        operands = [self._function(a, leaves) for a in tensors if op_name(call) in tables.ELEMENTWISE]
+        known = [o for o in operands if o is not None]
+        return tables.apply(call, known) if known and len(known) == len(tensors) else None
+
+    def _root(self, q: Quantized) -> tuple[Quantized, Array]:
+        """The tensor that a table was applied to, and the table; else the tensor and all its integers."""
+        found = self._tables.get(q.expr) if isinstance(q.expr, relax.Var) else None
+        return found or (q, tables.integers(q))
+
+
+def _dequantized(q: Quantized) -> relax.Expr:
+    zero = make_constant(np.asarray(q.zero, q.dtype))
+    return R.dequantize(
+        q.expr, make_constant(np.asarray(q.scale, np.float32)), zero, axis=0, out_dtype="float32"
+    )

@@ -1,0 +1,63 @@
+"""Operators that copy elements or choose among them: on integers they do what they do on numbers."""
+
+from __future__ import annotations
+
+import math
+
+from tvm import relax
+
+from tvm_ipu.passes.integer.tensors import LIMITS, NoInteger, Quantized, Sum, reshaped_scale
+from tvm_ipu.passes.rewrite import op_name, shape_of
+
+R = relax.op
+
+MOVES = frozenset(
+    f"relax.{name}"
+    for name in (
+        "broadcast_to", "expand_dims", "flatten", "flip", "gather_elements", "permute_dims", "repeat",
+        "reshape", "split", "squeeze", "strided_slice", "take", "tile", "nn.max_pool2d", "max", "min",
+        "image.resize2d", "nn.pad",
+    )
+)  # fmt: skip
+"""Those with one tensor of numbers, their first operand."""
+
+
+def moved(call: relax.Call, source: Quantized) -> relax.Expr:
+    """The operator on the integers of its first operand.
+
+    Raises:
+        NoInteger: It is not a mere move here.
+    """
+    name = op_name(call)
+    if name == "relax.nn.pad":
+        return _padded(call, source)
+    if name == "relax.image.resize2d" and str(call.attrs.method) != "nearest_neighbor":
+        raise NoInteger(f"resizing by method '{call.attrs.method}'")
+    return relax.Call(call.op, [source.expr, *call.args[1:]], call.attrs)
+
+
+def _padded(call: relax.Call, source: Quantized) -> relax.Expr:
+    """Padding with a number that the integers can express."""
+    attrs = call.attrs
+    step = float(attrs.pad_value) / source.scale + source.zero
+    value = round(step) if math.isfinite(step) else -1
+    low, high = LIMITS[source.dtype]
+    if str(attrs.pad_mode) != "constant":
+        return relax.Call(call.op, [source.expr, *call.args[1:]], attrs)
+    if not low <= value <= high:
+        raise NoInteger("it pads with a number outside the integers' range")
+    return R.nn.pad(source.expr, [int(p) for p in attrs.pad_width], pad_value=value)
+
+
+def moved_sum(call: relax.Call, source: Sum) -> Sum | None:
+    """A reshape or transpose of sums; None for other operators, or where scales would lose their axis."""
+    name, shape = op_name(call), shape_of(call.args[0])
+    if name not in ("relax.permute_dims", "relax.reshape", "relax.expand_dims", "relax.squeeze"):
+        return None
+    expr = relax.Call(call.op, [source.expr, *call.args[1:]], call.attrs)
+    scale = source.scale.reshape((1,) * (len(shape) - source.scale.ndim) + source.scale.shape)
+    if name == "relax.permute_dims":
+        axes = call.attrs.axes
+        return Sum(expr, scale.transpose(None if axes is None else [int(a) for a in axes]), source.reach)
+    moved_scale = reshaped_scale(scale, shape, shape_of(call))
+    return None if moved_scale is None else Sum(expr, moved_scale, source.reach)

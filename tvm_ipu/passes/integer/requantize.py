@@ -1,0 +1,121 @@
+"""From sums and products of integers back to 8 and 16 bits (docs/numerics.md, requantise)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import relax
+
+from tvm_ipu.passes.integer.tensors import (
+    LIMITS,
+    Array,
+    Quantized,
+    Sum,
+    float32_constant,
+    int32_constant,
+)
+
+R = relax.op
+
+RATIO_BITS = 16
+"""Significant bits of the ratio between an 8-bit operand's step and the result's: 8 more make 24, what a
+float32 holds, so that the product is exact and a fused multiply-add cannot change the result."""
+
+PARTIAL_STEPS = 256
+"""A sum that is an operand of an addition is rounded to this share of the result's step."""
+PARTIAL_REACH = 2.0**15
+"""Bound, in the result's steps, that a sum is clipped to before it is added: 2**15 * 256 fits float32."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a requantised tensor has to be.
+
+    Attributes:
+        dtype: Type of the integers.
+        scale: What one step means.
+        zero: Zero point.
+        low: Lowest integer wanted; a ReLU or a clip raises it above the type's own.
+        high: Highest integer wanted.
+    """
+
+    dtype: str
+    scale: float
+    zero: int
+    low: int
+    high: int
+
+    @classmethod
+    def of(cls, dtype: str, scale: float, zero: int) -> Result:
+        """The whole range of a type."""
+        return cls(dtype, scale, zero, *LIMITS[dtype])
+
+    def clipped(self, low: float, high: float) -> Result:
+        """The integers of the numbers between two bounds, which may be infinite."""
+        ends = [np.rint(np.clip(v / self.scale, -(2.0**20), 2.0**20)) + self.zero for v in (low, high)]
+        bottom, top = (int(np.clip(e, self.low, self.high)) for e in ends)
+        return Result(self.dtype, self.scale, self.zero, bottom, top)
+
+    def tensor(self, expr: relax.Expr) -> Quantized:
+        """The result as a quantised tensor."""
+        return Quantized(expr, self.dtype, self.scale, self.zero)
+
+
+def finish(steps: relax.Expr, result: Result) -> relax.Expr:
+    """float32 numbers in steps of the result as integers: clipped, rounded to even, shifted."""
+    inside = R.clip(steps, float(result.low - result.zero), float(result.high - result.zero))
+    whole = R.astype(R.round(inside), "int32")
+    if result.zero:
+        whole = R.add(whole, int32_constant(result.zero))
+    return R.astype(whole, result.dtype)
+
+
+def requantize_sum(total: Sum, result: Result) -> relax.Expr:
+    """Sums times one multiplier a channel."""
+    return finish(_scaled_sum(total, total.scale / result.scale), result)
+
+
+def quantize(real: relax.Expr, result: Result) -> relax.Expr:
+    """float32 numbers divided by the step."""
+    return finish(R.divide(real, float32_constant(result.scale)), result)
+
+
+def dequantize(q: Quantized) -> relax.Expr:
+    """The numbers, in float32: exact differences times the step."""
+    return R.multiply(centred(q), float32_constant(q.scale))
+
+
+def dequantize_sum(total: Sum) -> relax.Expr:
+    """The numbers that sums mean, in float32."""
+    return _scaled_sum(total, total.scale)
+
+
+def centred(q: Quantized) -> relax.Expr:
+    """Integers minus their zero point, in float32."""
+    return R.astype(centred_int(q), "float32")
+
+
+def centred_int(q: Quantized) -> relax.Expr:
+    """Integers minus their zero point, in int32."""
+    wide = R.astype(q.expr, "int32")
+    return R.subtract(wide, int32_constant(q.zero)) if q.zero else wide
+
+
+def operand(part: Quantized | Sum, result: Result) -> relax.Expr:
+    """An operand of an addition in steps of the result: a float32 number that the addition reads exactly."""
+    if isinstance(part, Quantized):
+        return R.multiply(centred(part), float32_constant(ratio(part.scale / result.scale)))
+    fine = _scaled_sum(part, part.scale * PARTIAL_STEPS / result.scale)
+    bound = PARTIAL_REACH * PARTIAL_STEPS
+    return R.multiply(R.round(R.clip(fine, -bound, bound)), float32_constant(1 / PARTIAL_STEPS))
+
+
+def _scaled_sum(total: Sum, multiplier: Array) -> relax.Expr:
+    return R.multiply(R.astype(total.expr, "float32"), float32_constant(multiplier))
+
+
+def ratio(value: float) -> float:
+    """``value`` rounded to even at ``RATIO_BITS`` significant bits."""
+    fraction, exponent = np.frexp(value)
+    return float(np.ldexp(np.rint(fraction * 2**RATIO_BITS), int(exponent) - RATIO_BITS))

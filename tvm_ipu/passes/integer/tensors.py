@@ -1,0 +1,188 @@
+"""What the integer pass knows about a float value: the integers it stands for, and what they mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import relax
+
+from tvm_ipu.passes.rewrite import Rewriter, constant, make_constant, op_name
+
+Array = NDArray[Any]
+
+LIMITS = {name: (int(np.iinfo(name).min), int(np.iinfo(name).max)) for name in ("uint8", "int8", "int16")}
+"""Lowest and highest integer of the types that quantised activations have in an image."""
+
+ACCUMULATOR_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A tensor of integers q that means ``(q - zero) * scale``.
+
+    Attributes:
+        expr: The integers, uint8, int8 or int16.
+        dtype: Their type.
+        scale: Positive.
+        zero: Zero point, inside the type's range.
+    """
+
+    expr: relax.Expr
+    dtype: str
+    scale: float
+    zero: int
+
+    def like(self, expr: relax.Expr) -> Quantized:
+        """Other integers with the same meaning."""
+        return replace(self, expr=expr)
+
+    @property
+    def reach(self) -> int:
+        """Largest absolute value of an integer minus the zero point."""
+        low, high = LIMITS[self.dtype]
+        return max(self.zero - low, high - self.zero)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A tensor of int32 sums a that means ``a * scale``.
+
+    Attributes:
+        expr: The sums.
+        scale: Positive, float64, broadcastable to the tensor.
+        reach: Bound on the absolute value of every sum.
+    """
+
+    expr: relax.Expr
+    scale: Array
+    reach: int
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A constant that means ``value * scale``.
+
+    Attributes:
+        value: Integers with the zero point taken off, int16 or wider.
+        scale: float64, broadcastable to ``value`` and of its rank.
+    """
+
+    value: Array
+    scale: Array
+
+    @property
+    def dtype(self) -> str:
+        """The narrowest type that holds the values."""
+        low, high = LIMITS["int8"]
+        fits = self.value.size == 0 or (self.value.min() >= low and self.value.max() <= high)
+        return "int8" if fits else "int16"
+
+
+class NoInteger(Exception):  # noqa: N818  a finding, kept as the reason why a layer stays float
+    """An operator has no integer form here; the text says why."""
+
+
+def parameters(call: relax.Call) -> tuple[Array, Array]:
+    """Scale (float64) and zero point (int64) of a ``quantize`` or ``dequantize``.
+
+    Raises:
+        NoInteger: They are not constant, or the scale is not a positive number.
+    """
+    scale, zero = constant(call.args[1]), constant(call.args[2])
+    if scale is None or zero is None:
+        raise NoInteger("a scale or zero point is known only at run time")
+    scale = np.asarray(scale, np.float64)
+    if not (np.isfinite(scale).all() and (scale > 0).all()):
+        raise NoInteger("a scale is not a positive number")
+    return scale, np.asarray(zero, np.int64)
+
+
+def scalar_parameters(call: relax.Call) -> tuple[float, int]:
+    """Scale and zero point of a whole tensor.
+
+    Raises:
+        NoInteger: They differ between channels, or as for ``parameters``.
+    """
+    scale, zero = parameters(call)
+    if np.unique(scale).size != 1 or np.unique(zero).size != 1:
+        raise NoInteger("scales of activations differ between channels")
+    return float(scale.flat[0]), int(zero.flat[0])
+
+
+def weight_of(rewriter: Rewriter, expr: relax.Expr) -> Weight | None:
+    """The quantised constant behind ``dequantize``, transposes and reshapes; None for other values."""
+    call = rewriter.value(expr)
+    name = op_name(call)
+    if name == "relax.dequantize":
+        value = constant(call.args[0])
+        if value is None or value.dtype.kind not in "iu":
+            return None
+        scale, zero = (along(p, int(call.attrs.axis), value.ndim) for p in parameters(call))
+        return Weight(value.astype(np.int32) - zero.astype(np.int32), scale)
+    if name == "relax.permute_dims":
+        weight = weight_of(rewriter, call.args[0])
+        axes: Any = call.attrs.axes
+        order = None if axes is None else [int(a) for a in axes]
+        return weight and Weight(weight.value.transpose(order), weight.scale.transpose(order))
+    if name == "relax.reshape":
+        weight = weight_of(rewriter, call.args[0])
+        return weight and _reshaped(weight, tuple(int(d) for d in call.args[1].values))
+    return None
+
+
+def along(parameter: Array, axis: int, rank: int) -> Array:
+    """A parameter for each slice of an axis, with the tensor's rank."""
+    if parameter.size == 1:
+        return parameter.reshape((1,) * rank)
+    shape = [1] * rank
+    shape[axis] = parameter.size
+    return parameter.reshape(shape)
+
+
+def _reshaped(weight: Weight, shape: tuple[int, ...]) -> Weight | None:
+    """The weight in another shape; None where its scales do not follow one axis."""
+    scale = reshaped_scale(weight.scale, weight.value.shape, shape)
+    return None if scale is None else Weight(weight.value.reshape(shape), scale)
+
+
+def reshaped_scale(scale: Array, old: Sequence[int], new: Sequence[int]) -> Array | None:
+    """Scales along at most one axis of a tensor of shape ``old``, for the tensor reshaped to ``new``.
+
+    Returns:
+        Scales of rank ``len(new)``; None where the axis is not one of the new shape's.
+    """
+    if scale.size == 1:
+        return scale.reshape((1,) * len(new))
+    full = (1,) * (len(old) - scale.ndim) + scale.shape
+    (axis,) = (a for a, extent in enumerate(full) if extent > 1) if max(full) == scale.size else (-1,)
+    for at, extent in enumerate(new):
+        if axis >= 0 and extent == old[axis] and math.prod(new[:at]) == math.prod(old[:axis]):
+            return scale.reshape([extent if i == at else 1 for i in range(len(new))])
+    return None
+
+
+def real_constant(rewriter: Rewriter, expr: relax.Expr) -> Array | None:
+    """A constant, or the value of a dequantised one, in float64; None for anything else."""
+    value = constant(expr)
+    if value is not None:
+        return np.asarray(value, np.float64) if value.dtype.kind in "fiu" else None
+    try:
+        weight = weight_of(rewriter, expr)
+    except NoInteger:
+        return None
+    return None if weight is None else weight.value * weight.scale
+
+
+def int32_constant(values: Array | int) -> relax.Expr:
+    """Whole numbers as an int32 constant."""
+    return make_constant(np.asarray(values, np.int32))
+
+
+def float32_constant(values: Array | float) -> relax.Expr:
+    """Numbers as a float32 constant."""
+    return make_constant(np.asarray(values, np.float32))
