@@ -87,7 +87,7 @@ def test_lowering_differs_from_code_generation_in_scalable_vectors_only() -> Non
     ("text", "message"),
     [
         ("description = ", r"chip\.toml: not a TOML file"),
-        (GOOD + 'colour = "red"', r"unknown key 'colour' \(allowed are arch, cores, cpu"),
+        (GOOD + 'colour = "red"', r"unknown key 'colour' \(allowed are activation_dtype, arch, cores"),
         ('description = "a chip"\narch = "aarch64"', r"key 'triple' is missing"),
         (GOOD + 'cores = "two"', r"key 'cores' is 'two' but must be a number, 0 or more"),
         (GOOD + "l1_bytes = -1", r"key 'l1_bytes' is -1 but must be a number, 0 or more"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -132,13 +133,14 @@ def whole_sum(rewriter: Rewriter, x: Quantized, axes: Sequence[int], keepdims: b
 def add_constant(rewriter: Rewriter, total: Sum, bias: Array) -> Sum:
     """A sum plus numbers, which are rounded to even at the sum's own scale.
 
-    Raises:
-        NoInteger: Sums may overflow.
+    Where that would overflow, because a channel's scale is next to nothing, they stay numbers.
     """
-    steps = np.rint(bias / total.scale)
+    with np.errstate(all="ignore"):
+        steps = np.rint(bias / total.scale)
     reach = total.reach + float(np.abs(steps).max(initial=0))
-    if not reach <= ACCUMULATOR_LIMIT // 2:  # half: the bias is merged with a correction of the same size
-        raise NoInteger("sums with the bias may overflow 32 bits")
+    if total.offset.any() or not reach <= ACCUMULATOR_LIMIT // 2:  # half: a correction of that size may join
+        scale, offset = np.broadcast_arrays(total.scale, total.offset + bias)
+        return replace(total, scale=scale, offset=offset)
     return Sum(_corrected(rewriter, total.expr, steps.astype(np.int64)), total.scale, int(reach))
 
 

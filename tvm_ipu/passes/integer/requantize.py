@@ -73,6 +73,8 @@ def finish(steps: relax.Expr, result: Result) -> relax.Expr:
 
 def requantize_sum(total: Sum, result: Result) -> relax.Expr:
     """Sums times one multiplier a channel."""
+    if total.offset.any():
+        return finish(operand(total, result), result)
     return finish(_scaled_sum(total, total.scale / result.scale), result)
 
 
@@ -88,7 +90,8 @@ def dequantize(q: Quantized) -> relax.Expr:
 
 def dequantize_sum(total: Sum) -> relax.Expr:
     """The numbers that sums mean, in float32."""
-    return _scaled_sum(total, total.scale)
+    real = _scaled_sum(total, total.scale)
+    return R.add(real, float32_constant(total.offset)) if total.offset.any() else real
 
 
 def centred(q: Quantized) -> relax.Expr:
@@ -108,7 +111,11 @@ def operand(part: Quantized | Sum, result: Result) -> relax.Expr:
         return R.multiply(centred(part), float32_constant(ratio(part.scale / result.scale)))
     fine = _scaled_sum(part, part.scale * PARTIAL_STEPS / result.scale)
     bound = PARTIAL_REACH * PARTIAL_STEPS
-    return R.multiply(R.round(R.clip(fine, -bound, bound)), float32_constant(1 / PARTIAL_STEPS))
+    whole = R.round(R.clip(fine, -bound, bound))
+    if part.offset.any():
+        steps = np.rint(part.offset * PARTIAL_STEPS / result.scale)
+        whole = R.add(whole, float32_constant(np.clip(steps, -bound, bound)))
+    return R.multiply(whole, float32_constant(1 / PARTIAL_STEPS))
 
 
 def _scaled_sum(total: Sum, multiplier: Array) -> relax.Expr:

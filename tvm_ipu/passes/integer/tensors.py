@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -50,17 +50,23 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Sum:
-    """A tensor of int32 sums a that means ``a * scale``.
+    """A tensor of int32 sums a that means ``a * scale + offset``.
 
     Attributes:
         expr: The sums.
-        scale: Positive, float64, broadcastable to the tensor.
+        scale: float64, broadcastable to the tensor; of any sign.
         reach: Bound on the absolute value of every sum.
+        offset: float64, of the shape of ``scale`` or a scalar; what no int32 bias can express.
     """
 
     expr: relax.Expr
     scale: Array
     reach: int
+    offset: Array = field(default_factory=lambda: np.zeros(()))
+
+    def times(self, factor: Array | float) -> Sum:
+        """The sum multiplied by numbers that broadcast to its scale, or its scale to them."""
+        return replace(self, scale=np.asarray(self.scale * factor), offset=np.asarray(self.offset * factor))
 
 
 @dataclass(frozen=True)
