@@ -86,7 +86,7 @@ def _average_pool(known: Known, call: relax.Call, result: Result) -> relax.Expr:
         counts = _window_counts(
             shape_of(call.args[0])[2:], shape_of(call)[2:], kernel, strides, padding, dilation
         )
-    return rq.requantize_sum(Sum(total.expr, total.scale / counts, total.reach), result)
+    return rq.requantize_sum(total.times(1 / counts), result)
 
 
 def _mean(known: Known, call: relax.Call, result: Result) -> relax.Expr:
@@ -95,7 +95,7 @@ def _mean(known: Known, call: relax.Call, result: Result) -> relax.Expr:
     axes = range(rank) if call.attrs.axis is None else sorted(int(a) % rank for a in call.attrs.axis)
     total = products.whole_sum(known.rewriter, x, list(axes), bool(call.attrs.keepdims))
     count = np.prod([shape_of(call.args[0])[a] for a in axes])
-    return rq.requantize_sum(Sum(total.expr, total.scale / count, total.reach), result)
+    return rq.requantize_sum(total.times(1 / count), result)
 
 
 def _8_bits(known: Known, expr: relax.Expr) -> Quantized:

@@ -26,6 +26,9 @@ from tvm_ipu.passes.rewrite import Rewriter, make_constant, op_name, shape_of
 
 R = relax.op
 
+MAX_SCALES = 2**16
+"""Most different scales of a sum: a factor for each element is not one for each channel."""
+
 _SHIFTS = {"int8": ("uint8", 128), "uint8": ("int8", -128), "uint16": ("int16", -32768)}
 """Type of the other sign, and what is added to integers to get there."""
 
@@ -228,10 +231,8 @@ class Layers:
             bias = value if name == "relax.add" else -value
             return products.add_constant(self.rewriter, total, bias)
         factor = value if name == "relax.multiply" else 1 / value
-        if not ((factor > 0).all() and np.isfinite(factor).all()):
-            return None
-        scale = total.scale * factor
-        return Sum(total.expr, scale, total.reach) if scale.size <= 2**16 else None
+        scaled = total.times(factor)
+        return scaled if np.isfinite(scaled.scale).all() and scaled.scale.size <= MAX_SCALES else None
 
     # -- quantize: the end of a layer ---------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import math
 
 from tvm import relax
 
-from tvm_ipu.passes.integer.tensors import LIMITS, NoInteger, Quantized, Sum, reshaped_scale
+from tvm_ipu.passes.integer.tensors import LIMITS, Array, NoInteger, Quantized, Sum, reshaped_scale
 from tvm_ipu.passes.rewrite import op_name, shape_of
 
 R = relax.op
@@ -55,9 +55,14 @@ def moved_sum(call: relax.Call, source: Sum) -> Sum | None:
     if name not in ("relax.permute_dims", "relax.reshape", "relax.expand_dims", "relax.squeeze"):
         return None
     expr = relax.Call(call.op, [source.expr, *call.args[1:]], call.attrs)
-    scale = source.scale.reshape((1,) * (len(shape) - source.scale.ndim) + source.scale.shape)
-    if name == "relax.permute_dims":
+    scale, offset = (_moved_parameter(call, p, shape) for p in (source.scale, source.offset))
+    return None if scale is None or offset is None else Sum(expr, scale, source.reach, offset)
+
+
+def _moved_parameter(call: relax.Call, parameter: Array, shape: tuple[int, ...]) -> Array | None:
+    """Scales or offsets for the result of a reshape or transpose of a tensor of the given shape."""
+    full = parameter.reshape((1,) * (len(shape) - parameter.ndim) + parameter.shape)
+    if op_name(call) == "relax.permute_dims":
         axes = call.attrs.axes
-        return Sum(expr, scale.transpose(None if axes is None else [int(a) for a in axes]), source.reach)
-    moved_scale = reshaped_scale(scale, shape, shape_of(call))
-    return None if moved_scale is None else Sum(expr, moved_scale, source.reach)
+        return full.transpose(None if axes is None else [int(a) for a in axes])
+    return reshaped_scale(full, shape, shape_of(call))
