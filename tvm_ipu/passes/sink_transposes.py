@@ -82,7 +82,7 @@ def _sink_reduction(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
 def _sink_with_layout(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
     """Pooling and resizing, which say where their axes are."""
     axes, attrs = _common_axes(rewriter, call.args[:1]), call.attrs
-    if axes is None or str(attrs.layout) != str(attrs.out_layout or attrs.layout):
+    if axes is None or str(attrs.layout) != str(getattr(attrs, "out_layout", "") or attrs.layout):
         return None
     layout = "".join(str(attrs.layout)[i] for i in np.argsort(axes))
     source = rewriter.value(call.args[0]).args[0]
