@@ -50,6 +50,7 @@ class Dot:
         prepare_cost: Further instructions that preparing one operand takes, beside its load.
         plain: Whether it is ``plain_dot``'s, which takes operands converted to ``acc`` before, and right ones
             with fewer lanes.
+        registers: Vector registers for it; 0 for the target's ``vector_registers``.
     """
 
     left: str
@@ -64,6 +65,7 @@ class Dot:
     cost: float = 1.0
     prepare_cost: float = 0.0
     plain: bool = False
+    registers: int = 0
 
     def steps(self, depth: int) -> int:
         """Multiplications along a reduction of length ``depth``."""

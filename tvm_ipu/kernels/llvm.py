@@ -62,7 +62,23 @@ define <16 x i16> @tvm_ipu_narrow_bf16(<16 x float> %value) alwaysinline {
 )
 """Round 16 float32 numbers to bfloat16, to nearest even."""
 
-FUNCTIONS = {function.name: function for function in (DOT_BF16, NARROW_BF16)}
+DOT_BF16_NEON = Function(
+    "tvm_ipu_dot_bf16_neon",
+    "float32x4",
+    """
+declare <4 x float> @llvm.aarch64.neon.bfdot.v4f32.v8bf16(<4 x float>, <8 x bfloat>, <8 x bfloat>)
+define <4 x float> @tvm_ipu_dot_bf16_neon(<4 x float> %s, <8 x i16> %left, <8 x i16> %right) alwaysinline {
+  %a = bitcast <8 x i16> %left to <8 x bfloat>
+  %b = bitcast <8 x i16> %right to <8 x bfloat>
+  %r = call <4 x float> @llvm.aarch64.neon.bfdot.v4f32.v8bf16(<4 x float> %s,
+    <8 x bfloat> %a, <8 x bfloat> %b)
+  ret <4 x float> %r
+}
+""",
+)
+"""Add the products of 8 pairs of bfloat16 numbers, two to each of 4 float32 sums."""
+
+FUNCTIONS = {function.name: function for function in (DOT_BF16, DOT_BF16_NEON, NARROW_BF16)}
 
 
 def import_functions(func: tirx.PrimFunc) -> tirx.PrimFunc:

@@ -71,9 +71,10 @@ class Traffic:
 
 def tile_shapes(target: Target, dot: Dot) -> Iterator[tuple[int, int]]:
     """(rows, vectors) of the register tiles that fit, with a row of operands and one broadcast scalar."""
+    registers = dot.registers or target.vector_registers
     for vectors in range(1, 9):
         for rows in range(1, 29):
-            if rows * vectors + dot.parts * (vectors + 1) <= target.vector_registers:
+            if rows * vectors + dot.parts * (vectors + 1) <= registers:
                 yield rows, vectors
 
 

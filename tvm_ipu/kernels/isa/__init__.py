@@ -7,9 +7,15 @@ from functools import cache
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.dot import Dot, plain_dot
-from tvm_ipu.kernels.isa import x86
+from tvm_ipu.kernels.isa import arm, hexagon, riscv, x86
 
-_DOTS: dict[str, Callable[[Target], list[Dot]]] = {"x86_64": x86.dots}
+_DOTS: dict[str, Callable[[Target], list[Dot]]] = {
+    "x86_64": x86.dots,
+    "aarch64": arm.dots,
+    "arm": arm.dots,
+    "riscv64": riscv.dots,
+    "hexagon": hexagon.dots,
+}
 """By architecture: the dot products of a target, best first."""
 
 
