@@ -15,7 +15,16 @@ from tvm_ipu.kernels.decisions import Choose
 from tvm_ipu.kernels.epilogue import Epilogue, dtype_of, loaded_buffers, shape_of
 from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.nests import Nest
-from tvm_ipu.kernels.templates import attention, conv2d, depthwise, gemm, matmul, winograd
+from tvm_ipu.kernels.templates import (
+    attention,
+    conv2d,
+    depthwise,
+    gemm,
+    matmul,
+    tile_conv2d,
+    tile_gemm,
+    winograd,
+)
 from tvm_ipu.kernels.templates.kernel import Kernel
 from tvm_ipu.kernels.window import Window
 from tvm_ipu.kernels.winograd import TAPS
@@ -77,7 +86,10 @@ def _conv2d(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
     dtypes = dtype_of(image), dtype_of(weights), dtype_of(epilogue.anchor)
     if window.is_pointwise and groups == 1:
         rows = window.batch * math.prod(window.size)
-        return gemm, gemm.Problem(rows, depth, channels, lanes, *dtypes)
+        return _product(gemm.Problem(rows, depth, channels, lanes, *dtypes), target)
+    tiled = tile_conv2d.Problem(window, groups, depth, channels, *dtypes)
+    if tile_conv2d.takes(tiled, target):
+        return tile_conv2d, tiled
     return conv2d, conv2d.Problem(window, groups, depth, channels, lanes, *dtypes)
 
 
@@ -103,7 +115,18 @@ def _dense(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
     *_, lanes, _ = shape_of(weights)
     dtypes = dtype_of(left), dtype_of(weights), dtype_of(epilogue.anchor)
     columns = shape_of(epilogue.anchor)[-1]
-    return gemm, gemm.Problem(math.prod(leading), depth, columns, lanes, *dtypes)
+    return _product(gemm.Problem(math.prod(leading), depth, columns, lanes, *dtypes), target)
+
+
+def _product(problem: gemm.Problem, target: Target) -> _Problem:
+    """Product with packed weights, on tile registers where the target has them."""
+    p = problem
+    tiled = tile_gemm.Problem(p.rows, p.depth, p.columns, p.left, p.right, p.dtype)
+    if tile_gemm.takes(tiled, target):
+        return tile_gemm, tiled
+    column = Window(1, (p.rows, 1), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
+    copied = tile_conv2d.Problem(column, 1, p.depth, p.columns, p.left, p.right, p.dtype)
+    return (tile_conv2d, copied) if tile_conv2d.takes(copied, target) else (gemm, p)
 
 
 def _matmul(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:

@@ -50,10 +50,18 @@ class Blocks:
         """(length, how many) of the blocks."""
         return [(length, n) for length, n in ((self.block, self.full), (self.tail, 1)) if length and n]
 
-    def emit(self, e: Emitter, name: str, unit: Index, body: Callable[[Expr, int], None]) -> None:
+    def emit(
+        self,
+        e: Emitter,
+        name: str,
+        unit: Index,
+        body: Callable[[Expr, int], None],
+        after: Callable[[int], None] = lambda _: None,
+    ) -> None:
         """Emit ``body(first element, number of elements)`` for every block of ``unit``.
 
-        The body is emitted at most twice: in a loop over full blocks, and for the last block.
+        The body is emitted at most twice: in a loop over full blocks, and for the last block. Behind each,
+        ``after(number of elements)`` is emitted.
         """
         first = unit * self.per_unit
         if self.full:
@@ -62,10 +70,13 @@ class Blocks:
                 extent = tirx.min(index(self.per_unit), self.full - first)
             with e.loop(name, first, extent) as number:
                 body(e.bind(name, number * self.block), self.block)
+            after(self.block)
         if self.tail:
             start = self.full * self.block
             if self.units == 1:
                 body(index(start), self.tail)
+                after(self.tail)
             else:
                 with e.when(index(unit) == self.units - 1):
                     body(index(start), self.tail)
+                    after(self.tail)

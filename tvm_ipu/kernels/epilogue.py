@@ -119,6 +119,31 @@ class Epilogue:
                 place = _Place(self, row + m * row_step, column + v * tile.lanes, position)
                 self._vector(e, memory, at, m, place, width, finish)
 
+    def emit_row(
+        self,
+        e: Emitter,
+        memory: tirx.Buffer,
+        at: Expr,
+        widths: Sequence[int],
+        lanes: int,
+        row: Expr,
+        column: Expr,
+    ) -> None:
+        """Finish one row of results that lie in memory and store it.
+
+        Args:
+            e: Where the statements go.
+            memory: Results of the anchor.
+            at: Where the row starts there.
+            widths: Columns in use of each vector of the row.
+            lanes: Columns that a vector has.
+            row: Flat number of the row.
+            column: First column.
+        """
+        for v, width in enumerate(widths):
+            place = _Place(self, row, column + v * lanes, self._decode)
+            self._vector(e, memory, at + v * lanes, index(0), place, width, None)
+
     def _vector(
         self,
         e: Emitter,

@@ -165,12 +165,15 @@ int32_t ipu_pool_run(struct ipu_pool *pool, const struct ipu_job *job) {
   return result;
 }
 
-/* Starts the worker's thread with all signals blocked: they belong to the program's own threads. */
+/* Starts the worker's thread with all signals blocked but those of faults, which a blocked one would turn into a death
+ * without a word: the others belong to the program's own threads. */
 static bool start_thread(struct worker *worker) {
+  static const int faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
   pthread_attr_t attributes;
   sigset_t all, before;
   if (pthread_attr_init(&attributes) != 0) return false;
   sigfillset(&all);
+  for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigdelset(&all, faults[i]);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   bool ok = pthread_attr_setstacksize(&attributes, STACK_BYTES) == 0 &&
             pthread_create(&worker->thread, &attributes, work, worker) == 0;
