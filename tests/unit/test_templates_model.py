@@ -94,9 +94,9 @@ def test_register_tiles_fit(lanes):
 
 
 def test_grain_is_the_work_of_a_thread():
-    assert tiles.grain(10_000, 7) == 7
+    assert tiles.grain(2_500, 7) == 7
     assert tiles.grain(1_000_000, 10) == 1
-    assert tiles.grain(200_000, 100) == 10
+    assert tiles.grain(50_000, 100) == 10
 
 
 PROBLEMS = [

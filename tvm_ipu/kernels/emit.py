@@ -109,6 +109,12 @@ class Emitter:
         """Write ``lanes`` consecutive elements from ``at`` on."""
         self.emit(tirx.BufferStore(buffer, value, [_span(at, lanes)]))
 
+    def prefetch(self, buffer: tirx.Buffer, at: Index) -> None:
+        """Ask for the cache line of an element, which may lie past the end, in the level-2 cache."""
+        address = tirx.address_of(tirx.BufferLoad(buffer, [index(at)]))
+        read, level_2, data = (index(value) for value in (0, 2, 1))
+        self.emit(tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, read, level_2, data)))
+
     @contextmanager
     def loop(
         self, name: str, start: Index, extent: Index, kind: tirx.ForKind = tirx.ForKind.SERIAL

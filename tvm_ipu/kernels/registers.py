@@ -9,6 +9,9 @@ from tvm.tirx import Expr
 from tvm_ipu.kernels.dot import Dot, Operand
 from tvm_ipu.kernels.emit import Emitter, Index, broadcast, lanes_of, zero
 
+STRETCH = 8
+"""Multiplications between two things that are done meanwhile."""
+
 
 class RegisterTile:
     """``rows`` x ``len(widths)`` vectors in a local buffer that is only indexed by constants.
@@ -64,6 +67,7 @@ class RegisterTile:
         left: Callable[[int, Index, int], Expr],
         right: Callable[[int, Index], Expr],
         rows: range | None = None,
+        meanwhile: Callable[[Index], None] | None = None,
     ) -> None:
         """Add the products along a reduction.
 
@@ -74,11 +78,22 @@ class RegisterTile:
             right: (vector, number of the multiplication) to its elements as loaded; only a plain dot product
                 takes fewer lanes than a vector has.
             rows: Rows that take part; all by default.
+            meanwhile: Emits what is to be done before each ``STRETCH`` multiplications, given their number.
         """
         whole, rest = divmod(depth, dot.group)
-        if whole:
-            with self._e.loop("k", 0, whole) as k:
-                self._add_dot(dot, lambda m: left(m, k * dot.group, dot.group), lambda v: right(v, k), rows)
+
+        def multiply(k: Index) -> None:
+            self._add_dot(dot, lambda m: left(m, k * dot.group, dot.group), lambda v: right(v, k), rows)
+
+        stretches = whole // STRETCH if meanwhile is not None else 0
+        if meanwhile is not None and stretches:
+            with self._e.loop("stretch", 0, stretches) as stretch:
+                meanwhile(stretch)
+                with self._e.loop("k", 0, STRETCH) as k:
+                    multiply(self._e.bind("step", stretch * STRETCH + k))
+        if whole > stretches * STRETCH:
+            with self._e.loop("k", stretches * STRETCH, whole - stretches * STRETCH) as k:
+                multiply(k)
         if rest:
             self._add_dot(dot, lambda m: left(m, whole * dot.group, rest), lambda v: right(v, whole), rows)
 

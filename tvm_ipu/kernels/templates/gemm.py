@@ -7,6 +7,7 @@ row blocks of the unit; a register tile runs through the whole reduction before 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -16,11 +17,20 @@ from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.dot import Dot, load_group
-from tvm_ipu.kernels.emit import Emitter, flat_buffer, item_bytes
+from tvm_ipu.kernels.emit import Emitter, Index, flat_buffer, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.isa import find_dot
-from tvm_ipu.kernels.registers import RegisterTile, column_widths
+from tvm_ipu.kernels.registers import STRETCH, RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
+
+FEWEST_TILES = 3
+"""With as many row tiles to a unit, each fetches a share of the weights of the columns that come next."""
+
+COLD_BYTES_PER_CYCLE = 8.0
+"""Reading of weights that are not fetched ahead: between two inferences, others have pushed them out of the
+caches. What is fetched ahead costs the less, the more tiles share it."""
+
+CACHE_LINE = 64
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,8 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
         column_blocks=columns.count,
     )
     total = tiles.overlapped(_compute(problem, decision, target), traffic.cycles(target))
+    cold = right * problem.columns / COLD_BYTES_PER_CYCLE
+    total += cold if rows.per_unit < FEWEST_TILES else cold * 2 / rows.per_unit
     return total * tiles.imbalance(rows.units * columns.units, target.cores)
 
 
@@ -135,8 +147,26 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
             p.depth,
             lambda m, k, count: load_group(e, left, left_at + (k + m * p.depth), count, dot.group),
             lambda v, step: e.load(right, right_at + (step * dot.panel + v * panel), dot.panel),
+            meanwhile=ahead(row, e.bind("ahead", right_at + len(registers.widths) * panel)),
         )
         epilogue.emit(e, registers, row, column)
+
+    def ahead(row: Expr, start: Expr) -> Callable[[Index], None] | None:
+        """Fetches this tile's share of the next columns' weights."""
+        row_tiles = min(rows.per_unit, rows.count)
+        stretches = dot.steps(p.depth) // STRETCH
+        if row_tiles < FEWEST_TILES or not stretches:
+            return None
+        line = CACHE_LINE // item_bytes(p.right)
+        lines = math.ceil(decision.vectors * panel / line / (row_tiles * stretches))
+        tile = tirx.floormod(tirx.floordiv(row, rows.block), row_tiles)
+        share = e.bind("share", start + tile * (stretches * lines * line))
+
+        def fetch(stretch: Index) -> None:
+            for i in range(lines):
+                e.prefetch(right, share + (stretch * lines + i) * line)
+
+        return fetch
 
     extent = rows.units * columns.units
     with e.loop("unit", 0, extent, tirx.ForKind.PARALLEL) as unit:
