@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from tvm_ipu.base.errors import OptionError
-from tvm_ipu.base.model import LAYERS_ATTR
+from tvm_ipu.base.model import CONCAT, LAYERS_ATTR, SLICE
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.target import load_target
 from tvm_ipu.passes.fold_constants import fold_constants
 from tvm_ipu.passes.fold_division import fold_division
 from tvm_ipu.passes.fold_scale import fold_scale
 from tvm_ipu.passes.fuse_operators import fuse_operators
+from tvm_ipu.passes.mark_parts import mark_parts
 from tvm_ipu.passes.pipeline import load_user_pass, run_phases
 from tvm_ipu.passes.rewrite import bindings, op_name, shape_of
 from tvm_ipu.passes.simplify_transposes import simplify_transposes
@@ -244,3 +245,35 @@ def test_user_pass() -> None:
 def test_user_pass_errors(spec: str, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         load_user_pass(spec)
+
+
+def test_concatenations_and_slices_between_layers_are_marked() -> None:
+    def body(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        def conv(y: relax.Expr) -> relax.Expr:
+            weight = constant(8, 1, 1, shape_of(y)[3])
+            layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
+            return builder.emit(relax.op.nn.conv2d(y, weight, **layouts))
+
+        halves = builder.emit(relax.op.split(conv(x), 2, axis=3))
+        joined = builder.emit(relax.op.concat([halves[0], conv(halves[1])], axis=3))
+        above = builder.emit(relax.op.concat([conv(joined), conv(joined)], axis=1))
+        return builder.emit(relax.op.exp(above))
+
+    module = build(body, 1, 4, 5, 8)
+    marked = mark_parts(module)
+    names = [
+        b.value.args[0].global_symbol if op_name(b.value) == "relax.call_pure_packed" else op_name(b.value)
+        for b in bindings(marked["main"])
+        if isinstance(b.value, relax.Call)
+    ]
+    conv = "relax.nn.conv2d"
+    # the last concatenation is not along the innermost dimension
+    assert names == [conv, SLICE, SLICE, conv, CONCAT, conv, conv, "relax.concat", "relax.exp"]
+
+
+def test_concatenations_that_fuse_are_not_marked() -> None:
+    def body(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        parts = [builder.emit(relax.op.exp(x)), builder.emit(relax.op.sin(x))]
+        return builder.emit(relax.op.tanh(builder.emit(relax.op.concat(parts, axis=1))))
+
+    assert "concat" in operators(mark_parts(build(body, 3, 4)))

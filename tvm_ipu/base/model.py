@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 VIEW_OPS = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
 """Operators that change a tensor's shape and not its bytes: no kernel, no copy."""
 
+CONCAT, SLICE = "tvm_ipu.concat", "tvm_ipu.slice"
+"""Packed functions that stand for operations along the innermost dimension that shall move no data: the
+operands' producers write into the result, ``SLICE(x, first)`` is read within ``x``. Code generation copies
+what cannot be so."""
+
 LAYERS_ATTR = "tvm_ipu.layers"
 """Module attribute: for each call in ``main``, in order, the names of the model's nodes that it computes."""
 

@@ -8,17 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import tvm_ffi
-from tvm import te, tirx
+from tvm import tirx
 
 from tvm_ipu.base.model import FLOAT_LAYERS_ATTR, Model
 from tvm_ipu.base.program import Arg, Call, Plan, Program, Space
 from tvm_ipu.base.target import Target
 from tvm_ipu.base.tensor import DType
+from tvm_ipu.codegen.in_place import Step, copy_function
 from tvm_ipu.codegen.link import link
 from tvm_ipu.codegen.lower import LoweredKernel, compile_object, lower_kernel
-from tvm_ipu.codegen.straight_line import Step, straight_line
+from tvm_ipu.codegen.straight_line import straight_line
 from tvm_ipu.codegen.tensors import ConstantPool, Storage, Value, align, plan_arena
 from tvm_ipu.kernels.decisions import Choose, preferred
+from tvm_ipu.kernels.memory import with_pitches
 from tvm_ipu.kernels.select import schedule
 from tvm_ipu.kernels.stage import Stage, TempSpec
 
@@ -147,7 +149,9 @@ class _PlanDraft:
             self._add(step)
 
     def _add(self, step: Step) -> None:
-        stages, temps = self._kernels.schedule(step.func)
+        pitches = {i: value.pitch for i, value in enumerate(step.args) if not value.is_dense}
+        func = with_pitches(step.func, pitches) if pitches else step.func
+        stages, temps = self._kernels.schedule(func)
         temporaries = []
         for shape, dtype in temps:
             kind = DType.parse(dtype)
@@ -164,12 +168,14 @@ class _PlanDraft:
         """Let every output be written in its own memory; copy what is an input, a constant or shared."""
         placed = []
         for index, value in enumerate(outputs):
-            if value.storage.space is Space.ARENA and value.storage.size == value.nbytes:
+            storage = value.storage
+            is_whole = not storage.parent and storage.size == value.nbytes
+            if storage.space is Space.ARENA and is_whole:
                 value.storage.space, value.storage.index = Space.OUTPUT, index
             else:
                 target = Value(Storage(Space.OUTPUT, value.nbytes, index), value.shape, value.dtype)
                 if value.nbytes:
-                    steps.append(Step(_copy_function(value), (value, target), f"output {index}", "copy"))
+                    steps.append(Step(copy_function(value), (value, target), f"output {index}", "copy"))
                 value = target
             placed.append(value)
         return placed
@@ -184,7 +190,7 @@ class _PlanDraft:
                 offsets.append(top)
                 top = align(top + spec.nbytes)
             io_offsets.append(offsets)
-        storages = list({id(v.storage): v.storage for c in self.calls for v in c.args}.values())
+        storages = list({id(v.storage.root): v.storage.root for c in self.calls for v in c.args}.values())
         arena = [s for s in storages if s.space is Space.ARENA]
         arena_size = plan_arena(arena, top)
         return Plan(
@@ -200,7 +206,7 @@ class _PlanDraft:
 
 
 def _finish_call(call: _DraftCall, stage: Stage) -> Call:
-    args = tuple(Arg(v.storage.space, v.storage.index, v.storage.offset, v.nbytes) for v in call.args)
+    args = tuple(Arg(v.storage.root.space, v.storage.root.index, v.offset, v.extent) for v in call.args)
     return Call(
         kernel=call.symbol,
         args=args,
@@ -210,11 +216,5 @@ def _finish_call(call: _DraftCall, stage: Stage) -> Call:
         op=call.op,
         template=stage.template,
         flops=stage.flops,
-        bytes=sum(a.size for a in args),
+        bytes=sum(v.nbytes for v in call.args),
     )
-
-
-def _copy_function(value: Value) -> tirx.PrimFunc:
-    """A function that copies a tensor."""
-    source = te.placeholder(value.shape, value.dtype.label, name="source")
-    return te.create_prim_func([source, te.compute(value.shape, lambda *i: source(*i), name="copy")])

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
-from tvm import relax, tirx
+from tvm import relax
 from tvm.ir.expr import GenericConst
 
 from tvm_ipu.base.errors import ModelError
-from tvm_ipu.base.model import LAYERS_ATTR, VIEW_OPS, Model
+from tvm_ipu.base.model import LAYERS_ATTR, SLICE, VIEW_OPS, Model
 from tvm_ipu.base.program import Space
 from tvm_ipu.base.tensor import DType
+from tvm_ipu.codegen.in_place import Join, Step, dense_copy, place_parts
 from tvm_ipu.codegen.tensors import ConstantPool, Storage, Value
-
-
-@dataclass(frozen=True)
-class Step:
-    """One call of a fused function, outputs last among ``args``."""
-
-    func: tirx.PrimFunc
-    args: tuple[Value, ...]
-    layer: str
-    op: str
 
 
 def straight_line(model: Model, pool: ConstantPool) -> tuple[list[Step], list[Value]]:
@@ -40,14 +30,15 @@ def straight_line(model: Model, pool: ConstantPool) -> tuple[list[Step], list[Va
     for block in main.body.blocks:
         for binding in block.bindings:
             reader.values[binding.var] = reader.read(binding.var, binding.value)
-    return reader.steps, reader.tensors(main.body.body)
+    outputs = reader.tensors(main.body.body)
+    return place_parts(reader.items, outputs), outputs
 
 
 class _Reader:
     def __init__(self, model: Model, pool: ConstantPool) -> None:
         self.model = model
         self.pool = pool
-        self.steps: list[Step] = []
+        self.items: list[Step | Join] = []
         self.values: dict[relax.Var, list[Value]] = {}
         attrs = model.module.attrs
         self.layers = iter(attrs[LAYERS_ATTR]) if attrs is not None and LAYERS_ATTR in attrs else iter(())
@@ -72,9 +63,9 @@ class _Reader:
             return self.tensors(expr)
         name, layer = getattr(expr.op, "name", ""), str(next(self.layers, var.name))
         if name in VIEW_OPS:
-            (source,) = self.tensors(expr.args[0])
-            shape = tuple(int(d) for d in expr.ty.shape)
-            return [Value(source.storage, shape, source.dtype)]
+            return [self._view(expr, layer)]
+        if name == "relax.call_pure_packed":
+            return [self._part(expr, layer)]
         if name == "relax.call_tir":
             return self._call(expr, layer)
         raise ModelError(
@@ -82,19 +73,43 @@ class _Reader:
             "report this model: the importer should have refused it",
         )
 
+    def _view(self, expr: relax.Call, layer: str) -> Value:
+        """The same bytes in another shape."""
+        (source,) = self.tensors(expr.args[0])
+        if not source.is_dense:
+            source, copied = dense_copy(source, layer)
+            self.items.append(copied)
+        return Value(source.storage, tuple(int(d) for d in expr.ty.shape), source.dtype)
+
+    def _part(self, expr: relax.Call, layer: str) -> Value:
+        """A slice or a concatenation that was marked to move no data."""
+        name, *args = expr.args
+        shape = tuple(int(d) for d in expr.ty.shape)
+        if name.global_symbol == SLICE:
+            (source,) = self.tensors(args[0])
+            return source.part(int(args[1].value), shape[-1])
+        operands = tuple(value for arg in args for value in self.tensors(arg))
+        result = _new_value(shape, operands[0].dtype)
+        self.items.append(Join(result, operands, layer))
+        return result
+
     def _call(self, call: relax.Call, layer: str) -> list[Value]:
         outputs = []
         types = call.ty.fields if isinstance(call.ty, relax.TupleType) else [call.ty]
         for ty in types:
             shape, dtype = tuple(int(d) for d in ty.shape), DType.parse(str(ty.dtype))
-            value = Value(Storage(Space.ARENA, 0), shape, dtype)
-            value.storage.size = value.nbytes
-            outputs.append(value)
+            outputs.append(_new_value(shape, dtype))
         callee = call.args[0]
         if any(value.nbytes for value in outputs):
             args = (*self.tensors(call.args[1]), *outputs)
-            self.steps.append(Step(self.model.module[callee], args, layer, _op_label(callee.name_hint)))
+            self.items.append(Step(self.model.module[callee], args, layer, _op_label(callee.name_hint)))
         return outputs
+
+
+def _new_value(shape: tuple[int, ...], dtype: DType) -> Value:
+    value = Value(Storage(Space.ARENA, 0, row=shape[-1] if shape else 1), shape, dtype)
+    value.storage.size = value.nbytes
+    return value
 
 
 def _op_label(function: str) -> str:

@@ -10,11 +10,14 @@ import numpy as np
 
 from tvm_ipu.base.program import ALIGNMENT, Space
 from tvm_ipu.base.tensor import DType
+from tvm_ipu.kernels.memory import span
 
 
 @dataclass
 class Storage:
     """Memory of one value; views of a value share it.
+
+    A storage may be a part of each innermost row of another one, its parent: it has no memory of its own.
 
     Attributes:
         space: Memory it lives in.
@@ -23,6 +26,9 @@ class Storage:
         offset: Bytes from the start of the memory; for the arena known once it is planned.
         first: Number of the first call that touches it.
         last: Number of the last call that touches it.
+        row: Elements of an innermost row of the value.
+        parent: What it is a part of.
+        column: Element of the parent's rows at which its own begin.
     """
 
     space: Space
@@ -31,25 +37,78 @@ class Storage:
     offset: int = 0
     first: int = -1
     last: int = -1
+    row: int = 0
+    parent: Storage | None = None
+    column: int = 0
+
+    @property
+    def root(self) -> Storage:
+        """The storage that has memory."""
+        return self.parent.root if self.parent else self
+
+    @property
+    def root_column(self) -> int:
+        """Element of the root's rows at which its own begin."""
+        return self.column + self.parent.root_column if self.parent else 0
 
     def touch(self, call: int) -> None:
         """Record that call number ``call`` reads or writes this memory."""
-        self.first = call if self.first < 0 else min(self.first, call)
-        self.last = max(self.last, call)
+        root = self.root
+        root.first = call if root.first < 0 else min(root.first, call)
+        root.last = max(root.last, call)
 
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of static shape in some memory."""
+    """A tensor of static shape in some memory.
+
+    Attributes:
+        storage: The memory.
+        shape: Shape.
+        dtype: Type of the elements.
+        slice_of: Elements of the rows of which its own rows are a part; 0 where it is all of them.
+        column: First element of its rows within those.
+    """
 
     storage: Storage
     shape: tuple[int, ...]
     dtype: DType
+    slice_of: int = 0
+    column: int = 0
 
     @property
     def nbytes(self) -> int:
         """Bytes of the dense tensor."""
         return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def row(self) -> int:
+        """Elements of an innermost row in its storage, as this value sees it."""
+        return self.slice_of or (self.shape[-1] if self.shape else 1)
+
+    @property
+    def pitch(self) -> int:
+        """Elements from one innermost row to the next."""
+        return self.storage.root.row if self.storage.parent else self.row
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether its rows follow each other."""
+        return self.pitch == (self.shape[-1] if self.shape else 1)
+
+    @property
+    def offset(self) -> int:
+        """Bytes from the start of the memory."""
+        return self.storage.root.offset + (self.storage.root_column + self.column) * self.dtype.itemsize
+
+    @property
+    def extent(self) -> int:
+        """Bytes from its first element to its last."""
+        return span(self.shape, self.pitch) * self.dtype.itemsize
+
+    def part(self, column: int, width: int) -> Value:
+        """``width`` elements of each row from ``column`` on."""
+        return Value(self.storage, (*self.shape[:-1], width), self.dtype, self.row, self.column + column)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from tvm_ipu.kernels.computes import TEMPLATE
 from tvm_ipu.kernels.decisions import Choose
 from tvm_ipu.kernels.epilogue import Epilogue, dtype_of, loaded_buffers, shape_of
 from tvm_ipu.kernels.isa import find_dot
+from tvm_ipu.kernels.memory import row_pitch
 from tvm_ipu.kernels.nests import Nest
 from tvm_ipu.kernels.templates import (
     attention,
@@ -86,11 +87,11 @@ def _conv2d(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
     dtypes = dtype_of(image), dtype_of(weights), dtype_of(epilogue.anchor)
     if window.is_pointwise and groups == 1:
         rows = window.batch * math.prod(window.size)
-        return _product(gemm.Problem(rows, depth, channels, lanes, *dtypes), target)
+        return _product(gemm.Problem(rows, depth, channels, lanes, *dtypes, _pitch(image)), target)
     tiled = tile_conv2d.Problem(window, groups, depth, channels, *dtypes)
-    if tile_conv2d.takes(tiled, target):
+    if not _pitch(image) and tile_conv2d.takes(tiled, target):
         return tile_conv2d, tiled
-    return conv2d, conv2d.Problem(window, groups, depth, channels, lanes, *dtypes)
+    return conv2d, conv2d.Problem(window, groups, depth, channels, lanes, *dtypes, _pitch(image))
 
 
 def _winograd(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
@@ -98,7 +99,8 @@ def _winograd(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
     _, points, _, depth, lanes = shape_of(weights)
     window = _window(anchor, image, (TAPS, TAPS))
     channels = shape_of(epilogue.anchor)[3]
-    return winograd, winograd.Problem(window, depth, channels, points - TAPS + 1, lanes, dtype_of(image))
+    outputs, dtype = points - TAPS + 1, dtype_of(image)
+    return winograd, winograd.Problem(window, depth, channels, outputs, lanes, dtype, _pitch(image))
 
 
 def _depthwise(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
@@ -106,7 +108,7 @@ def _depthwise(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
     _, kernel_h, kernel_w, lanes = shape_of(weights)
     window = _window(anchor, image, (kernel_h, kernel_w))
     dtypes = dtype_of(image), dtype_of(weights), dtype_of(epilogue.anchor)
-    return depthwise, depthwise.Problem(window, shape_of(image)[3], lanes, *dtypes)
+    return depthwise, depthwise.Problem(window, shape_of(image)[3], lanes, *dtypes, _pitch(image))
 
 
 def _dense(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
@@ -115,12 +117,15 @@ def _dense(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
     *_, lanes, _ = shape_of(weights)
     dtypes = dtype_of(left), dtype_of(weights), dtype_of(epilogue.anchor)
     columns = shape_of(epilogue.anchor)[-1]
-    return _product(gemm.Problem(math.prod(leading), depth, columns, lanes, *dtypes), target)
+    problem = gemm.Problem(math.prod(leading), depth, columns, lanes, *dtypes, _pitch(left))
+    return _product(problem, target)
 
 
 def _product(problem: gemm.Problem, target: Target) -> _Problem:
-    """Product with packed weights, on tile registers where the target has them."""
+    """Product with packed weights, on tile registers where the target has them and rows follow each other."""
     p = problem
+    if p.pitch:
+        return gemm, p
     tiled = tile_gemm.Problem(p.rows, p.depth, p.columns, p.left, p.right, p.dtype)
     if tile_gemm.takes(tiled, target):
         return tile_gemm, tiled
@@ -167,6 +172,21 @@ def _window(anchor: Nest, image: tirx.Buffer, kernel: tuple[int, int]) -> Window
         (above, left, below, right),
         (dilation[0], dilation[1]),
     )
+
+
+def dense_operands(anchor: Nest) -> tuple[tirx.Buffer, ...] | None:
+    """Operands whose rows must follow each other; None where those of all buffers must."""
+    template = str(anchor.block.annotations[TEMPLATE])
+    if template == "attention":
+        return None
+    left, right = operands(anchor)
+    return (left, right) if template == "matmul" else (right,)
+
+
+def _pitch(buffer: tirx.Buffer) -> int:
+    """Elements from one innermost row to the next; 0 where they follow each other."""
+    pitch = row_pitch(buffer)
+    return 0 if pitch == shape_of(buffer)[-1] else pitch
 
 
 def _leading(buffer: tirx.Buffer, rank: int) -> tuple[int, ...]:

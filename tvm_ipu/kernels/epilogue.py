@@ -18,6 +18,7 @@ from tvm.tirx import Expr
 
 from tvm_ipu.kernels.emit import Emitter, flat_buffer, index
 from tvm_ipu.kernels.half import in_float32, is_half, narrow, widen
+from tvm_ipu.kernels.memory import memory_shape, memory_size, row_pitch
 from tvm_ipu.kernels.registers import RegisterTile
 
 Coordinates = Callable[[Expr], tuple[Expr, ...]]
@@ -66,7 +67,7 @@ class Epilogue:
         internal = {anchor, *(step.target for step in steps)}
         operands = [b for step in steps for b in loaded_buffers(step.value) if b not in internal]
         self.sources = tuple(dict.fromkeys([*operands, *outputs]))
-        self._flat = {b: flat_buffer(b.name, math.prod(shape_of(b)), dtype_of(b)) for b in self.sources}
+        self._flat = {b: flat_buffer(b.name, memory_size(b), dtype_of(b)) for b in self.sources}
         self.buffers = tuple(self._flat.values())
         kinds = {dtype_of(b) for b in (*self.sources, *(step.target for step in steps))}
         self.has_half = any(is_half(kind) for kind in kinds)
@@ -168,11 +169,7 @@ class Epilogue:
             for output in self.outputs if finish is None else ():
                 value, dtype = values[output], dtype_of(output)
                 value = narrow(value, dtype) if is_half(dtype) else value
-                e.store(self._flat[output], place.row * self._columns + place.column, value)
-
-    @property
-    def _columns(self) -> int:
-        return shape_of(self.anchor)[-1]
+                e.store(self._flat[output], place.row * row_pitch(output) + place.column, value)
 
     def _decode(self, row: Expr) -> tuple[Expr, ...]:
         """Position of a row in the anchor's dimensions but the last."""
@@ -220,9 +217,9 @@ class _Place:
             return node
         shape = shape_of(node.source)
         if shape == shape_of(self._epilogue.anchor) and is_identity(node.indices, axes, shape):
-            return _read(flat, self.row * shape[-1] + self.column)
+            return _read(flat, self.row * row_pitch(node.source) + self.column)
         offset: Any = 0
-        for at, size, stride in zip(node.indices, shape, strides_of(shape), strict=True):
+        for at, size, stride in zip(node.indices, shape, strides_of(memory_shape(node.source)), strict=True):
             if size > 1:
                 offset = offset + self._index(at, axes) * stride
         return _read(flat, index(offset))

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from tvm import tirx
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.kernels.anchors import emit_anchor, is_anchor, parts_of
+from tvm_ipu.kernels.anchors import dense_operands, emit_anchor, is_anchor, parts_of
 from tvm_ipu.kernels.decisions import Choose, preferred
 from tvm_ipu.kernels.epilogue import Epilogue, Step, dtype_of, shape_of
+from tvm_ipu.kernels.fusion.ops import Opaque, read_function
 from tvm_ipu.kernels.generic import schedule_generic
 from tvm_ipu.kernels.nests import Nest, follows, read_nests, subfunction
 from tvm_ipu.kernels.stage import ArgRef, Stage, TempSpec
@@ -38,6 +39,18 @@ def schedule(
     plan.add_template(parts, steps, rest)
     plan.add_function(rest, [])
     return plan.stages, plan.temps
+
+
+def dense_params(func: tirx.PrimFunc) -> set[int]:
+    """Numbers of the parameters whose rows must follow each other; others may have a pitch (``memory``)."""
+    dense = {
+        buffer for op in read_function(func) if isinstance(op, Opaque) for buffer in (*op.reads, *op.targets)
+    }
+    for nest in read_nests(func) or ():
+        if is_anchor(nest):
+            operands = dense_operands(nest)
+            dense.update(func.params if operands is None else operands)
+    return {number for number, param in enumerate(func.params) if param in dense}
 
 
 def _split(anchor: Nest, after: Sequence[Nest]) -> tuple[list[Step], list[Nest]]:

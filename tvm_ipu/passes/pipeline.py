@@ -19,6 +19,7 @@ from tvm_ipu.passes.fold_scale import fold_scale
 from tvm_ipu.passes.fuse_attention import fuse_attention
 from tvm_ipu.passes.fuse_operators import fuse_operators
 from tvm_ipu.passes.lower_operators import lower_operators
+from tvm_ipu.passes.mark_parts import mark_parts
 from tvm_ipu.passes.simplify_transposes import simplify_transposes
 from tvm_ipu.passes.sink_transposes import sink_transposes
 from tvm_ipu.passes.to_integer import to_integer
@@ -66,6 +67,7 @@ def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
         "kernels": [
             fuse_attention,
             simplify_transposes,
+            mark_parts,
             partial(lower_operators, target=target, winograd=options.winograd),
             relax.transform.LegalizeOps(skip_ops=list(VIEW_OPS)),
             relax.transform.AnnotateTIROpPattern(),

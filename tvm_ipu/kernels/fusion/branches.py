@@ -16,12 +16,11 @@ from tvm_ipu.kernels.fusion.expressions import (
     loads,
     op_name,
     replace_loads,
-    shape_of,
-    size_of,
     variables,
 )
 from tvm_ipu.kernels.fusion.layout import make_analyzer
 from tvm_ipu.kernels.fusion.ops import Op
+from tvm_ipu.kernels.memory import memory_shape, memory_size
 
 EXPENSIVE = 8.0
 """A function of so many instructions becomes a polynomial; its bound values must not lie in a branch."""
@@ -73,8 +72,8 @@ def _safe(value: Expr, analyzer: sym.Analyzer) -> Expr:
 
 def _is_inside(load: ir.TensorLoad, analyzer: sym.Analyzer) -> bool:
     """Whether a load lies within its buffer whatever the axes are."""
-    offset = flat_offset(load.indices, shape_of(load.source))
+    offset = flat_offset(load.indices, memory_shape(load.source))
     if loads(offset) or not variables(offset):
         return not loads(offset)
     bound = analyzer.const_int_bound(analyzer.simplify(offset))
-    return int(bound.min_value) >= 0 and int(bound.max_value) < size_of(load.source)
+    return int(bound.min_value) >= 0 and int(bound.max_value) < memory_size(load.source)

@@ -18,7 +18,6 @@ from tvm_ipu.kernels.fusion.expressions import (
     loads,
     replace_loads,
     shape_of,
-    size_of,
     strides,
     substitute,
     variables,
@@ -36,6 +35,7 @@ from tvm_ipu.kernels.fusion.storage import (
     widened,
 )
 from tvm_ipu.kernels.half import in_float32
+from tvm_ipu.kernels.memory import memory_shape, memory_size
 from tvm_ipu.kernels.split import Group
 
 
@@ -109,7 +109,7 @@ def _global_accesses(op: Op, local: dict[tirx.Buffer, Local]) -> list[Expr]:
         if buffer in local:
             own = local[buffer]
             return flat_offset([indices[dim] for dim in own.inner_dims], own.inner_shape)
-        return flat_offset(indices, shape_of(buffer))
+        return flat_offset(indices, memory_shape(buffer))
 
     found = [offset(op.targets[0], op.indices)]
     found += [offset(load.source, load.indices) for value in op.values for load in loads(value)]
@@ -206,7 +206,7 @@ class Layout:
 
         def offset(buffer: tirx.Buffer, indices: Sequence[Expr]) -> Expr:
             if buffer not in self.local:
-                return analyzer.simplify(flat_offset(indices, shape_of(buffer)))
+                return analyzer.simplify(flat_offset(indices, memory_shape(buffer)))
             own = self.local[buffer]
             inner = [indices[dim] for dim in own.inner_dims]
             if self.common_innermost:
@@ -260,7 +260,7 @@ def make_layout(
     used = dict.fromkeys(b for op in group.ops for b in (*op.reads, *op.targets) if b not in local)
     moves_only = all(is_movement(op, ()) for op in group.ops if has_half(op))
     params = {
-        buffer: flat_buffer(buffer.name, size_of(buffer), storage_dtype(dtype_of(buffer), moves_only))
+        buffer: flat_buffer(buffer.name, memory_size(buffer), storage_dtype(dtype_of(buffer), moves_only))
         for buffer in used
     }
     points = math.prod(sizes)

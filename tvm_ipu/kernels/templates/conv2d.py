@@ -19,6 +19,7 @@ from tvm_ipu.kernels.dot import Dot, load_group
 from tvm_ipu.kernels.emit import Emitter, Index, flat_buffer, index, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.isa import find_dot
+from tvm_ipu.kernels.memory import span
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
 from tvm_ipu.kernels.window import Segment, Window
@@ -40,6 +41,7 @@ class Problem:
         left: Type of the image.
         right: Type of the weights.
         dtype: Type of the accumulators.
+        pitch: Elements from one pixel of the image to the next; 0 where they follow each other.
     """
 
     window: Window
@@ -50,6 +52,12 @@ class Problem:
     left: str
     right: str
     dtype: str
+    pitch: int = 0
+
+    @property
+    def left_pitch(self) -> int:
+        """Elements from one pixel of the image to the next."""
+        return self.pitch or self.groups * self.depth
 
     @property
     def reduction(self) -> int:
@@ -129,7 +137,7 @@ def _compute(problem: Problem, decision: Decision, target: Target) -> float:
     rows, channels = decision.cut(problem)
     columns = Blocks(problem.window.output[1], decision.columns).pieces()
     vectors = [(math.ceil(width / problem.lanes), n) for width, n in channels.pieces()]
-    pitch = problem.window.stride[1] * problem.groups * problem.depth * item_bytes(problem.left)
+    pitch = problem.window.stride[1] * problem.left_pitch * item_bytes(problem.left)
     dot = problem.dot(target)
     steps = math.prod(problem.window.kernel) * dot.steps(problem.depth)
     total = rows.size * tiles.compute_cycles(columns, vectors, steps, dot)
@@ -170,13 +178,15 @@ class _Body:
         self.e = Emitter()
         self._p = p
         self._epilogue = epilogue
-        self._pitch = p.groups * p.depth
+        self._pitch = p.left_pitch
         self._dot = dot
         self._tap_panel = dot.steps(p.depth) * dot.panel
         self._panel = math.prod(window.kernel) * self._tap_panel
         self._segments = window.segments(decision.columns)
         panels = math.ceil(p.channels / p.lanes)
-        self.left = flat_buffer("left", window.batch * math.prod(window.size) * self._pitch, p.left)
+        self.left = flat_buffer(
+            "left", span((window.batch, *window.size, p.groups * p.depth), self._pitch), p.left
+        )
         self.right = flat_buffer("right", p.groups * panels * self._panel, p.right)
 
     def output_row(self, row: Expr, group: Expr, channel: Expr, width: int) -> None:
@@ -218,7 +228,7 @@ class _Body:
                     left_kw = e.bind("left_kw", left_at + kw * tap_pitch)
                     right_kw = e.bind("right_kw", right_at + kw * self._tap_panel)
                     self._run(tile, left_kw, right_kw, p.depth, range(tile.rows))
-            mergeable = p.groups == 1 and window.dilation[1] == 1 and p.depth % self._dot.group == 0
+            mergeable = self._pitch == p.depth and window.dilation[1] == 1 and p.depth % self._dot.group == 0
             for tap, count, columns in segment.runs(mergeable):
                 right_tap = right_at + tap * self._tap_panel
                 self._run(tile, left_at + tap * tap_pitch, right_tap, count * p.depth, columns)

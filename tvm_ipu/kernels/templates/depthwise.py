@@ -19,6 +19,7 @@ from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.emit import Emitter, flat_buffer, index, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
+from tvm_ipu.kernels.memory import span
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
 from tvm_ipu.kernels.window import Segment, Window
@@ -35,6 +36,7 @@ class Problem:
         left: Type of the image.
         right: Type of the weights.
         dtype: Type of the accumulators.
+        pitch: Elements from one pixel of the image to the next; 0 where they follow each other.
     """
 
     window: Window
@@ -43,6 +45,12 @@ class Problem:
     left: str
     right: str
     dtype: str
+    pitch: int = 0
+
+    @property
+    def left_pitch(self) -> int:
+        """Elements from one pixel of the image to the next."""
+        return self.pitch or self.channels
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,7 @@ class _Body:
         self._panel = math.prod(window.kernel) * p.lanes
         self._segments = window.segments(decision.columns)
         panels = math.ceil(p.channels / p.lanes)
-        self.left = flat_buffer("left", window.batch * math.prod(window.size) * p.channels, p.left)
+        self.left = flat_buffer("left", span((window.batch, *window.size, p.channels), p.left_pitch), p.left)
         self.right = flat_buffer("right", panels * self._panel, p.right)
 
     def output_row(self, row: Expr, channels: Blocks, first: Expr) -> None:
@@ -163,17 +171,17 @@ class _Body:
         image, y = window.locate(e, row)
         kernel_rows = window.kernel_rows(e, y)
         first_row = image * window.size[0] + y * window.stride[0] - window.padding[0]
-        left = e.bind("row_at", first_row * (window.size[1] * p.channels) + first)
+        left = e.bind("row_at", first_row * (window.size[1] * p.left_pitch) + first)
         start = e.bind("start", row * window.output[1])
-        tap_pitch = window.dilation[1] * p.channels
+        tap_pitch = window.dilation[1] * p.left_pitch
 
         def tile(segment: Segment, x: Expr, channel: Expr, width: int) -> None:
             registers = RegisterTile(e, segment.width, column_widths(width, p.lanes), p.lanes, p.dtype)
-            at = left + (x * window.stride[1] - window.padding[1]) * p.channels + channel
+            at = left + (x * window.stride[1] - window.padding[1]) * p.left_pitch + channel
             at = e.bind("x_at", at)
             right = e.bind("weights_at", (first + channel) * math.prod(window.kernel))
             with e.loop("kh", *kernel_rows) as kh:
-                line = e.bind("left_at", at + kh * (window.dilation[0] * window.size[1] * p.channels))
+                line = e.bind("left_at", at + kh * (window.dilation[0] * window.size[1] * p.left_pitch))
                 weights = e.bind("right_at", right + kh * (window.kernel[1] * p.lanes))
                 if segment.taps:
                     self._line(registers, segment, line, weights)
@@ -202,7 +210,7 @@ class _Body:
                 for tap in range(window.kernel[1])
             ]
             for column, pairs in sorted(products.items()):
-                at = left + (column * p.channels + v * p.lanes)
+                at = left + (column * p.left_pitch + v * p.lanes)
                 value = e.bind("x", e.load_as(p.dtype, self.left, at, width))
                 for m, tap in pairs:
                     tile.add_product(m, v, value, weights[tap])
@@ -213,5 +221,5 @@ class _Body:
         for v, width in enumerate(tile.widths):
             weight = e.bind("w", e.load_as(p.dtype, self.right, right + v * self._panel, width))
             for m in range(tile.rows):
-                at = left + (m * p.window.stride[1] * p.channels + v * p.lanes)
+                at = left + (m * p.window.stride[1] * p.left_pitch + v * p.lanes)
                 tile.add_product(m, v, e.load_as(p.dtype, self.left, at, width), weight)

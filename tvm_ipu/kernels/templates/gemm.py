@@ -20,6 +20,7 @@ from tvm_ipu.kernels.dot import Dot, load_group
 from tvm_ipu.kernels.emit import Emitter, Index, flat_buffer, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.isa import find_dot
+from tvm_ipu.kernels.memory import span
 from tvm_ipu.kernels.registers import STRETCH, RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
 
@@ -45,6 +46,7 @@ class Problem:
         left: Type of the left matrix.
         right: Type of the weights.
         dtype: Type of the accumulators.
+        pitch: Elements from one row of the left matrix to the next; 0 where they follow each other.
     """
 
     rows: int
@@ -54,6 +56,12 @@ class Problem:
     left: str
     right: str
     dtype: str
+    pitch: int = 0
+
+    @property
+    def left_pitch(self) -> int:
+        """Elements from one row of the left matrix to the next."""
+        return self.pitch or self.depth
 
     def dot(self, target: Target) -> Dot:
         """The target's way to multiply."""
@@ -121,7 +129,7 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
 def _compute(problem: Problem, decision: Decision, target: Target) -> float:
     rows, columns = decision.cut(problem)
     vectors = [(math.ceil(width / problem.lanes), n) for width, n in columns.pieces()]
-    pitch = problem.depth * item_bytes(problem.left)
+    pitch = problem.left_pitch * item_bytes(problem.left)
     dot = problem.dot(target)
     total = tiles.compute_cycles(rows.pieces(), vectors, dot.steps(problem.depth), dot)
     return total * tiles.conflicts(rows.block, pitch, target)
@@ -133,19 +141,19 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
     rows, columns = decision.cut(p)
     dot = p.dot(target)
     panel = dot.steps(p.depth) * dot.panel
-    left = flat_buffer("left", p.rows * p.depth, p.left)
+    left = flat_buffer("left", span((p.rows, p.depth), p.left_pitch), p.left)
     right = flat_buffer("right", math.ceil(p.columns / p.lanes) * panel, p.right)
     e = Emitter()
 
     def tile(row: Expr, height: int, column: Expr, width: int) -> None:
         registers = RegisterTile(e, height, column_widths(width, p.lanes), p.lanes, p.dtype)
-        left_at = e.bind("left_at", row * p.depth)
+        left_at = e.bind("left_at", row * p.left_pitch)
         right_at = e.bind("right_at", column * (panel // p.lanes))
 
         registers.add_dots(
             dot,
             p.depth,
-            lambda m, k, count: load_group(e, left, left_at + (k + m * p.depth), count, dot.group),
+            lambda m, k, count: load_group(e, left, left_at + (k + m * p.left_pitch), count, dot.group),
             lambda v, step: e.load(right, right_at + (step * dot.panel + v * panel), dot.panel),
             meanwhile=ahead(row, e.bind("ahead", right_at + len(registers.widths) * panel)),
         )

@@ -20,6 +20,7 @@ from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.dot import Dot, plain_dot
 from tvm_ipu.kernels.emit import Emitter, flat_buffer, index, item_bytes, zero
 from tvm_ipu.kernels.epilogue import Epilogue
+from tvm_ipu.kernels.memory import span
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
 from tvm_ipu.kernels.window import Window
@@ -40,6 +41,7 @@ class Problem:
         outputs: Output rows and columns of a tile.
         lanes: Output channels of a panel of weights.
         left: Type of the image.
+        pitch: Elements from one pixel of the image to the next; 0 where they follow each other.
     """
 
     window: Window
@@ -48,6 +50,12 @@ class Problem:
     outputs: int
     lanes: int
     left: str
+    pitch: int = 0
+
+    @property
+    def left_pitch(self) -> int:
+        """Elements from one pixel of the image to the next."""
+        return self.pitch or self.depth
 
     def dot(self, target: Target) -> Dot:
         """The target's way to multiply."""
@@ -198,7 +206,8 @@ class _Body:
         self._pitch = p.depth + p.lanes  # lines of a tile begin in different sets of the level-1 cache
         self._width = decision.vectors * p.lanes
         panels = math.ceil(p.channels / p.lanes)
-        self.left = flat_buffer("left", window.batch * math.prod(window.size) * p.depth, p.left)
+        size = span((window.batch, *window.size, p.depth), p.left_pitch)
+        self.left = flat_buffer("left", size, p.left)
         self.right = flat_buffer("right", panels * self._places * p.depth * p.lanes, DTYPE)
 
     def allocate(self) -> None:
@@ -221,20 +230,21 @@ class _Body:
         image, y, x = self._locate(tile)
         top = e.bind("top", y - p.window.padding[0])
         left = e.bind("left_column", x - p.window.padding[1])
-        base = e.bind("tile_at", ((image * height + top) * width + left) * p.depth)
+        base = e.bind("tile_at", ((image * height + top) * width + left) * p.left_pitch)
         rows = self._range("row", top, height)
         columns = self._range("column", left, width)
         inside = e.bind("inside", tirx.all(rows[1] == p.points, columns[1] == p.points))
 
         def straight(channel: Expr, lanes: int) -> None:
-            self._store_inputs(slot, channel, lanes, self.left, base + channel, width * p.depth, p.depth)
+            pitch = p.left_pitch
+            self._store_inputs(slot, channel, lanes, self.left, base + channel, width * pitch, pitch)
 
         def patched(channel: Expr, lanes: int) -> None:
             patch = e.alloc("patch", self._places * lanes, DTYPE)
             for place in range(self._places):
                 e.store(patch, place * lanes, zero(DTYPE, lanes), lanes)
             with e.loop("i", *rows) as i, e.loop("j", *columns) as j:
-                value = e.load_as(DTYPE, self.left, base + (i * width + j) * p.depth + channel, lanes)
+                value = e.load_as(DTYPE, self.left, base + (i * width + j) * p.left_pitch + channel, lanes)
                 e.store(patch, (i * p.points + j) * lanes, value, lanes)
             self._store_inputs(slot, channel, lanes, patch, index(0), p.points * lanes, lanes)
 
