@@ -16,6 +16,7 @@ from scripts.node_suite import compile_image
 from tests.ops.op_kit import assert_close, rand
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.driver import compile_model
+from tvm_ipu.kernels import algorithms
 from tvm_ipu.runtime.session import Session
 
 
@@ -181,15 +182,19 @@ def test_parts(build: Callable[[Graph], list[str]]) -> None:
         assert len(copies) == GRAPHS[build], copies
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_parts_in_16_bits(precision: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", ["fp16", "bf16", "winograd"])
+def test_parts_with_other_products(variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = CompileOptions() if variant == "winograd" else CompileOptions(precision=variant, max_error=0)
+    if variant == "winograd":
+        monkeypatch.setattr(algorithms, "cycles", lambda problem, algorithm, target: -algorithm.outputs)
     graph = Graph()
-    model = graph.model(*dense_block(graph))
+    model = graph.model(*c2f(graph))
     onnx.save(model, tmp_path / "model.onnx")
     x = rand(1, 16, 9, 10)
     (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
-    options = CompileOptions(precision=precision, max_error=0)
     compile_model(tmp_path / "model.onnx", "host", tmp_path / "model.img", options=options)
     with Session(tmp_path / "model.img") as session:
         (found,) = session.run({"x": x}).values()
-    assert_close(found, expected, 2e-2)
+        templates = {call.template for call in session.profile()}
+    assert_close(found, expected, 1e-5 if variant == "winograd" else 2e-2)
+    assert ("winograd" in templates) == (variant == "winograd")
