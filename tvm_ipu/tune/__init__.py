@@ -1,1 +1,1 @@
-"""Search for faster kernels. Nothing is here yet."""
+"""Search for the kernel templates' decisions by measuring (docs/tuning.md)."""
