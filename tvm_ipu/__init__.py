@@ -28,8 +28,10 @@ if TYPE_CHECKING:
         compile_model as compile_model,
         convert_model as convert_model,
         inspect_file as inspect_file,
+        tune_model as tune_model,
     )
     from tvm_ipu.runtime import Session as Session
+    from tvm_ipu.tune.tuner import TuneOptions as TuneOptions, TuneReport as TuneReport
 
 __version__ = "0.1.0"
 
@@ -46,6 +48,8 @@ _HOME = {
     "TargetError": "tvm_ipu.base.errors",
     "TensorSpec": "tvm_ipu.base.tensor",
     "ToolError": "tvm_ipu.base.errors",
+    "TuneOptions": "tvm_ipu.tune.tuner",
+    "TuneReport": "tvm_ipu.tune.tuner",
     "TvmIpuError": "tvm_ipu.base.errors",
     "UnsupportedOperatorError": "tvm_ipu.base.errors",
     "compile_model": "tvm_ipu.driver",
@@ -53,6 +57,7 @@ _HOME = {
     "inspect_file": "tvm_ipu.driver",
     "load_target": "tvm_ipu.base.target",
     "target_names": "tvm_ipu.base.target",
+    "tune_model": "tvm_ipu.driver",
 }
 __all__ = ["__version__", *_HOME]
 

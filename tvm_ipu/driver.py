@@ -21,7 +21,7 @@ from tvm_ipu.base.model import Model
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.program import Program
 from tvm_ipu.base.shapes import parse_input_shapes
-from tvm_ipu.base.target import load_target
+from tvm_ipu.base.target import Target, load_target
 from tvm_ipu.bench.data import fill, load_arrays
 from tvm_ipu.codegen.build import Progress, build_program
 from tvm_ipu.frontends.loaders import LoadOptions, load_model
@@ -30,10 +30,16 @@ from tvm_ipu.frontends.onnx.summary import ModelSummary, summarize
 from tvm_ipu.image.reader import ImageInfo, read_image
 from tvm_ipu.image.schema import MAGIC_BYTES
 from tvm_ipu.image.writer import write_image
+from tvm_ipu.kernels.decisions import Choose
 from tvm_ipu.passes.pipeline import STORAGE_DTYPE, run_phases
 from tvm_ipu.passes.rewrite import numpy_dtype
 from tvm_ipu.quantize.sensitivity import layer_errors, output_error, sensitive_layers
 from tvm_ipu.runtime import Session
+from tvm_ipu.runtime.build import SOURCE_DIR
+from tvm_ipu.tune.records import Records, read_records, shipped_records, warn_on_stderr
+from tvm_ipu.tune.search import Report
+from tvm_ipu.tune.tasks import Task, find_tasks
+from tvm_ipu.tune.tuner import TuneOptions, TuneReport, tune
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,13 @@ class CompileReport:
         image: File that was written.
         program: What is in it.
         seconds: Time of each stage, in order.
+        tuned: Kernel problems whose decisions came from tuning records.
     """
 
     image: Path
     program: Program
     seconds: dict[str, float]
+    tuned: int = 0
 
 
 def compile_model(
@@ -82,22 +90,76 @@ def compile_model(
     options = options or CompileOptions()
     clock = _Clock(progress)
     chip = load_target(target)
-    shapes = parse_input_shapes(input_shapes)
-    with clock.stage("loading"):
-        loads = [LoadOptions(shapes, tuple(outputs), batch) for batch in batches or (None,)]
-        models = [load_model(model, load) for load in loads]
-    if options.precision != "fp32" and options.max_error > 0:
-        with clock.stage("sensitivity"):
-            options = replace(options, float32_layers=_float32_layers(models[0], options, samples))
-    with clock.stage("passes"):
-        models = [
-            one.with_module(run_phases(one.module, chip, options, _dumper(options, one))) for one in models
-        ]
+    records = _tuning_records(chip, options)
+    models = _fused_models(model, chip, input_shapes, batches, outputs, samples, options, clock)
     with clock.stage("code generation"):
-        program = build_program(models, chip, options.jobs, progress)
+        program = build_program(models, chip, options.jobs, progress, records.choose)
     with clock.stage("writing"):
         write_image(program, output)
-    return CompileReport(output, program, clock.seconds)
+    if options.tuning_records and not records.used:
+        warn_on_stderr(f"--tuning-records: no record is for this model on '{chip.name}', {chip.cores} cores")
+    return CompileReport(output, program, clock.seconds, len(records.used))
+
+
+def tune_model(
+    model: Path,
+    target: str,
+    output: Path,
+    *,
+    input_shapes: Sequence[str] = (),
+    batches: Sequence[int] = (),
+    outputs: Sequence[str] = (),
+    samples: Path | None = None,
+    options: CompileOptions | None = None,
+    tuning: TuneOptions | None = None,
+    progress: Progress | None = None,
+    report: Report | None = None,
+) -> TuneReport:
+    """Search for better decisions of a model's kernels by measuring, and record them (docs/tuning.md).
+
+    Args:
+        model: Model file, as for ``compile_model``, as are the arguments down to ``options``.
+        target: Name of a target, or ``host``.
+        output: File of records to write; a run starts from what it holds.
+        input_shapes: Shapes of the inputs.
+        batches: Batch sizes.
+        outputs: Names of the tensors to compute.
+        samples: Inputs on which 16-bit precision is judged.
+        options: How to compile.
+        tuning: How to search and to measure.
+        progress: Told what is being done before the search.
+        report: Told of every step of the search.
+
+    Raises:
+        TvmIpuError: Anything the user can mend.
+    """
+    options = options or CompileOptions()
+    chip = load_target(target)
+    clock = _Clock(progress)
+    models = _fused_models(model, chip, input_shapes, batches, outputs, samples, options, clock)
+    inputs = list(fill(models[0].inputs, "random").values())
+
+    def build(one: Model, choose: Choose, path: Path) -> list[str]:
+        program = build_program([one], chip, 1, choose=choose)
+        write_image(program, path)
+        return [call.layer for call in program.plans[0].calls]
+
+    return tune(models, inputs, chip, output, tuning or TuneOptions(), build, SOURCE_DIR, report)
+
+
+def list_tasks(
+    model: Path,
+    target: str,
+    *,
+    input_shapes: Sequence[str] = (),
+    batches: Sequence[int] = (),
+    outputs: Sequence[str] = (),
+    options: CompileOptions | None = None,
+) -> list[Task]:
+    """What ``tune_model`` would tune; arguments and errors are the same."""
+    options, chip = options or CompileOptions(), load_target(target)
+    models = _fused_models(model, chip, input_shapes, batches, outputs, None, options, _Clock(None))
+    return find_tasks(models, chip)
 
 
 def convert_model(
@@ -133,6 +195,38 @@ def inspect_file(path: Path, *, input_shapes: Sequence[str] = ()) -> ModelSummar
     except OSError as err:
         raise OptionError(f"cannot read '{path}': {err.strerror}") from err
     return read_image(path) if is_image else summarize(path, LoadOptions(parse_input_shapes(input_shapes)))
+
+
+def _fused_models(
+    model: Path,
+    chip: Target,
+    input_shapes: Sequence[str],
+    batches: Sequence[int],
+    outputs: Sequence[str],
+    samples: Path | None,
+    options: CompileOptions,
+    clock: _Clock,
+) -> list[Model]:
+    """The model for each batch size, through all passes."""
+    shapes = parse_input_shapes(input_shapes)
+    with clock.stage("loading"):
+        loads = [LoadOptions(shapes, tuple(outputs), batch) for batch in batches or (None,)]
+        models = [load_model(model, load) for load in loads]
+    if options.precision != "fp32" and options.max_error > 0:
+        with clock.stage("sensitivity"):
+            options = replace(options, float32_layers=_float32_layers(models[0], options, samples))
+    with clock.stage("passes"):
+        return [
+            one.with_module(run_phases(one.module, chip, options, _dumper(options, one))) for one in models
+        ]
+
+
+def _tuning_records(chip: Target, options: CompileOptions) -> Records:
+    """Records that ship with this version, then those of the user's."""
+    shipped = shipped_records(chip) if options.shipped_records else []
+    files = [*shipped, *options.tuning_records]
+    records = [record for file in files for record in read_records(file, warn_on_stderr)]
+    return Records(records, chip, warn_on_stderr)
 
 
 def _float32_layers(model: Model, options: CompileOptions, samples: Path | None) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ def test_names_are_pinned():
         "TargetError",
         "TensorSpec",
         "ToolError",
+        "TuneOptions",
+        "TuneReport",
         "TvmIpuError",
         "UnsupportedOperatorError",
         "__version__",
@@ -28,6 +30,7 @@ def test_names_are_pinned():
         "inspect_file",
         "load_target",
         "target_names",
+        "tune_model",
     ]
 
 

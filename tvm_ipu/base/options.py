@@ -27,6 +27,8 @@ class CompileOptions:
         dump_dir: Folder that receives the IR after each stage and the linked object, or None.
         verify: Check the IR's well-formedness after every pass.
         jobs: Processes or threads that generate code.
+        tuning_records: Files of records that ``tune`` wrote; of records for the same problem the last counts.
+        shipped_records: Whether records that come with this version are used as well, below those files.
     """
 
     precision: str = "fp32"
@@ -37,6 +39,8 @@ class CompileOptions:
     dump_dir: Path | None = None
     verify: bool = False
     jobs: int = 2
+    tuning_records: tuple[Path, ...] = ()
+    shipped_records: bool = True
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

@@ -70,6 +70,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="tensors to use as outputs; what they do not need is left out",
     )
     parser.add_argument(
+        "--tuning-records",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RECORDS",
+        help="records that tune wrote; may be repeated, and then the last one counts",
+    )
+    parser.add_argument(
+        "--no-tuning-records",
+        action="store_true",
+        help="do not use the records that come with this version either",
+    )
+    parser.add_argument(
         "--pass",
         dest="passes",
         action="append",
@@ -104,6 +117,8 @@ def execute(args: argparse.Namespace) -> int:
         dump_dir=args.dump_ir,
         verify=args.verify,
         jobs=args.jobs,
+        tuning_records=() if args.no_tuning_records else tuple(args.tuning_records),
+        shipped_records=not args.no_tuning_records,
     )
     with progress(args.verbose) as report:
         result = driver.compile_model(
@@ -119,13 +134,13 @@ def execute(args: argparse.Namespace) -> int:
         )
     stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.seconds.items())
     print(f"wrote {result.image} in {sum(result.seconds.values()):.1f} s ({stages})")
-    print_facts(_facts(result.program, result.image.stat().st_size))
+    print_facts(_facts(result.program, result.image.stat().st_size, result.tuned))
     if args.verbose:
         print_float_layers(result.program.metadata)
     return 0
 
 
-def _facts(program: Program, file_size: int) -> list[tuple[str, str]]:
+def _facts(program: Program, file_size: int, tuned: int) -> list[tuple[str, str]]:
     """What the user should know about a new image."""
     facts = [
         ("target", program.target.name),
@@ -134,6 +149,8 @@ def _facts(program: Program, file_size: int) -> list[tuple[str, str]]:
     layers = program.metadata.get("float_layers")
     if isinstance(layers, list):
         facts.append(("quantised", f"{len(layers)} layers stay in float" if layers else "all in integers"))
+    if tuned:
+        facts.append(("tuning", f"decisions of {tuned} kernel problems from records"))
     for plan in program.plans:
         shapes = f"{', '.join(map(str, plan.inputs))} -> {', '.join(map(str, plan.outputs))}"
         templates = Counter(call.template for call in plan.calls)

@@ -22,6 +22,7 @@ from tvm_ipu.base.errors import OptionError, TvmIpuError
 COMMANDS = {
     "compile": "compile a model into an image for a target",
     "run": "run an image",
+    "tune": "make a model's kernels faster by measuring, and record how",
     "bench": "time images side by side, also against other runtimes",
     "inspect": "describe a model or an image",
     "convert": "turn an ONNX model into an optimised ONNX model of fixed shapes",

@@ -1,7 +1,7 @@
 """MetaSchedule's xgboost cost model over the templates' own decisions.
 
-MetaSchedule's objects stand for ours: a workload is an empty function that carries the problem, a candidate its
-schedule with the decision as an annotation, and the features are those of the problem and the decision.
+MetaSchedule's objects stand for ours: a workload is an empty function that carries the problem, a candidate
+its schedule with the decision's features as an annotation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import tvm
 from tvm import s_tir, te
 from tvm.ir.utils import derived_object
-from tvm.s_tir.meta_schedule import TuneContext
+from tvm.s_tir.meta_schedule import TuneContext, _ffi_api
 from tvm.s_tir.meta_schedule.cost_model import CostModel, RandomModel, XGBModel
 from tvm.s_tir.meta_schedule.cost_model.xgb_model import XGBConfig
 from tvm.s_tir.meta_schedule.feature_extractor import PyFeatureExtractor
@@ -53,7 +53,7 @@ class Predictor:
         source = te.placeholder((1,), name="source")
         func = te.create_prim_func([source, te.compute((1,), lambda i: source[i], name="workload")])
         self._module = tvm.IRModule({"main": func.with_attr("tvm_ipu.problem", task.key)})
-        self._context = TuneContext(mod=self._module, num_threads=1)
+        self._context = _context(self._module)
         self._ranks = {decision: rank for rank, decision in enumerate(task.decisions)}
 
     def learn(self, decisions: Sequence[Any], scores: Sequence[float]) -> None:
@@ -66,15 +66,18 @@ class Predictor:
 
     def predict(self, decisions: Sequence[Any]) -> list[float]:
         """Scores, the higher the better."""
-        return [
-            float(s) for s in self._model.predict(self._context, [self._candidate(d) for d in decisions])
-        ]
+        return [float(s) for s in self._model.predict(self._context, [self._candidate(d) for d in decisions])]
 
     def _candidate(self, decision: Any) -> MeasureCandidate:
         features = [*numbers(as_json(decision)), math.log2(1 + self._ranks[decision]), *self._problem]
         schedule = s_tir.Schedule(self._module)
         schedule.annotate(schedule.get_sblock("workload"), FEATURES, json.dumps(features))
         return MeasureCandidate(schedule, [])
+
+
+def _context(module: tvm.IRModule) -> TuneContext:
+    """A context of a workload; the class's own constructor parses scripts of GPU intrinsics for seconds."""
+    return _ffi_api.TuneContext(module, None, None, None, "task", 1, 1, None)
 
 
 def numbers(value: Any) -> Iterator[float]:

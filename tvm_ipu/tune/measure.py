@@ -105,6 +105,7 @@ class TaskBench:
             inputs=save_arrays(folder, "input", inputs),
             outputs=save_arrays(folder, "output", outputs),
             dtypes=tuple(array.dtype.name for array in outputs),
+            sizes=tuple(array.nbytes for array in outputs),
             threads=effort.threads,
             runs=effort.repeat,
             evict=effort.evict,

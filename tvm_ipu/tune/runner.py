@@ -1,7 +1,7 @@
 """Measure pairs of images in a process of its own, on this machine or on a board through TVM's RPC tracker.
 
-A job is a folder: ``job.json``, two images, the inputs' bytes and the outputs that are expected. The runner is one
-of MetaSchedule's, so that whatever gives a job's times can take its place: a simulator's cycles serve as well.
+A job is a folder: ``job.json``, two images, the inputs' bytes and the outputs that are expected. The runner
+is one of MetaSchedule's, so that whatever gives times can take its place, a simulator's cycles as well.
 """
 
 from __future__ import annotations
@@ -52,8 +52,10 @@ class Job:
         images: Two images of the same inputs and outputs.
         calls: Kernel calls of each.
         inputs: ``.npy`` file of each input's bytes.
-        outputs: ``.npy`` file of the bytes of each output that the second image must compute.
+        outputs: ``.npy`` file of the bytes of each output that the second image must compute; none are
+            compared where this is empty.
         dtypes: Element type of each output.
+        sizes: Bytes of each output.
         threads: Numbers of threads to measure with.
         runs: Timed runs of each image with each of them.
         evict: Bytes of other memory that are read before each run.
@@ -65,6 +67,7 @@ class Job:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     dtypes: tuple[str, ...]
+    sizes: tuple[int, ...]
     threads: tuple[int, ...]
     runs: int
     evict: int
@@ -152,7 +155,8 @@ def _run(folder: str, tracker: Tracker | None, timeout: float) -> list[float]:
         RuntimeError: A run failed.
     """
     fields = json.loads((Path(folder) / JOB).read_text(encoding="utf-8"))
-    job = Job(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+    job = Job(**values)
     device, function = _open_board(job.library, tracker, timeout) if tracker else _open_here(job.library)
 
     def send(array: np.ndarray[Any, Any]) -> Any:
@@ -162,15 +166,15 @@ def _run(folder: str, tracker: Tracker | None, timeout: float) -> list[float]:
     images = [send(np.fromfile(path, np.uint8)) for path in job.images]
     inputs = [send(np.load(path)) for path in job.inputs]
     expected = [np.load(path) for path in job.outputs]
-    outputs = [send(np.zeros_like(array)) for array in expected]
+    outputs = [send(np.zeros(size, np.uint8)) for size in job.sizes]
     flat: list[float] = []
     for threads in job.threads:
         times = [send(np.zeros((job.runs, calls), np.uint64)) for calls in job.calls]
         if function(threads, job.evict, message, *images, *times, *inputs, *outputs):
             raise RuntimeError(message.numpy().tobytes().split(b"\0")[0].decode(errors="replace"))
-        for index, (output, known) in enumerate(zip(outputs, expected, strict=True)):
+        for index, known in enumerate(expected):
             dtype = numpy_type(job.dtypes[index])
-            if not is_close(output.numpy().view(dtype), known.view(dtype)):
+            if not is_close(outputs[index].numpy().view(dtype), known.view(dtype)):
                 raise WrongResultError(f"output {index} is wrong with {threads} threads")
         flat += [float(t) for part in times for t in part.numpy().view(np.uint64)]
     return flat

@@ -1,9 +1,9 @@
 """The search: batches of decisions that the cost model likes, and some that it does not, task by task.
 
-The template's own choice is measured first. Each batch then holds the decisions with the best predictions among
-those not tried, and a share of random ones (epsilon-greedy). A batch's best is measured again with more runs
-before it counts. Tasks take turns by the time that they may still gain: their share of the model's time, less
-with every batch that has found nothing.
+The template's own choice is measured first. Each batch then holds the decisions with the best predictions
+among those not tried, and a share of random ones (epsilon-greedy). A batch's best is measured again with more
+runs before it counts. Tasks take turns by the time that they may still gain: their share of the model's time,
+less with every batch that has found nothing.
 """
 
 from __future__ import annotations

@@ -1,0 +1,376 @@
+"""Tuning: records, the search on made-up times, and real runs on a small model."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import tvm_ipu
+from tests.unit.template_kit import TARGETS
+from tests.unit.test_templates_model import PROBLEMS
+from tvm_ipu.base.errors import OptionError, TargetError
+from tvm_ipu.base.options import CompileOptions
+from tvm_ipu.cli.main import main
+from tvm_ipu.driver import compile_model, list_tasks, tune_model
+from tvm_ipu.kernels.templates import gemm
+from tvm_ipu.tune.measure import Effort, Measured
+from tvm_ipu.tune.records import Record, Records, as_json, find_decision, read_records, write_records
+from tvm_ipu.tune.reference import is_close
+from tvm_ipu.tune.search import Limits, Progress, Search
+from tvm_ipu.tune.tasks import Task
+from tvm_ipu.tune.tuner import TuneOptions, select_tasks
+
+TARGET = TARGETS[16]
+PROBLEM = gemm.Problem(49, 512, 2048, 16, "float32", "float32", "float32")
+QUICK = TuneOptions(
+    limits=Limits(trials=4, batch=3, tuner="random"), effort=Effort((1,), repeat=2, evict=1), timeout=60
+)
+
+
+def record(decision, problem=PROBLEM, **changes):
+    fields = {
+        "template": "gemm",
+        "problem": as_json(problem),
+        "target": TARGET.name,
+        "cores": TARGET.cores,
+        "decision": as_json(decision),
+        "gain": 0.1,
+        "microseconds": {"1": [10.0, 9.0]},
+        "trials": 4,
+        "model": "net",
+        "tool": tvm_ipu.__version__,
+        "machine": "a processor",
+        "date": "2026-01-01T00:00:00+00:00",
+    }
+    return Record(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(("template", "problem"), PROBLEMS, ids=lambda p: getattr(p, "__name__", ""))
+def test_every_decision_survives_json(template, problem):
+    decisions = template.space(problem, TARGET)
+    for decision in decisions:
+        assert find_decision(json.loads(json.dumps(as_json(decision))), decisions) == decision
+
+
+def test_records_are_looked_up_by_template_problem_target_and_cores(tmp_path):
+    decisions = gemm.space(PROBLEM, TARGET)
+    write_records(tmp_path / "r.jsonl", [record(decisions[3]), record(decisions[5])])
+    warnings = []
+    (first, last) = read_records(tmp_path / "r.jsonl", warnings.append)
+    records = Records([first, last], TARGET, warnings.append)
+    assert records.choose("gemm", PROBLEM, decisions) == decisions[5]
+    assert len(records.used) == 1
+    others = [
+        ("matmul", PROBLEM, TARGET),
+        ("gemm", replace(PROBLEM, rows=50), TARGET),
+        ("gemm", PROBLEM, replace(TARGET, cores=3)),
+        ("gemm", PROBLEM, replace(TARGET, name="another")),
+    ]
+    for template, problem, target in others:
+        assert Records([last], target, warnings.append).choose(template, problem, decisions) == decisions[0]
+    assert warnings == []
+
+
+def test_records_that_no_longer_fit_are_skipped_with_a_warning(tmp_path):
+    decisions = gemm.space(PROBLEM, TARGET)
+    path = tmp_path / "r.jsonl"
+    write_records(
+        path, [record(replace(decisions[0], rows=77)), record(decisions[1], replace(PROBLEM, rows=1))]
+    )
+    lines = path.read_text().splitlines()
+    other_fields = json.loads(lines[0])
+    del other_fields["gain"]
+    wrong = ["no json", json.dumps(other_fields), lines[0].replace('"format": 1', '"format": 2'), "[]"]
+    path.write_text("\n".join([*lines, *wrong]))
+    warnings = []
+    found = read_records(path, warnings.append)
+    assert len(found) == 2
+    assert [w.split(": ")[0] for w in warnings] == [f"{path}, line {n}" for n in (3, 4, 5, 6)]
+    warnings.clear()
+    records = Records(found, TARGET, warnings.append)
+    for _ in range(2):
+        assert records.choose("gemm", PROBLEM, decisions) == decisions[0]
+    (warning,) = warnings
+    assert "no longer fits" in warning
+    assert records.used == {}
+
+
+def test_a_file_that_is_missing_is_an_error(tmp_path):
+    with pytest.raises(OptionError, match="--tuning-records: cannot read"):
+        read_records(tmp_path / "none.jsonl", print)
+
+
+class MadeUp:
+    """A bench with known scores; the decisions in ``wrong`` fail, and would be the fastest."""
+
+    def __init__(self, task, wrong=()):
+        self.best = task.decisions[len(task.decisions) // 2]
+        self.wrong = set(wrong)
+        self.measured = []
+
+    def score(self, decision):
+        distance = [
+            abs(math.log2(a) - math.log2(b))
+            for a, b in zip(self.fields(decision), self.fields(self.best), strict=True)
+        ]
+        return 0.5 + 0.1 * sum(distance)
+
+    @staticmethod
+    def fields(decision):
+        return as_json(decision).values()
+
+    def start(self):
+        return Measured(1.0, {"1": [100.0, 100.0]})
+
+    def measure(self, decisions, times=1):
+        self.measured += decisions
+        return [
+            Measured(math.inf, error="output 0 is wrong")
+            if decision in self.wrong
+            else Measured(self.score(decision), {"1": [100.0, 100 * self.score(decision)]})
+            for decision in decisions
+        ]
+
+
+def made_up_task(rows=49):
+    problem = replace(PROBLEM, rows=rows)
+    return Task("gemm", problem, f"gemm {rows}", gemm.space(problem, TARGET), 1, None, None, 1, ["layer"])
+
+
+@pytest.mark.parametrize("tuner", ["xgb", "random"])
+def test_search_stops_at_its_limits_and_keeps_the_best(tuner):
+    task = made_up_task()
+    bench = MadeUp(task)
+    limits = Limits(trials=60, early_stopping=1000, tuner=tuner)
+    steps = []
+    search = Search([Progress(task, task.decisions[0])], lambda _: bench, limits, lambda *s: steps.append(s))
+    search.run()
+    (found,) = search.tasks
+    assert found.trials == 60
+    assert found.done == "enough trials"
+    assert found.best == min(found.tried, key=bench.score)
+    assert found.gain == pytest.approx(1 - bench.score(found.best))
+    assert len(steps) > 5
+
+
+def test_the_cost_model_finds_what_chance_does_not():
+    """On smooth made-up times xgboost's choices are better on average than random ones."""
+    task = made_up_task()
+    means = {}
+    for tuner in ("xgb", "random"):
+        search = Search(
+            [Progress(task, task.decisions[0])],
+            lambda _: MadeUp(task),
+            Limits(trials=80, early_stopping=1000, tuner=tuner),
+            lambda *_: None,
+        )
+        np.random.seed(0)  # MetaSchedule's random model uses numpy's
+        search.run()
+        means[tuner] = np.mean(list(search.tasks[0].tried.values())[40:])
+    assert means["xgb"] < means["random"]
+
+
+def test_search_never_keeps_a_decision_that_fails():
+    task = made_up_task()
+    bench = MadeUp(task, wrong=[d for d in task.decisions[1:] if d.rows > 4])
+    search = Search(
+        [Progress(task, task.decisions[0])],
+        lambda _: bench,
+        Limits(trials=40, early_stopping=1000, tuner="random"),
+        lambda *_: None,
+    )
+    search.run()
+    (found,) = search.tasks
+    assert {decision for decision, _ in found.wrong} == bench.wrong & set(bench.measured)
+    assert len(found.wrong) > 5
+    assert found.best not in bench.wrong
+
+
+def test_search_leaves_a_task_that_gains_nothing_and_stops_when_time_is_over():
+    task = made_up_task()
+    flat = MadeUp(task)
+    flat.score = lambda decision: 0.99
+    progress = Progress(task, task.decisions[0])
+    Search([progress], lambda _: flat, Limits(early_stopping=16, tuner="random"), lambda *_: None).run()
+    assert (progress.done, progress.trials, progress.gain) == ("no more gain", 17, 0.0)
+    late = Progress(task, task.decisions[0])
+    Search([late], lambda _: flat, Limits(seconds=1e-9, tuner="random"), lambda *_: None).run()
+    assert late.done == "time is over"
+
+
+def test_comparison_of_outputs():
+    ones = np.ones(4, np.float32)
+    assert is_close(ones + np.float32(1e-5), ones)
+    assert not is_close(ones * 1.01, ones)
+    assert not is_close(np.array([1, 1, 1, np.nan], np.float32), ones)
+    assert is_close(np.array([1, np.nan], np.float32), np.array([1, np.nan], np.float32))
+    assert not is_close(np.array([1, 2], np.int8), np.array([1, 3], np.int8))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A convolution, another one and a dense layer."""
+    rng = np.random.default_rng(0)
+    constants = {
+        "w1": rng.standard_normal((32, 8, 3, 3)),
+        "w2": rng.standard_normal((64, 32, 1, 1)),
+        "w3": rng.standard_normal((64, 10)),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], name="first", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "w2"], ["c"], name="second"),
+        helper.make_node("GlobalAveragePool", ["c"], ["d"]),
+        helper.make_node("Flatten", ["d"], ["e"]),
+        helper.make_node("MatMul", ["e", "w3"], ["y"], name="last"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 8, 14, 14))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 10))],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
+    )
+    path = tmp_path_factory.mktemp("tune") / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def run(image):
+    x = np.random.default_rng(1).standard_normal((1, 8, 14, 14)).astype(np.float32)
+    with tvm_ipu.Session(image) as session:
+        return session.run({"x": x})["y"]
+
+
+def test_compile_uses_records(model, tmp_path, capfd):
+    tasks = list_tasks(model, "host")
+    assert [task.template for task in tasks][:2] == ["conv2d", "gemm"]
+    target = tvm_ipu.load_target("host")
+    second = tasks[1]
+    chosen = record(
+        second.decisions[-1], second.problem, target=target.name, cores=target.cores, template="gemm"
+    )
+    path = tmp_path / "r.jsonl"
+    write_records(path, [chosen])
+    plain = compile_model(
+        model, "host", tmp_path / "plain.img", options=CompileOptions(shipped_records=False)
+    )
+    tuned = compile_model(model, "host", tmp_path / "t.img", options=CompileOptions(tuning_records=(path,)))
+    assert (plain.tuned, tuned.tuned) == (0, 1)
+    assert plain.program.code != tuned.program.code
+    np.testing.assert_allclose(run(tuned.image), run(plain.image), rtol=1e-4)
+    write_records(path, [replace(chosen, cores=77)])
+    assert main(["compile", str(model), "--tuning-records", str(path), "-o", str(tmp_path / "c.img")]) == 0
+    assert "no record is for this model" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_tune_records_and_resumes(model, tmp_path):
+    output = tmp_path / "r.jsonl"
+    report = tune_model(model, "host", output, tuning=QUICK)
+    assert not report.interrupted
+    tasks = [progress for progress in report.tasks if len(progress.task.decisions) > 1]
+    assert all(progress.result and not progress.wrong for progress in tasks)
+    written = {record.key: record for record in read_records(output, pytest.fail)}
+    assert written.keys() == {progress.task.key for progress in tasks}
+    for progress in tasks:
+        record = written[progress.task.key]
+        assert record.trials == progress.trials
+        if record.gain == 0:
+            assert record.decision == as_json(progress.task.decisions[0])
+    before = output.read_text()
+    again = tune_model(model, "host", output, tuning=QUICK)
+    assert all(progress.result is None and progress.done for progress in again.tasks)
+    assert output.read_text() == before
+    further = replace(QUICK, limits=replace(QUICK.limits, trials=6), tasks=("0",))
+    (continued,) = tune_model(model, "host", output, tuning=further).tasks
+    assert continued.trials == 6
+    compile_model(model, "host", tmp_path / "t.img", options=CompileOptions(tuning_records=(output,)))
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_was_found(model, tmp_path):
+    def interrupt(tasks, changed):
+        raise KeyboardInterrupt
+
+    report = tune_model(model, "host", tmp_path / "r.jsonl", tuning=QUICK, report=interrupt)
+    assert report.interrupted
+    assert report.whole is None
+    assert len(read_records(tmp_path / "r.jsonl", pytest.fail)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["forgets a unit", "writes beyond its output"])
+def test_a_wrong_kernel_is_never_recorded(model, tmp_path, monkeypatch, fault):
+    emit = gemm.emit
+
+    def faulty(problem, decision, epilogue, target):
+        kernel = emit(problem, decision, epilogue, target)
+        if decision == gemm.space(problem, target)[0] or kernel.extent == 1:
+            return kernel
+        extent = kernel.extent - 1 if fault == "forgets a unit" else 1 << 20
+        return replace(kernel, extent=extent, grain=1)
+
+    monkeypatch.setattr(gemm, "emit", faulty)
+    options = replace(QUICK, tasks=("1",), limits=replace(QUICK.limits, trials=12))
+    (found,) = tune_model(model, "host", tmp_path / "r.jsonl", tuning=options).tasks
+    assert found.task.template == "gemm"
+    failed = [decision for decision, _ in found.wrong]
+    assert len(failed) >= 3
+    assert found.best not in failed
+    (record,) = read_records(tmp_path / "r.jsonl", pytest.fail)
+    assert record.decision not in [as_json(decision) for decision in failed]
+    if fault == "forgets a unit":
+        assert {reason for _, reason in found.wrong} == {"output 0 is wrong with 1 threads"}
+
+
+@pytest.mark.slow
+def test_tuning_through_the_rpc_tracker(model, tmp_path, capsys):
+    from tvm.rpc.server import Server
+    from tvm.rpc.tracker import Tracker
+
+    tracker = Tracker(host="127.0.0.1", port=19190, port_end=19290)
+    try:
+        server = Server(host="127.0.0.1", tracker_addr=("127.0.0.1", tracker.port), key="board", silent=True)
+        output = tmp_path / "r.jsonl"
+        words = ["tune", str(model), "--tasks", "0", "--trials", "3", "--tuner", "random", "--repeat", "2"]
+        words += ["--rpc-tracker", f"127.0.0.1:{tracker.port}", "--rpc-key", "board", "-o", str(output)]
+        assert main(words) == 0
+        server.terminate()
+    finally:
+        tracker.terminate()
+    (record,) = read_records(output, pytest.fail)
+    assert record.trials == 3
+    assert all(time > 0 for pair in record.microseconds.values() for time in pair)
+    assert "enough trials" in capsys.readouterr().out
+
+
+def test_mistakes_are_explained(model, tmp_path, capsys):
+    def error(*words):
+        assert main(["tune", str(model), "-o", str(tmp_path / "r.jsonl"), *words]) == 1
+        return capsys.readouterr().err
+
+    assert "is not of the form HOST:PORT" in error("--rpc-tracker", "localhost")
+    assert "needs --rpc-key" in error("--rpc-tracker", "localhost:1")
+    assert "no --rpc-tracker" in error("--rpc-key", "k")
+    assert "say --repeat instead" in error("--number", "3")
+    assert "layouts are not a choice" in error("--desired-layout", "NCHW")
+    assert "no task is called 'nothing'" in error("--tasks", "nothing")
+    with pytest.raises(TargetError, match="this machine cannot run code for 'riscv64'"):
+        tune_model(model, "riscv64", tmp_path / "r.jsonl", tuning=QUICK)
+
+
+def test_tasks_are_listed_and_picked(model, capsys):
+    assert main(["tune", str(model), "--tasks", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[2:4]] == ["conv2d", "gemm"]
+    tasks = list_tasks(model, "host")
+    assert select_tasks(tasks, ()) == tasks
+    assert select_tasks(tasks, ("1", "conv2d")) == [tasks[1], tasks[0]]
+    assert select_tasks(tasks, ("gemm second*",)) == [tasks[1]]

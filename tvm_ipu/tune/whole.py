@@ -1,0 +1,139 @@
+"""The tuned model against the untuned one: what a layer gains alone has to show there, or it is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tvm.s_tir.meta_schedule.runner import Runner
+
+from tvm_ipu.base.errors import RunError
+from tvm_ipu.base.model import Model
+from tvm_ipu.tune.runner import Job, quickest, read_times, save_arrays, write_job
+from tvm_ipu.tune.tasks import Task
+
+SHOWS = 0.99
+"""A layer's tuned time over its untuned time in the model, from which on the gain does not show."""
+
+LOSS = 1.01
+"""The model's tuned time over its untuned one that is still noise, for one number of threads."""
+
+RUNS = 30
+Layers = dict[str, tuple[float, float]]
+"""By layer: microseconds untuned and tuned."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The tuned model's times.
+
+    Attributes:
+        milliseconds: By number of threads: untuned, tuned.
+        kept: Keys of the tasks whose decisions are kept.
+        dropped: Keys of those that gain nothing in the model.
+    """
+
+    milliseconds: dict[int, tuple[float, float]]
+    kept: frozenset[str]
+    dropped: frozenset[str]
+
+
+Compile = Callable[[Collection[str], Path], list[str]]
+"""Compiles the model with the recorded decisions of the tasks with these keys; as ``measure.Build``."""
+
+
+def check_whole(
+    tasks: Sequence[Task],
+    model: Model,
+    inputs: Sequence[np.ndarray[Any, Any]],
+    compile_with: Compile,
+    runner: Runner,
+    library: Path,
+    folder: Path,
+    threads: tuple[int, ...],
+) -> Whole:
+    """Measure the model with and without the tasks' decisions, turn by turn, and drop what does not gain.
+
+    Args:
+        tasks: Tasks with a decision of their own.
+        model: The model, for its outputs.
+        inputs: Its inputs.
+        compile_with: The compiler.
+        runner: Runs jobs.
+        library: What ``harness.build_harness`` made.
+        folder: Folder for images.
+        threads: Numbers of threads to measure with.
+
+    Raises:
+        RunError: The images do not run.
+    """
+    folder.mkdir()
+    files = save_arrays(folder, "input", inputs)
+    own = folder / "untuned.img"
+    own_layers = compile_with((), own)
+
+    def measure(keys: Collection[str]) -> tuple[dict[int, tuple[float, float]], dict[int, Layers]]:
+        tuned = folder / "tuned.img"
+        layers = compile_with(keys, tuned)
+        job = Job(
+            library=str(library),
+            images=(str(own), str(tuned)),
+            calls=(len(own_layers), len(layers)),
+            inputs=files,
+            outputs=(),
+            dtypes=(),
+            sizes=tuple(spec.nbytes for spec in model.outputs),
+            threads=threads,
+            runs=RUNS,
+            evict=0,
+        )
+        (result,) = (future.result() for future in runner.run([write_job(folder, job)]))
+        if result.error_msg is not None:
+            raise RunError(f"the tuned model does not run: {result.error_msg}")
+        times = dict(zip(threads, read_times(job, result), strict=True))
+        totals = {
+            number: (quickest(a.sum(axis=1)) / 1e6, quickest(b.sum(axis=1)) / 1e6)
+            for number, (a, b) in times.items()
+        }
+        by_layer = {
+            number: {
+                layer: (_time(a, own_layers, layer), _time(b, layers, layer)) for layer in set(own_layers)
+            }
+            for number, (a, b) in times.items()
+        }
+        return totals, by_layer
+
+    keys = {task.key for task in tasks}
+    totals, by_layer = measure(keys)
+    kept = {task.key for task in tasks if _ratio(task, by_layer) < SHOWS}
+    if kept and kept != keys:
+        totals, _ = measure(kept)
+    ratios = [tuned / untuned for untuned, tuned in totals.values()]
+    if max(ratios) > LOSS or _mean(ratios) >= 1:
+        kept = set()
+    if not kept:
+        totals = {number: (untuned, untuned) for number, (untuned, _) in totals.items()}
+    return Whole(totals, frozenset(kept), frozenset(keys - kept))
+
+
+def _time(samples: np.ndarray[Any, Any], layers: list[str], layer: str) -> float:
+    """Microseconds of a layer's calls."""
+    calls = [number for number, name in enumerate(layers) if name == layer]
+    return quickest(samples[:, calls].sum(axis=1)) / 1e3
+
+
+def _ratio(task: Task, by_layer: dict[int, Layers]) -> float:
+    """Tuned over untuned time of a task's layers, the mean of all numbers of threads."""
+    ratios = []
+    for layers in by_layer.values():
+        own, tuned = np.sum([layers[name] for name in task.layers if name in layers], axis=0)
+        ratios.append(tuned / own)
+    return _mean(ratios)
+
+
+def _mean(ratios: Sequence[float]) -> float:
+    """Geometric mean."""
+    return float(np.exp(np.mean(np.log(ratios))))
