@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import re
 import signal
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -100,8 +101,8 @@ class Future(PyRunnerFuture):  # type: ignore[misc]
         except TimeoutError:
             return RunnerResult(None, "it took too long")
         except Exception as err:  # whatever a kernel does to its process
-            lines = str(err).strip().splitlines()
-            return RunnerResult(None, lines[-1] if lines else type(err).__name__)
+            lines = str(err).strip().splitlines() or [type(err).__name__]
+            return RunnerResult(None, re.sub(r"^[\w.]+Error: ", "", lines[-1]))
 
 
 @derived_object
