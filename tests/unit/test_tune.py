@@ -306,23 +306,25 @@ def test_ctrl_c_keeps_what_was_found(model, tmp_path):
 
 
 FAULTS = {
-    "forgets a unit": (lambda extent: extent - 1, 12, 60, "output 0 is wrong with 1 threads"),
-    "writes beyond its output": (lambda extent: 1 << 20, 12, 60, "Subprocess terminated"),
-    "does not end": (lambda extent: (1 << 31) - 1, 2, 5, "it took too long"),
+    "forgets a unit": (1, lambda extent: extent - 1, 4, 60, "output 0 is wrong with 1 threads"),
+    "writes beyond its output": (1 << 16, lambda extent: extent, 3, 60, "Subprocess terminated"),
+    "does not end": (1, lambda extent: (1 << 31) - 1, 2, 5, "it took too long"),
 }
-"""What a faulty kernel does -> its number of units, trials, timeout, and what is said about it."""
+"""What a faulty kernel does -> how many times too many rows it takes, its number of units; trials, timeout, and
+what is said about it."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_wrong_kernel_is_never_recorded(model, tmp_path, monkeypatch, fault):
-    extent, trials, timeout, reason = FAULTS[fault]
+    rows, extent, trials, timeout, reason = FAULTS[fault]
     emit = gemm.emit
 
     def faulty(problem, decision, epilogue, target):
         kernel = emit(problem, decision, epilogue, target)
         if decision == gemm.space(problem, target)[0] or kernel.extent == 1:
             return kernel
+        kernel = emit(replace(problem, rows=rows * problem.rows), decision, epilogue, target)
         return replace(kernel, extent=extent(kernel.extent), grain=1)
 
     monkeypatch.setattr(gemm, "emit", faulty)
