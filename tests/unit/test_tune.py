@@ -310,8 +310,8 @@ FAULTS = {
     "writes beyond its output": (1 << 16, lambda extent: extent, 3, 60, "Subprocess terminated"),
     "does not end": (1, lambda extent: (1 << 31) - 1, 2, 5, "it took too long"),
 }
-"""What a faulty kernel does -> how many times too many rows it takes, its number of units; trials, timeout, and
-what is said about it."""
+"""What a faulty kernel does -> how many times too many rows it takes, its number of units; trials, timeout,
+and what is said about it."""
 
 
 @pytest.mark.slow
