@@ -43,8 +43,8 @@ def cycles(problem: conv2d.Problem, algorithm: Algorithm, target: Target) -> flo
     if algorithm == DIRECT:
         best = conv2d.cycles(p, conv2d.space(p, target)[0], target)
         weights = p.reduction * p.channels * item_bytes(p.right)
-        return best * MARGIN + weights / tiles.MEMORY_BYTES_PER_CYCLE
+        return MARGIN * tiles.overlapped(best, weights / tiles.MEMORY_BYTES_PER_CYCLE)
     fast = winograd.Problem(p.window, p.depth, p.channels, algorithm.outputs, p.lanes, p.left)
     weights = fast.points**2 * p.depth * p.channels * item_bytes(winograd.DTYPE)
     best = winograd.cycles(fast, winograd.space(fast, target)[0], target)
-    return best + weights / tiles.MEMORY_BYTES_PER_CYCLE
+    return tiles.overlapped(best, weights / tiles.MEMORY_BYTES_PER_CYCLE)

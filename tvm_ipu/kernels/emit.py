@@ -25,6 +25,12 @@ from tvm_ipu.kernels.half import widen
 Index: TypeAlias = int | Expr
 """An integer known now, or an int32 expression."""
 
+LINE_BYTES = 64
+"""Bytes of a cache line."""
+
+STREAM_BYTES = 2048
+"""Distance from what is read to what is asked for: some hundred cycles of a microkernel."""
+
 
 def flat_buffer(name: str, size: int, dtype: str, scope: str = "global") -> tirx.Buffer:
     """A buffer of one dimension with ``size`` elements."""
@@ -94,6 +100,13 @@ class Emitter:
     def load(self, buffer: tirx.Buffer, at: Index, lanes: int = 1) -> Expr:
         """``lanes`` consecutive elements from ``at`` on."""
         return tirx.BufferLoad(buffer, [_span(at, lanes)])
+
+    def load_stream(self, buffer: tirx.Buffer, at: Index, lanes: int) -> Expr:
+        """``load`` from a buffer that is read in order; asks for what lies ``STREAM_BYTES`` further on."""
+        size = item_bytes(str(buffer.ty.dtype.dtype))
+        if lanes * size >= LINE_BYTES // 2:
+            self.prefetch(buffer, at + STREAM_BYTES // size)
+        return self.load(buffer, at, lanes)
 
     def load_as(self, dtype: str, buffer: tirx.Buffer, at: Index, lanes: int = 1) -> Expr:
         """``load``, with the elements converted to ``dtype``."""

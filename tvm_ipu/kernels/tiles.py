@@ -21,7 +21,7 @@ TILE_OVERHEAD = 20.0
 
 L2_BYTES_PER_CYCLE = 40.0
 L3_BYTES_PER_CYCLE = 16.0
-MEMORY_BYTES_PER_CYCLE = 8.0
+MEMORY_BYTES_PER_CYCLE = 6.0
 
 SET_SPAN = 4096
 """Bytes after which addresses fall into the same set of a level-1 cache again."""

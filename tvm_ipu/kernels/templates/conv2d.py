@@ -241,6 +241,8 @@ class _Body:
             dot,
             length,
             lambda m, k, count: load_group(e, self.left, left + (k + m * column_pitch), count, dot.group),
-            lambda v, step: e.load(self.right, right + (v * self._panel + step * dot.panel), dot.panel),
+            lambda v, step: e.load_stream(
+                self.right, right + (v * self._panel + step * dot.panel), dot.panel
+            ),
             columns,
         )

@@ -296,7 +296,7 @@ class _Body:
                 with e.loop("k", 0, p.depth) as k:
                     registers.add_outer_product(
                         lambda m: e.load(self._inputs, left + k + m * self._pitch),
-                        lambda v: e.load(self.right, right + v * panel + k * p.lanes, p.lanes),
+                        lambda v: e.load_stream(self.right, right + v * panel + k * p.lanes, p.lanes),
                     )
                 for m in range(self._rows):
                     for v in range(len(widths)):
