@@ -149,14 +149,13 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
         registers = RegisterTile(e, height, column_widths(width, p.lanes), p.lanes, p.dtype)
         left_at = e.bind("left_at", row * p.left_pitch)
         right_at = e.bind("right_at", column * (panel // p.lanes))
-        meanwhile = ahead(row, e.bind("ahead", right_at + len(registers.widths) * panel))
-        load = e.load_stream if meanwhile is None else e.load
+
         registers.add_dots(
             dot,
             p.depth,
             lambda m, k, count: load_group(e, left, left_at + (k + m * p.left_pitch), count, dot.group),
-            lambda v, step: load(right, right_at + (step * dot.panel + v * panel), dot.panel),
-            meanwhile=meanwhile,
+            lambda v, step: e.load(right, right_at + (step * dot.panel + v * panel), dot.panel),
+            meanwhile=ahead(row, e.bind("ahead", right_at + len(registers.widths) * panel)),
         )
         epilogue.emit(e, registers, row, column)
 
