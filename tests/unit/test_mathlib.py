@@ -25,6 +25,7 @@ from tvm_ipu.codegen.elf import SHN_UNDEF, SHT_SYMTAB, ElfFile
 from tvm_ipu.codegen.lower import LoweredKernel, compile_object, lower_kernel
 from tvm_ipu.kernels.generic import schedule_generic
 from tvm_ipu.kernels.mathlib import lower, lower_math
+from tvm_ipu.kernels.mathlib.gelu import gelu_of
 
 SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, 0.5, -0.5, 1e-40, -1e-40, 1e-45, 3e38, -3e38]
 SPECIAL += [2.0, -2.0, 1.5, 2.5, -1.5, -2.5, 0.49999997, -0.49999997, 8388607.5, -8388607.5, 4194304.5]
@@ -285,3 +286,21 @@ def test_kernels_call_nothing(name: str, dtype: str) -> None:
     # Hexagon divides float64 by a function that the linker's support code has
     allowed = {"__hexagon_divdf3"} if name.startswith("hexagon") and dtype == "float64" else set()
     assert missing <= allowed
+
+
+@pytest.mark.parametrize("lanes", TARGETS)
+def test_gelu_is_accurate_by_the_size_of_its_argument(lanes: int) -> None:
+    x = np.concatenate([np.linspace(-8, 8, 4001), logspace(1e-8, 3e38, 2000), [math.nan]]).astype("float32")
+    wide = x.astype("float64")
+    with np.errstate(over="ignore"):
+        expected = wide / 2 * (1 + np.vectorize(math.erf)(wide / math.sqrt(2)))
+    np.testing.assert_array_less(
+        np.abs(apply(gelu_of, TARGETS[lanes], x)[:-1] - expected[:-1]), 3e-7 * np.abs(x)[:-1] + 1e-38
+    )
+    assert np.isnan(apply(gelu_of, TARGETS[lanes], x[-3:])[-1])
+
+
+def test_gelu_float64() -> None:
+    x = np.linspace(-8, 8, 2001)
+    expected = x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+    np.testing.assert_allclose(apply(gelu_of, TARGETS[16], x), expected, rtol=1e-13, atol=1e-15)

@@ -27,6 +27,9 @@ from tvm_ipu.passes.simplify_transposes import permutation
 ANCHOR = 4
 """TVM's pattern ``kOutEWiseFusable``: elementwise operators that follow are fused into the kernel."""
 
+ELEMENTWISE = 0
+"""TVM's pattern ``kElemWise``."""
+
 
 def lower_operators(module: tvm.ir.IRModule, target: Target, winograd: bool = True) -> tvm.ir.IRModule:
     """Replace convolutions and matrix products by calls of packed kernels.
@@ -136,14 +139,18 @@ def _packed(
 
 
 def call_te(
-    rewriter: Rewriter, name: str, compute: Callable[..., te.Tensor], args: Sequence[relax.Expr]
+    rewriter: Rewriter,
+    name: str,
+    compute: Callable[..., te.Tensor],
+    args: Sequence[relax.Expr],
+    pattern: int = ANCHOR,
 ) -> relax.Expr:
-    """A ``call_tir`` of the computation on ``args``."""
+    """A ``call_tir`` of the computation on ``args``; ``pattern`` says how TVM may fuse it."""
     tensors = [te.placeholder(shape_of(arg), str(arg.ty.dtype), name=f"a{i}") for i, arg in enumerate(args)]
     result = compute(*tensors)
     func = (
         te.create_prim_func([*tensors, result], index_dtype_override="int64")
-        .with_attr("op_pattern", ANCHOR)
+        .with_attr("op_pattern", pattern)
         .with_attr("tirx.noalias", True)
     )
     func = func.without_attr("global_symbol")

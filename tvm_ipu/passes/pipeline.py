@@ -17,6 +17,7 @@ from tvm_ipu.passes.fold_constants import fold_constants
 from tvm_ipu.passes.fold_division import fold_division
 from tvm_ipu.passes.fold_scale import fold_scale
 from tvm_ipu.passes.fuse_attention import fuse_attention
+from tvm_ipu.passes.fuse_gelu import fuse_gelu, lower_gelu
 from tvm_ipu.passes.fuse_operators import fuse_operators
 from tvm_ipu.passes.lower_operators import lower_operators
 from tvm_ipu.passes.mark_parts import mark_parts
@@ -52,6 +53,7 @@ def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
         "canonical": [
             fold_constants,
             fold_division,
+            fuse_gelu,
             fold_scale,  # before to_nhwc: it reads OIHW weights
             simplify_transposes,
         ],
@@ -68,6 +70,7 @@ def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
             fuse_attention,
             simplify_transposes,
             mark_parts,
+            lower_gelu,
             partial(lower_operators, target=target, winograd=options.winograd),
             relax.transform.LegalizeOps(skip_ops=list(VIEW_OPS)),
             relax.transform.AnnotateTIROpPattern(),

@@ -14,6 +14,7 @@ from tvm.ir import Call, Expr, IRModule, Op
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.mathlib import exponential, logarithm, rounding, special, trigonometry
+from tvm_ipu.kernels.mathlib.gelu import gelu
 from tvm_ipu.kernels.mathlib.terms import FORMATS, Terms, int_bits
 
 Unary = Callable[[Terms, Expr], Expr]
@@ -42,6 +43,7 @@ UNARY: dict[str, Unary] = {
     "acos": trigonometry.acos,
     "atan": trigonometry.atan,
     "erf": special.erf,
+    "gelu": gelu,
     "sqrt": rounding.sqrt,
     "rsqrt": rounding.rsqrt,
     "floor": rounding.floor,
