@@ -18,6 +18,7 @@ from tvm_ipu.passes.fold_constants import fold_constants
 from tvm_ipu.passes.fold_division import fold_division
 from tvm_ipu.passes.fold_scale import fold_scale
 from tvm_ipu.passes.fuse_operators import fuse_operators
+from tvm_ipu.passes.lower_operators import lower_operators
 from tvm_ipu.passes.mark_parts import mark_parts
 from tvm_ipu.passes.pipeline import load_user_pass, run_phases
 from tvm_ipu.passes.rewrite import bindings, op_name, shape_of
@@ -198,6 +199,38 @@ def test_mixed_precision_keeps_types_at_the_border(dtype: str, tolerance: float)
     assert str(after["main"].body.body.ty.fields[0].dtype) == "float32"
     x = image_like(1, 3, 6, 6) / 4  # the reference accumulates in the small type too
     assert np.abs(run(after, x) - run(before, x)).max() < tolerance
+
+
+@pytest.mark.parametrize("value", [0.0, 2.5])
+def test_padding_before_a_convolution_becomes_its_own(value: float) -> None:
+    def body(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        padded = builder.emit(relax.op.nn.pad(x, [0, 0, 1, 2, 0, 1, 0, 0], pad_value=value))
+        layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
+        return builder.emit(relax.op.nn.conv2d(padded, constant(5, 3, 2, 4), **layouts))
+
+    before = build(body, 1, 6, 7, 4)
+    after = lower_operators(before, load_target("x86-64-v3"))
+    assert operators(after) == ["call_tir"]
+    x = image_like(1, 6, 7, 4)
+    np.testing.assert_allclose(run(after, x), run(before, x), rtol=1e-5, atol=1e-5)
+
+
+def test_few_channels_are_multiplied_in_whole_rows_of_the_window() -> None:
+    """The padding becomes an operator of its own, and groups of the reduction run through a row."""
+    weight = np.random.default_rng(0).integers(-128, 128, (5, 3, 3, 3)).astype("int8")
+
+    def body(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        image = builder.emit(relax.op.astype(x, "uint8"))
+        layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI", "out_dtype": "int32"}
+        return builder.emit(relax.op.nn.conv2d(image, relax.const(weight), padding=[1, 1], **layouts))
+
+    before = build(body, 1, 6, 7, 3)
+    after = lower_operators(before, load_target("x86-64-vnni"))
+    assert operators(after) == ["astype", "nn.pad", "call_tir"]
+    (call,) = (b.value for b in bindings(after["main"]) if op_name(b.value) == "relax.call_tir")
+    assert shape_of(call.args[1][1]) == (1, 1, 3, 1, 3, 16, 4)
+    x = np.abs(image_like(1, 6, 7, 3)) * 50
+    np.testing.assert_array_equal(run(after, x), run(before, x))
 
 
 def test_layers_are_named_after_nodes() -> None:

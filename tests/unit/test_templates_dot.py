@@ -78,7 +78,14 @@ def convolutions(draw, pairs=PAIRS):
     padding = tuple(draw(st.integers(0, 2)) for _ in range(4))
     size = draw(st.integers(5, 12)), draw(st.integers(5, 20))
     x = tensor((1, *size, groups * depth), left)
-    return x, tensor((groups * channels, *kernel, depth), right), stride, padding, groups
+    pad_value = draw(st.sampled_from([0, 0, 7])) if "int" in left else 0
+    return x, tensor((groups * channels, *kernel, depth), right), stride, padding, groups, pad_value
+
+
+def convolve(x, weight, stride, padding, groups, pad_value):
+    above, left, below, right = padding
+    filled = np.pad(x, ((0, 0), (above, below), (left, right), (0, 0)), constant_values=pad_value)
+    return conv2d_reference(filled, weight, stride, (0, 0, 0, 0), (1, 1), groups)
 
 
 def dense(x, weight, target):
@@ -97,17 +104,28 @@ def matmul(a, b, transposed, target):
     return evaluate({left: a, right: b}, result, target)[0]
 
 
-def conv2d(x, weight, stride, padding, groups, target):
-    packed = computes.pack_conv2d(weight, find_dot(x.dtype.name, weight.dtype.name, target), groups)
+def conv2d(x, weight, stride, padding, groups, pad_value, target, row_columns=None):
+    dot = find_dot(x.dtype.name, weight.dtype.name, target)
+    packed = computes.pack_conv2d(weight, dot, groups, row_columns is not None)
     left = te.placeholder(x.shape, x.dtype.name, name="left")
     right = te.placeholder(packed.shape, weight.dtype.name, name="right")
-    out = computes.accumulator(x.dtype.name)
-    result = computes.conv2d(left, right, weight.shape[0], stride, padding, out_dtype=out)
-    return evaluate({left: x, right: packed}, result, target)[0]
+    result = computes.conv2d(
+        left,
+        right,
+        weight.shape[0],
+        stride,
+        padding,
+        out_dtype=dot.acc,
+        pad_value=pad_value,
+        row_columns=row_columns,
+    )
+    got, (stage,) = evaluate({left: x, right: packed}, result, target)
+    assert stage.template in ("conv2d", "gemm")
+    return got
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(case=products())
 def test_integer_products(name, case):
     a, b, transposed = case
@@ -117,18 +135,48 @@ def test_integer_products(name, case):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(case=convolutions())
 def test_integer_convolutions(name, case):
-    x, weight, stride, padding, groups = case
-    expected = conv2d_reference(x, weight, stride, padding, (1, 1), groups)
-    np.testing.assert_array_equal(conv2d(*case, TARGETS[name]), expected)
+    np.testing.assert_array_equal(conv2d(*case, TARGETS[name]), convolve(*case))
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize(("kernel", "stride"), [((7, 7), (2, 2)), ((3, 3), (1, 1)), ((2, 5), (1, 3))])
+def test_integer_convolutions_in_whole_rows(name, kernel, stride):
+    rng = np.random.default_rng(0)
+    x, weight = random_array(rng, (2, 12, 31, 3), "uint8"), random_array(rng, (20, *kernel, 3), "int8")
+    case = x, weight, stride, (0, 0, 0, 0), 1, 0
+    np.testing.assert_array_equal(conv2d(*case, TARGETS[name], row_columns=kernel[1]), convolve(*case))
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize(("width", "kernel"), [(17, 3), (400, 90)])
+def test_depthwise_with_a_value_in_the_padding(name, width, kernel):
+    """Both where taps are emitted one by one and where they are a loop."""
+    target, rng = TARGETS[name], np.random.default_rng(0)
+    x, weight = random_array(rng, (1, 5, width, 20), "uint8"), random_array(rng, (20, 3, kernel, 1), "int8")
+    packed = computes.pack_depthwise(weight, computes.weight_lanes("uint8", target))
+    left = te.placeholder(x.shape, "uint8", name="left")
+    right = te.placeholder(packed.shape, "int8", name="right")
+    padding = (1, kernel // 2, 2, kernel // 2)
+    result = computes.depthwise_conv2d(left, right, (1, 1), padding, pad_value=9)
+    got, _ = evaluate({left: x, right: packed}, result, target)
+    np.testing.assert_array_equal(got, convolve(x, weight, (1, 1), padding, 20, 9))
+
+
+def test_wide_window_with_a_value_in_the_padding():
+    """Taps of the window are a loop."""
+    rng = np.random.default_rng(0)
+    x, weight = random_array(rng, (1, 4, 400, 6), "uint8"), random_array(rng, (20, 2, 90, 6), "int8")
+    case = x, weight, (1, 1), (1, 45, 0, 44), 1, 9
+    np.testing.assert_array_equal(conv2d(*case, TARGETS["x86-64-vnni"]), convolve(*case))
 
 
 BFLOAT16 = [("bfloat16", "bfloat16")]
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(product=products(BFLOAT16), convolution=convolutions(BFLOAT16))
 def test_bfloat16(product, convolution):
     """Products are exact in float32, so that only sums are rounded."""
@@ -137,8 +185,7 @@ def test_bfloat16(product, convolution):
     expected = a.astype(np.float64) @ b.astype(np.float64)
     np.testing.assert_allclose(dense(a, b, target), expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(matmul(a, b, transposed, target), expected, rtol=1e-5, atol=1e-5)
-    x, weight, stride, padding, groups = convolution
-    expected = conv2d_reference(x, weight, stride, padding, (1, 1), groups)
+    expected = convolve(*convolution)
     np.testing.assert_allclose(conv2d(*convolution, target), expected, rtol=1e-5, atol=1e-5)
 
 

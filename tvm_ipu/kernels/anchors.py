@@ -80,24 +80,29 @@ def emit_anchor(
 
 def _conv2d(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
     image, weights = operands(anchor)
-    groups, _, kernel_h, kernel_w, _, lanes, _ = shape_of(weights)
+    groups, *_, lanes, _ = shape_of(weights)
     depth = shape_of(image)[3] // groups
-    window = _window(anchor, image, (kernel_h, kernel_w))
+    window = _window(anchor, image)
     channels = shape_of(epilogue.anchor)[3] // groups
     dtypes = dtype_of(image), dtype_of(weights), dtype_of(epilogue.anchor)
     if window.is_pointwise and groups == 1:
         rows = window.batch * math.prod(window.size)
         return _product(gemm.Problem(rows, depth, channels, lanes, *dtypes, _pitch(image)), target)
+    problem = conv2d.Problem(
+        *(window, groups, depth, channels, lanes, *dtypes),
+        pitch=_pitch(image),
+        pad_value=_pad_value(anchor),
+        whole_rows=_has_whole_rows(anchor),
+    )
     tiled = tile_conv2d.Problem(window, groups, depth, channels, *dtypes)
-    if not _pitch(image) and tile_conv2d.takes(tiled, target):
-        return tile_conv2d, tiled
-    return conv2d, conv2d.Problem(window, groups, depth, channels, lanes, *dtypes, _pitch(image))
+    is_plain = not (problem.pitch or problem.pad_value or problem.whole_rows)
+    return (tile_conv2d, tiled) if is_plain and tile_conv2d.takes(tiled, target) else (conv2d, problem)
 
 
 def _winograd(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
     image, weights = operands(anchor)
     _, points, _, depth, lanes = shape_of(weights)
-    window = _window(anchor, image, (TAPS, TAPS))
+    window = _window(anchor, image)
     channels = shape_of(epilogue.anchor)[3]
     outputs, dtype = points - TAPS + 1, dtype_of(image)
     return winograd, winograd.Problem(window, depth, channels, outputs, lanes, dtype, _pitch(image))
@@ -105,10 +110,11 @@ def _winograd(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
 
 def _depthwise(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
     image, weights = operands(anchor)
-    _, kernel_h, kernel_w, lanes = shape_of(weights)
-    window = _window(anchor, image, (kernel_h, kernel_w))
+    lanes = shape_of(weights)[3]
+    window = _window(anchor, image)
     dtypes = dtype_of(image), dtype_of(weights), dtype_of(epilogue.anchor)
-    return depthwise, depthwise.Problem(window, shape_of(image)[3], lanes, *dtypes, _pitch(image))
+    pitch, pad_value = _pitch(image), _pad_value(anchor)
+    return depthwise, depthwise.Problem(window, shape_of(image)[3], lanes, *dtypes, pitch, pad_value)
 
 
 def _dense(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
@@ -157,17 +163,17 @@ def _matmul(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
     )
 
 
-def _window(anchor: Nest, image: tirx.Buffer, kernel: tuple[int, int]) -> Window:
+def _window(anchor: Nest, image: tirx.Buffer) -> Window:
     batch, height, width, _ = shape_of(image)
-    stride, padding, dilation = (
+    kernel, stride, padding, dilation = (
         [int(value) for value in anchor.block.annotations[f"tvm_ipu.{name}"]]
-        for name in ("stride", "padding", "dilation")
+        for name in ("kernel", "stride", "padding", "dilation")
     )
     above, left, below, right = padding
     return Window(
         batch,
         (height, width),
-        kernel,
+        (kernel[0], kernel[1]),
         (stride[0], stride[1]),
         (above, left, below, right),
         (dilation[0], dilation[1]),
@@ -180,13 +186,25 @@ def dense_operands(anchor: Nest) -> tuple[tirx.Buffer, ...] | None:
     if template == "attention":
         return None
     left, right = operands(anchor)
-    return (left, right) if template == "matmul" else (right,)
+    is_dense = template == "matmul" or (template == "conv2d" and _has_whole_rows(anchor))
+    return (left, right) if is_dense else (right,)
 
 
 def _pitch(buffer: tirx.Buffer) -> int:
     """Elements from one innermost row to the next; 0 where they follow each other."""
     pitch = row_pitch(buffer)
     return 0 if pitch == shape_of(buffer)[-1] else pitch
+
+
+def _pad_value(anchor: Nest) -> float:
+    """What the padding around the image holds."""
+    return float(anchor.block.annotations["tvm_ipu.pad_value"])
+
+
+def _has_whole_rows(anchor: Nest) -> bool:
+    """Whether a convolution's weights are packed in whole rows of its window."""
+    _, weights = operands(anchor)
+    return shape_of(weights)[3] != int(anchor.block.annotations["tvm_ipu.kernel"][1])
 
 
 def _leading(buffer: tirx.Buffer, rank: int) -> tuple[int, ...]:

@@ -52,6 +52,8 @@ def conv2d(
     padding: Padding = (0, 0, 0, 0),
     dilation: Pair = (1, 1),
     out_dtype: str | None = None,
+    pad_value: float = 0,
+    row_columns: int | None = None,
 ) -> te.Tensor:
     """2-D convolution.
 
@@ -59,18 +61,24 @@ def conv2d(
         x: ``[batch, height, width, in_channels]``.
         packed: ``[groups, panels, kernel_height, kernel_width, steps, lanes, group]``, made by
             ``pack_conv2d``; ``steps * group`` is the number of input channels of a group or slightly more.
+            With ``row_columns``, ``kernel_width`` is 1 and a row of the window is one long tap.
         channels: Output channels.
         stride: Rows and columns from one window to the next.
-        padding: Zeros around ``x``.
+        padding: Elements around ``x``.
         dilation: Rows and columns from one tap of a window to the next.
         out_dtype: Type of the result; None for that of ``x``, or of the accumulator where ``x`` holds
             integers.
+        pad_value: What the padding holds.
+        row_columns: Columns of the window, where weights are packed in whole rows of it: one group, and
+            neither padding nor dilation of columns.
 
     Returns:
         ``[batch, out_height, out_width, channels]``.
     """
     batch, height, width, in_channels = shape_of(x)
     groups, _, kernel_h, kernel_w, _, lanes, step = shape_of(packed)
+    whole_rows = row_columns is not None
+    kernel_w = row_columns if row_columns is not None else kernel_w
     depth = in_channels // groups
     in_group = channels // groups
     rows = te.reduce_axis((0, kernel_h), "kh")
@@ -80,13 +88,15 @@ def conv2d(
 
     def window(b: Any, y: Any, z: Any, o: Any) -> Any:
         group, channel = o // in_group, o % in_group
-        value = _padded(x, (b, y, z, group * depth + deep), (rows, cols), stride, padding, dilation)
-        weight = packed[group, channel // lanes, rows, cols, deep // step, channel % lanes, deep % step]
+        at = (b, y, z, group * depth + deep)
+        value = _padded(x, at, (rows, cols), stride, padding, dilation, pad_value)
+        tap, k = (0, cols * depth + deep) if whole_rows else (cols, deep)
+        weight = packed[group, channel // lanes, rows, tap, k // step, channel % lanes, k % step]
         return te.sum(value.astype(dtype) * weight.astype(dtype), axis=[rows, cols, deep])
 
     out_h = output_size(height, kernel_h, stride[0], padding[0], padding[2], dilation[0])
     out_w = output_size(width, kernel_w, stride[1], padding[1], padding[3], dilation[1])
-    attrs = _window_attrs("conv2d", stride, padding, dilation)
+    attrs = _window_attrs("conv2d", (kernel_h, kernel_w), stride, padding, dilation, pad_value)
     y = te.compute((batch, out_h, out_w, channels), window, name="conv2d", attrs=attrs)
     return _output(y, str(x.dtype), out_dtype)
 
@@ -120,7 +130,7 @@ def winograd_conv2d(
     def window(b: Any, y: Any, z: Any, o: Any) -> Any:
         p, q, i, j = axes
         at = (b, y - y % outputs, z - z % outputs, deep)
-        value = _padded(x, at, (i, j), (1, 1), padding, (1, 1)).astype("float32")
+        value = _padded(x, at, (i, j), (1, 1), padding, (1, 1), 0).astype("float32")
         value = value * _element(matrices.inputs, p, i) * _element(matrices.inputs, q, j)
         product = value * packed[o // lanes, p, q, deep, o % lanes]
         back = _element(matrices.outputs, y % outputs, p) * _element(matrices.outputs, z % outputs, q)
@@ -128,7 +138,7 @@ def winograd_conv2d(
 
     out_h = output_size(height, TAPS, 1, padding[0], padding[2], 1)
     out_w = output_size(width, TAPS, 1, padding[1], padding[3], 1)
-    attrs = _window_attrs("winograd", (1, 1), padding, (1, 1))
+    attrs = _window_attrs("winograd", (TAPS, TAPS), (1, 1), padding, (1, 1), 0)
     y = te.compute((batch, out_h, out_w, channels), window, name="winograd_conv2d", attrs=attrs)
     return _output(y, str(x.dtype), out_dtype)
 
@@ -140,6 +150,7 @@ def depthwise_conv2d(
     padding: Padding = (0, 0, 0, 0),
     dilation: Pair = (1, 1),
     out_dtype: str | None = None,
+    pad_value: float = 0,
 ) -> te.Tensor:
     """2-D convolution of each channel with a kernel of its own.
 
@@ -147,9 +158,10 @@ def depthwise_conv2d(
         x: ``[batch, height, width, channels]``.
         packed: ``[panels, kernel_height, kernel_width, lanes]`` (``pack_depthwise``).
         stride: Rows and columns from one window to the next.
-        padding: Zeros around ``x``.
+        padding: Elements around ``x``.
         dilation: Rows and columns from one tap of a window to the next.
         out_dtype: As for ``conv2d``.
+        pad_value: What the padding holds.
 
     Returns:
         ``[batch, out_height, out_width, channels]``.
@@ -161,13 +173,13 @@ def depthwise_conv2d(
     dtype = accumulator(str(x.dtype))
 
     def window(b: Any, y: Any, z: Any, c: Any) -> Any:
-        value = _padded(x, (b, y, z, c), (rows, cols), stride, padding, dilation)
+        value = _padded(x, (b, y, z, c), (rows, cols), stride, padding, dilation, pad_value)
         weight = packed[c // lanes, rows, cols, c % lanes]
         return te.sum(value.astype(dtype) * weight.astype(dtype), axis=[rows, cols])
 
     out_h = output_size(height, kernel_h, stride[0], padding[0], padding[2], dilation[0])
     out_w = output_size(width, kernel_w, stride[1], padding[1], padding[3], dilation[1])
-    attrs = _window_attrs("depthwise", stride, padding, dilation)
+    attrs = _window_attrs("depthwise", (kernel_h, kernel_w), stride, padding, dilation, pad_value)
     y = te.compute((batch, out_h, out_w, channels), window, name="depthwise_conv2d", attrs=attrs)
     return _output(y, str(x.dtype), out_dtype)
 
@@ -227,8 +239,10 @@ def matmul(a: te.Tensor, b: te.Tensor, transpose_b: bool = False, out_dtype: str
     return _output(y, str(a.dtype), out_dtype)
 
 
-def pack_conv2d(weight: np.ndarray, dot: Dot, groups: int = 1) -> np.ndarray:
+def pack_conv2d(weight: np.ndarray, dot: Dot, groups: int = 1, whole_rows: bool = False) -> np.ndarray:
     """Pack ``[out_channels, kernel_height, kernel_width, in_channels / groups]`` for ``conv2d``."""
+    if whole_rows:
+        weight = weight.reshape(*weight.shape[:2], 1, -1)
     out_channels, kernel_h, kernel_w, _ = weight.shape
     grouped = weight.reshape(groups, out_channels // groups, *weight.shape[1:])
     padded = _pad_to(_pad_to(grouped, 1, dot.lanes), 4, dot.group)
@@ -306,15 +320,22 @@ def _padded(
     stride: Pair,
     padding: Padding,
     dilation: Pair,
+    pad_value: float,
 ) -> Any:
-    """Element of ``x`` under a tap of the window at output position ``at``; zero outside."""
+    """Element of ``x`` under a tap of the window at output position ``at``; ``pad_value`` outside."""
     _, height, width, _ = shape_of(x)
     b, y, z, c = at
     row = y * stride[0] + taps[0] * dilation[0] - padding[0]
     col = z * stride[1] + taps[1] * dilation[1] - padding[1]
     if not any(padding):
         return x[b, row, col, c]
-    return _or_zero(tirx.all(row >= 0, row < height, col >= 0, col < width), x[b, row, col, c], x.dtype)
+    inside = tirx.all(row >= 0, row < height, col >= 0, col < width)
+    return tirx.if_then_else(inside, x[b, row, col, c], pad_constant(pad_value, str(x.dtype)))
+
+
+def pad_constant(value: float, dtype: str) -> tirx.Expr:
+    """The value in the padding, as an element of the image."""
+    return tirx.const(value if "float" in dtype else int(value), dtype)
 
 
 def _element(matrix: np.ndarray, row: Any, column: Any) -> Any:
@@ -339,9 +360,13 @@ def _output(y: te.Tensor, dtype: str, out_dtype: str | None) -> te.Tensor:
     )
 
 
-def _window_attrs(template: str, stride: Pair, padding: Padding, dilation: Pair) -> dict[str, Any]:
+def _window_attrs(
+    template: str, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair, pad_value: float
+) -> dict[str, Any]:
     return {
         TEMPLATE: template,
+        "tvm_ipu.kernel": list(kernel),
+        "tvm_ipu.pad_value": float(pad_value),
         "tvm_ipu.stride": list(stride),
         "tvm_ipu.padding": list(padding),
         "tvm_ipu.dilation": list(dilation),

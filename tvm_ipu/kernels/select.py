@@ -33,9 +33,9 @@ def schedule(
     plan = _Plan(func, target, choose)
     at = nests.index(anchor)
     parts = parts_of(nests, at)
-    before = at + 1 - len(parts)
-    steps, rest = _split(anchor, nests[at + 1 :])
-    plan.add_function(nests[:before], nests[before:])
+    before, early = _postpone(parts, nests[: at + 1 - len(parts)])
+    steps, rest = _split(anchor, early, nests[at + 1 :])
+    plan.add_function(before, [*parts, *nests[at + 1 :]])
     plan.add_template(parts, steps, rest)
     plan.add_function(rest, [])
     return plan.stages, plan.temps
@@ -53,11 +53,29 @@ def dense_params(func: tirx.PrimFunc) -> set[int]:
     return {number for number, param in enumerate(func.params) if param in dense}
 
 
-def _split(anchor: Nest, after: Sequence[Nest]) -> tuple[list[Step], list[Nest]]:
-    """Elementwise steps that the anchor's kernel can take with it, and the other nests."""
+def _postpone(parts: Sequence[Nest], before: Sequence[Nest]) -> tuple[list[Nest], list[Step]]:
+    """Nests that stay before the template, and elementwise ones that can as well be steps of its epilogue.
+
+    Such are conversions of a residual that is added to the template's result.
+    """
+    (result,) = parts[-1].writes
+    stay: list[Nest] = []
+    early: list[Step] = []
+    for nest in reversed(before):
+        step = nest.as_step()
+        read = {buffer for other in (*parts, *stay) for buffer in other.reads}
+        if step is not None and shape_of(step.target) == shape_of(result) and step.target not in read:
+            early.insert(0, step)
+        else:
+            stay.insert(0, nest)
+    return stay, early
+
+
+def _split(anchor: Nest, early: Sequence[Step], after: Sequence[Nest]) -> tuple[list[Step], list[Nest]]:
+    """Elementwise steps that the anchor's kernel can take with it, ``early`` first, and the other nests."""
     (result,) = anchor.writes
-    internal, later = {result}, set[tirx.Buffer]()
-    steps, rest = [], []
+    internal, later = {result, *(step.target for step in early)}, set[tirx.Buffer]()
+    steps, rest = list(early), list[Nest]()
     for nest in after:
         step = nest.as_step()
         if step is not None and follows(step, shape_of(result), internal, later):

@@ -1,11 +1,14 @@
-"""Geometry of a two-dimensional window over an image with zero padding, shared by the convolution templates.
+"""Geometry of a two-dimensional window over a padded image, shared by the convolution templates.
 
-Padding costs nothing at run time: rows outside the image are left out by the bounds of the loop over kernel
-rows, and columns outside it by emitting the blocks at the left and right edge as code of their own.
+Zero padding costs nothing at run time: rows outside the image are left out by the bounds of the loop over
+kernel rows, and columns outside it by emitting the blocks at the left and right edge as code of their own.
+With another value in the padding, the taps outside the image are multiplied with that value instead.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -15,6 +18,8 @@ from tvm_ipu.kernels.computes import output_size
 from tvm_ipu.kernels.emit import Emitter, Index, index
 
 Span = tuple[int, int]
+Range = tuple[Index, Index]
+"""First and number."""
 
 MAX_STATIC_PRODUCTS = 1500
 """Products of taps and columns that are emitted one by one; beyond, taps are a loop."""
@@ -73,7 +78,7 @@ class Window:
         image = e.bind("image", tirx.floordiv(output_row, self.output[0]))
         return image, e.bind("y", output_row - image * self.output[0])
 
-    def kernel_rows(self, e: Emitter, y: Expr) -> tuple[Index, Index]:
+    def kernel_rows(self, e: Emitter, y: Expr) -> Range:
         """First kernel row that lies inside the image for output row ``y``, and how many do."""
         kernel, step = self.kernel[0], self.dilation[0]
         last = (self.output[0] - 1) * self.stride[0] - self.padding[0] + (kernel - 1) * step
@@ -84,7 +89,7 @@ class Window:
         stop = tirx.min(index(kernel), tirx.floordiv(above + (self.size[0] + step - 1), step))
         return first, e.bind("kh_count", stop - first)
 
-    def kernel_columns(self, e: Emitter, segment: Segment, x: Expr) -> tuple[Index, Index]:
+    def kernel_columns(self, e: Emitter, segment: Segment, x: Expr) -> Range:
         """First kernel column that lies inside the image for output column ``x``, and how many do."""
         if not segment.edge:
             return 0, self.kernel[1]
@@ -132,6 +137,14 @@ class Window:
         return first, max(first, min(stop, width))
 
 
+@contextmanager
+def outside(e: Emitter, name: str, inside: Range, kernel: int) -> Iterator[Expr]:
+    """A loop over the taps of ``kernel`` that are not ``inside``; a number below zero there means none."""
+    first, count = inside[0], tirx.max(index(inside[1]), index(0))
+    with e.loop(name, 0, kernel - count) as number:
+        yield e.bind(name, tirx.Select(number < first, number, number + count))
+
+
 @dataclass(frozen=True)
 class Segment:
     """Equal blocks of output columns, side by side.
@@ -151,16 +164,17 @@ class Segment:
     taps: tuple[Span, ...]
     edge: bool = False
 
-    def runs(self, mergeable: bool) -> list[tuple[int, int, range]]:
+    def runs(self, mergeable: bool, keep_empty: bool = False) -> list[tuple[int, int, range]]:
         """(first tap, taps, columns) of neighbouring taps that serve the same columns.
 
         Args:
             mergeable: Whether neighbouring taps are neighbours in memory.
+            keep_empty: Whether to tell of taps that serve no columns.
         """
         found: list[tuple[int, int, range]] = []
         for tap, (first, stop) in enumerate(self.taps):
             columns = range(first, stop)
-            if not columns:
+            if not columns and not keep_empty:
                 continue
             if mergeable and found and found[-1][2] == columns and sum(found[-1][:2]) == tap:
                 found[-1] = (found[-1][0], found[-1][1] + 1, columns)

@@ -17,12 +17,15 @@ from tvm import relax, te
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import algorithms, computes
-from tvm_ipu.kernels.dot import accumulator
+from tvm_ipu.kernels.dot import Dot, accumulator
 from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.templates import conv2d
 from tvm_ipu.kernels.window import Window
 from tvm_ipu.passes.rewrite import Rewriter, constant, make_constant, op_name, rewrite, shape_of
 from tvm_ipu.passes.simplify_transposes import permutation
+
+MAX_ROW_CHANNELS = 4
+"""With more channels, groups that end with each tap waste little."""
 
 ANCHOR = 4
 """TVM's pattern ``kOutEWiseFusable``: elementwise operators that follow are fused into the kernel."""
@@ -56,13 +59,15 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
     attrs = call.attrs
     if attrs.data_layout != "NHWC" or attrs.kernel_layout != "OHWI" or attrs.out_layout != "NHWC":
         return None
-    x, weight = call.args
+    weight = call.args[1]
+    x, padding, pad_value = _with_padding(rewriter, call)
     channels, in_channels, groups = shape_of(weight)[0], shape_of(x)[3], int(attrs.groups)
     window: dict[str, Any] = {
         "stride": _pair(attrs.strides),
-        "padding": tuple(int(p) for p in attrs.padding),
+        "padding": padding,
         "dilation": _pair(attrs.dilation),
         "out_dtype": str(call.ty.dtype),
+        "pad_value": pad_value,
     }
     if computes.is_depthwise(in_channels, channels, groups):
         lanes = computes.weight_lanes(str(x.ty.dtype), target)
@@ -71,10 +76,12 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
         compute = partial(computes.depthwise_conv2d, **window)
         return call_te(rewriter, "depthwise_conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
     dot = find_dot(str(x.ty.dtype), str(weight.ty.dtype), target)
-    filters = constant(weight) if winograd else None
-    outputs = 0 if filters is None else _winograd_outputs(call, target, dot.lanes)
-    if filters is not None and outputs:
-        packed = make_constant(computes.pack_winograd(filters, dot.lanes, outputs))
+    value = constant(weight)
+    outputs = 0
+    if winograd and value is not None and not pad_value:
+        outputs = _winograd_outputs(call, x, padding, target, dot.lanes)
+    if value is not None and outputs:
+        packed = make_constant(computes.pack_winograd(value, dot.lanes, outputs))
         compute = partial(
             computes.winograd_conv2d,
             channels=channels,
@@ -82,30 +89,67 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
             out_dtype=window["out_dtype"],
         )
         return call_te(rewriter, "winograd_conv2d", compute, [x, packed])
+    if value is not None and _prefers_whole_rows(call, dot):
+        packed = make_constant(computes.pack_conv2d(value, dot, whole_rows=True))
+        window["row_columns"] = shape_of(weight)[2]
+        if any(padding):
+            above, left, below, right = window.pop("padding")
+            around = relax.op.nn.pad(x, [0, 0, above, below, left, right, 0, 0], pad_value=pad_value)
+            x = rewriter.emit(around)
+        compute = partial(computes.conv2d, channels=channels, **window)
+        return call_te(rewriter, "conv2d", compute, [x, packed])
     pack = partial(computes.pack_conv2d, dot=dot, groups=groups)
     pack_te = partial(computes.pack_conv2d_te, dot=dot, groups=groups)
     compute = partial(computes.conv2d, channels=channels, **window)
     return call_te(rewriter, "conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
 
 
-def _winograd_outputs(call: relax.Call, target: Target, lanes: int) -> int:
+def _winograd_outputs(
+    call: relax.Call, x: relax.Expr, padding: computes.Padding, target: Target, lanes: int
+) -> int:
     """Outputs, along each dimension, of the fastest algorithm for a convolution; 0 for the direct sum."""
-    x, weight = call.args
+    weight = call.args[1]
     batch, height, width, _ = shape_of(x)
     channels, *kernel, depth = shape_of(weight)
-    above, left, below, right = (int(p) for p in call.attrs.padding)
     window = Window(
         batch,
         (height, width),
         _pair(kernel),
         _pair(call.attrs.strides),
-        (above, left, below, right),
+        padding,
         _pair(call.attrs.dilation),
     )
     groups, dtype = int(call.attrs.groups), str(x.ty.dtype)
     dtypes = dtype, str(weight.ty.dtype), accumulator(dtype)
     problem = conv2d.Problem(window, groups, depth, channels // groups, lanes, *dtypes)
     return algorithms.space(problem, target)[0].outputs
+
+
+def _with_padding(rewriter: Rewriter, call: relax.Call) -> tuple[relax.Expr, computes.Padding, float]:
+    """The image of a convolution, its padding and what that holds, with a padding operator before it."""
+    x = call.args[0]
+    above, left, below, right = (int(size) for size in call.attrs.padding)
+    pad = rewriter.value(x)
+    if op_name(pad) == "relax.nn.pad" and str(pad.attrs.pad_mode) == "constant":
+        n0, n1, top, bottom, first, last, c0, c1 = (int(size) for size in pad.attrs.pad_width)
+        value = float(pad.attrs.pad_value)
+        is_filled = value and (above or left or below or right or str(x.ty.dtype) == "bfloat16")
+        if not (n0 or n1 or c0 or c1 or is_filled) and min(top, bottom, first, last) >= 0:
+            return pad.args[0], (above + top, left + first, below + bottom, right + last), value
+    return x, (above, left, below, right), 0.0
+
+
+def _prefers_whole_rows(call: relax.Call, dot: Dot) -> bool:
+    """True where channels are so few that groups of the reduction should run through a row of the window."""
+    x, weight = call.args
+    depth, columns = shape_of(x)[3], shape_of(weight)[2]
+    return (
+        int(call.attrs.groups) == 1
+        and columns > 1
+        and _pair(call.attrs.dilation)[1] == 1
+        and depth % dot.group != 0
+        and depth <= MAX_ROW_CHANNELS
+    )
 
 
 def _matmul(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr | None:

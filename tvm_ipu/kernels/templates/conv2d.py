@@ -15,17 +15,15 @@ from tvm.tirx import Expr
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
+from tvm_ipu.kernels.computes import pad_constant
 from tvm_ipu.kernels.dot import Dot, load_group
-from tvm_ipu.kernels.emit import Emitter, Index, flat_buffer, index, item_bytes
+from tvm_ipu.kernels.emit import Emitter, broadcast, flat_buffer, index, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.memory import span
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
-from tvm_ipu.kernels.window import Segment, Window
-
-Range = tuple[Index, Index]
-"""First and number."""
+from tvm_ipu.kernels.window import Range, Segment, Window, outside
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,9 @@ class Problem:
         right: Type of the weights.
         dtype: Type of the accumulators.
         pitch: Elements from one pixel of the image to the next; 0 where they follow each other.
+        pad_value: What the padding of the image holds.
+        whole_rows: Whether weights are packed along whole rows of the window, whose elements are neighbours
+            in the image: one group, no padding and no dilation of columns.
     """
 
     window: Window
@@ -53,6 +54,8 @@ class Problem:
     right: str
     dtype: str
     pitch: int = 0
+    pad_value: float = 0
+    whole_rows: bool = False
 
     @property
     def left_pitch(self) -> int:
@@ -67,6 +70,11 @@ class Problem:
     def dot(self, target: Target) -> Dot:
         """The target's way to multiply."""
         return find_dot(self.left, self.right, target)
+
+    def row_steps(self, dot: Dot) -> int:
+        """Multiplications for one row of the window."""
+        columns = self.window.kernel[1]
+        return dot.steps(columns * self.depth) if self.whole_rows else columns * dot.steps(self.depth)
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,7 @@ def _compute(problem: Problem, decision: Decision, target: Target) -> float:
     vectors = [(math.ceil(width / problem.lanes), n) for width, n in channels.pieces()]
     pitch = problem.window.stride[1] * problem.left_pitch * item_bytes(problem.left)
     dot = problem.dot(target)
-    steps = math.prod(problem.window.kernel) * dot.steps(problem.depth)
+    steps = problem.window.kernel[0] * problem.row_steps(dot)
     total = rows.size * tiles.compute_cycles(columns, vectors, steps, dot)
     return total * tiles.conflicts(decision.columns, pitch, target)
 
@@ -181,7 +189,8 @@ class _Body:
         self._pitch = p.left_pitch
         self._dot = dot
         self._tap_panel = dot.steps(p.depth) * dot.panel
-        self._panel = math.prod(window.kernel) * self._tap_panel
+        self._row_panel = p.row_steps(dot) * dot.panel
+        self._panel = window.kernel[0] * self._row_panel
         self._segments = window.segments(decision.columns)
         panels = math.ceil(p.channels / p.lanes)
         self.left = flat_buffer(
@@ -218,31 +227,63 @@ class _Body:
     ) -> None:
         """Run through the window: its rows are a loop, its columns are one where ``segment`` says so."""
         e, p, window = self.e, self._p, self._p.window
-        line = window.dilation[0] * window.size[1] * self._pitch
-        tap_pitch = window.dilation[1] * self._pitch
         with e.loop("kh", *kernel_rows) as kh:
+            line = window.dilation[0] * window.size[1] * self._pitch
             left_at = e.bind("line_at", left + kh * line)
-            right_at = e.bind("right_at", right + kh * (window.kernel[1] * self._tap_panel))
-            if not segment.taps:
-                with e.loop("kw", *taps) as kw:
-                    left_kw = e.bind("left_kw", left_at + kw * tap_pitch)
-                    right_kw = e.bind("right_kw", right_at + kw * self._tap_panel)
-                    self._run(tile, left_kw, right_kw, p.depth, range(tile.rows))
+            right_at = e.bind("right_at", right + kh * self._row_panel)
+            self._row(tile, segment, taps, left_at, right_at)
+        if p.pad_value and not isinstance(kernel_rows[1], int):
+            rows = outside(e, "kh", kernel_rows, window.kernel[0])
+            with rows as kh, e.loop("kw", 0, window.kernel[1]) as kw:
+                right_at = right + (kh * self._row_panel + kw * self._tap_panel)
+                self._run(tile, left, e.bind("right_at", right_at), p.depth, range(0))
+
+    def _row(self, tile: RegisterTile, segment: Segment, taps: Range, left: Expr, right: Expr) -> None:
+        """Add the products of one row of the window."""
+        e, p, window = self.e, self._p, self._p.window
+        tap_pitch = window.dilation[1] * self._pitch
+        everywhere = range(tile.rows)
+        if p.whole_rows:
+            self._run(tile, left, right, window.kernel[1] * p.depth, everywhere)
+        elif segment.taps:
             mergeable = self._pitch == p.depth and window.dilation[1] == 1 and p.depth % self._dot.group == 0
-            for tap, count, columns in segment.runs(mergeable):
-                right_tap = right_at + tap * self._tap_panel
-                self._run(tile, left_at + tap * tap_pitch, right_tap, count * p.depth, columns)
+            for tap, count, columns in segment.runs(mergeable, keep_empty=p.pad_value != 0):
+                right_tap = right + tap * self._tap_panel
+                self._run(tile, left + tap * tap_pitch, right_tap, count * p.depth, columns)
+        else:
+            with e.loop("kw", *taps) as kw:
+                left_kw = e.bind("left_kw", left + kw * tap_pitch)
+                self._run(
+                    tile, left_kw, e.bind("right_kw", right + kw * self._tap_panel), p.depth, everywhere
+                )
+            if p.pad_value and segment.edge:
+                with outside(e, "kw", taps, window.kernel[1]) as kw:
+                    right_kw = e.bind("right_kw", right + kw * self._tap_panel)
+                    self._run(tile, left, right_kw, p.depth, range(0))
 
     def _run(self, tile: RegisterTile, left: Expr, right: Expr, length: int, columns: range) -> None:
-        """Add the products along ``length`` neighbouring elements of the image."""
+        """Add the products along ``length`` neighbouring elements of the image.
+
+        Args:
+            tile: Sums.
+            left: The first element for the tile's first column.
+            right: Its weights.
+            length: Number of elements.
+            columns: Columns for which these lie inside the image; the others meet padding.
+        """
         e, p, dot = self.e, self._p, self._dot
         column_pitch = p.window.stride[1] * self._pitch
+        padding = broadcast(pad_constant(p.pad_value, p.left), dot.group)
         tile.add_dots(
             dot,
             length,
-            lambda m, k, count: load_group(e, self.left, left + (k + m * column_pitch), count, dot.group),
+            lambda m, k, count: (
+                load_group(e, self.left, left + (k + m * column_pitch), count, dot.group)
+                if m in columns
+                else padding
+            ),
             lambda v, step: e.load_stream(
                 self.right, right + (v * self._panel + step * dot.panel), dot.panel
             ),
-            columns,
+            None if p.pad_value else columns,
         )

@@ -8,6 +8,7 @@ input vector is loaded once and used by all taps that need it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,12 +18,13 @@ from tvm.tirx import Expr
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
-from tvm_ipu.kernels.emit import Emitter, flat_buffer, index, item_bytes
+from tvm_ipu.kernels.computes import pad_constant
+from tvm_ipu.kernels.emit import Emitter, broadcast, flat_buffer, index, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.memory import span
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
-from tvm_ipu.kernels.window import Segment, Window
+from tvm_ipu.kernels.window import Segment, Window, outside
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Problem:
         right: Type of the weights.
         dtype: Type of the accumulators.
         pitch: Elements from one pixel of the image to the next; 0 where they follow each other.
+        pad_value: What the padding of the image holds.
     """
 
     window: Window
@@ -46,6 +49,7 @@ class Problem:
     right: str
     dtype: str
     pitch: int = 0
+    pad_value: float = 0
 
     @property
     def left_pitch(self) -> int:
@@ -180,14 +184,24 @@ class _Body:
             at = left + (x * window.stride[1] - window.padding[1]) * p.left_pitch + channel
             at = e.bind("x_at", at)
             right = e.bind("weights_at", (first + channel) * math.prod(window.kernel))
+            columns = window.kernel_columns(e, segment, x)
+            everywhere = range(segment.width)
             with e.loop("kh", *kernel_rows) as kh:
                 line = e.bind("left_at", at + kh * (window.dilation[0] * window.size[1] * p.left_pitch))
                 weights = e.bind("right_at", right + kh * (window.kernel[1] * p.lanes))
                 if segment.taps:
                     self._line(registers, segment, line, weights)
                 else:
-                    with e.loop("kw", *window.kernel_columns(e, segment, x)) as kw:
+                    with e.loop("kw", *columns) as kw:
                         self._tap(registers, e.bind("tap_at", line + kw * tap_pitch), weights + kw * p.lanes)
+                    if p.pad_value and segment.edge:
+                        with outside(e, "kw", columns, window.kernel[1]) as kw:
+                            self._padding(registers, weights + kw * p.lanes, everywhere)
+            if p.pad_value and not isinstance(kernel_rows[1], int):
+                rows = outside(e, "kh", kernel_rows, window.kernel[0])
+                with rows as kh, e.loop("kw", 0, window.kernel[1]) as kw:
+                    tap = right + (kh * window.kernel[1] + kw) * p.lanes
+                    self._padding(registers, e.bind("right_at", tap), everywhere)
             self._epilogue.emit(
                 e, registers, start + x, first + channel, lambda pixel: (image, y, pixel - start)
             )
@@ -214,6 +228,19 @@ class _Body:
                 value = e.bind("x", e.load_as(p.dtype, self.left, at, width))
                 for m, tap in pairs:
                     tile.add_product(m, v, value, weights[tap])
+        for tap, (first, stop) in enumerate(segment.taps):
+            columns = [m for m in range(tile.rows) if not first <= m < stop]
+            if p.pad_value and columns:
+                self._padding(tile, right + tap * p.lanes, columns)
+
+    def _padding(self, tile: RegisterTile, right: Expr, columns: Sequence[int]) -> None:
+        """Add the products of a tap that lies in the padding for ``columns``."""
+        e, p = self.e, self._p
+        for v, width in enumerate(tile.widths):
+            weight = e.bind("w", e.load_as(p.dtype, self.right, right + v * self._panel, width))
+            value = broadcast(pad_constant(p.pad_value, p.dtype), width)
+            for m in columns:
+                tile.add_product(m, v, value, weight)
 
     def _tap(self, tile: RegisterTile, left: Expr, right: Expr) -> None:
         """Add one kernel column's products, for a kernel so wide that its columns are a loop."""
