@@ -113,9 +113,17 @@ class Rewriter:
         """What a new variable is bound to, or ``expr`` itself."""
         return self._values.get(expr, expr) if isinstance(expr, relax.Var) else expr
 
+    def origin(self, new: relax.Expr) -> relax.Var | None:
+        """The variable of the old ``main`` that a new one stands for, where that is known."""
+        return self._origin.get(new) if isinstance(new, relax.Var) else None
+
+    def replacement(self, old: relax.Var) -> relax.Expr:
+        """What stands in the new ``main`` for a variable of the old one."""
+        return self._new.get(old, old)
+
     def users(self, expr: relax.Expr) -> list[str]:
         """Operators of the calls that use a variable in the old ``main``; empty where that is not known."""
-        origin = self._origin.get(expr) if isinstance(expr, relax.Var) else None
+        origin = self.origin(expr)
         return [] if origin is None else self.uses[origin]
 
     def single_use(self, expr: relax.Expr) -> bool:

@@ -29,6 +29,6 @@ def to_integer(module: tvm.ir.IRModule, target: Target) -> tvm.ir.IRModule:
         return module
     rewriter = Rewriter(module)
     layers = Layers(rewriter, target)
-    module = rewriter.run(layers.rule, layers.outputs, typed=False)
-    listed = float_layers(module, layers.kept, layers.reasons)
-    return rewrite(module, lower_conversions).with_attr(FLOAT_LAYERS_ATTR, listed)
+    rewritten = rewriter.run(layers.rule, layers.outputs, typed=False)
+    listed = float_layers(module, rewritten, rewriter, layers.reasons)
+    return rewrite(rewritten, lower_conversions).with_attr(FLOAT_LAYERS_ATTR, listed)

@@ -38,14 +38,12 @@ class Layers:
 
     Attributes:
         rewriter: The rewriting that they are part of.
-        kept: Operators of the calls that are left as they are, by name.
-        reasons: Why they are, by name, where that is known.
+        reasons: For the calls that are left as they are, by their variables in the old module: why, or nothing.
     """
 
     def __init__(self, rewriter: Rewriter, target: Target) -> None:
         self.rewriter = rewriter
-        self.kept: dict[str, str] = {}
-        self.reasons: dict[str, str] = {}
+        self.reasons: dict[relax.Var, str] = {}
         self._activation = target.activation_dtype
         self._stored: dict[relax.Var, tuple[Quantized, str]] = {}
         self._sums: dict[relax.Var, Sum] = {}
@@ -59,14 +57,16 @@ class Layers:
         if name == "relax.dequantize":
             return self._dequantize(call)
         call = rewriter.builder.normalize(self._as_written(call))
+        assert rewriter.current is not None
+        reason = ""
         try:
             if name == "relax.quantize":
                 return self._quantize(call)
             total = self._sum(call)
         except NoInteger as err:
-            total, self.reasons[self.rewriter.layer] = None, str(err)
+            total, reason = None, str(err)
         if total is None:
-            self.kept[self.rewriter.layer] = name
+            self.reasons[rewriter.current] = reason
             return call
         real = rewriter.emit(rq.dequantize_sum(total), self.rewriter.layer)
         self._sums[real] = total
@@ -265,7 +265,9 @@ class Layers:
         try:
             return form(self, call, clipped)
         except NoInteger as err:
-            self.reasons[label_of(inner)] = str(err)
+            origin = self.rewriter.origin(inner)
+            if origin is not None:
+                self.reasons[origin] = str(err)
             return None
 
     def _without_clip(self, real: relax.Expr, result: Result) -> tuple[relax.Expr, Result]:

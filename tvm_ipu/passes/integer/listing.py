@@ -8,27 +8,38 @@ import tvm
 from tvm import relax
 
 from tvm_ipu.passes.integer.moves import MOVES
-from tvm_ipu.passes.rewrite import bindings, op_name
+from tvm_ipu.passes.rewrite import Rewriter, bindings, op_name
 
 _CONVERSIONS = frozenset({"relax.quantize", "relax.dequantize"})
 
 
-def float_layers(module: tvm.ir.IRModule, kept: Mapping[str, str], reasons: Mapping[str, str]) -> list[str]:
+def float_layers(
+    before: tvm.ir.IRModule, after: tvm.ir.IRModule, rewriter: Rewriter, reasons: Mapping[relax.Var, str]
+) -> list[str]:
     """``name: reason`` of every layer with a float result, in order.
 
     Args:
-        module: After the rewriting.
-        kept: Operators of the layers that were left as they are, by name.
-        reasons: Why, by name, where that is known.
+        before: The module that was rewritten.
+        after: What it became, without dead code.
+        rewriter: What rewrote it.
+        reasons: For the calls that were left as they are: why, or nothing.
     """
+    alive = {b.var.name for b in bindings(after["main"])}
     found = []
-    for binding in bindings(module["main"]):
-        name = binding.var.name
-        if name in kept and op_name(binding.value) not in _CONVERSIONS and _is_float(binding.var):
-            operator = kept[name].removeprefix("relax.")
-            default = "it moves floats" if kept[name] in MOVES else f"no integer form of '{operator}'"
-            found.append(f"{name}: {reasons.get(name, default)}")
+    for binding in bindings(before["main"]):
+        name = op_name(binding.value)
+        if binding.var in reasons and name not in _CONVERSIONS and _is_float(binding.var):
+            new = rewriter.replacement(binding.var)
+            if isinstance(new, relax.Var) and new.name in alive:
+                reason = reasons[binding.var] or _default(name)
+                found.append(f"{binding.var.name}: {reason}")
     return found
+
+
+def _default(operator: str) -> str:
+    if operator in MOVES or operator == "relax.concat":
+        return "it moves float numbers"
+    return f"no integer form of '{operator.removeprefix('relax.')}' here"
 
 
 def _is_float(var: relax.Var) -> bool:
