@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 from tvm import relax
@@ -17,12 +17,15 @@ from tvm_ipu.passes.integer.tensors import (
     NoInteger,
     Quantized,
     Sum,
+    Weight,
+    along,
     int32_constant,
+    parameters,
     real_constant,
     scalar_parameters,
     weight_of,
 )
-from tvm_ipu.passes.rewrite import Rewriter, make_constant, op_name, shape_of
+from tvm_ipu.passes.rewrite import Rewriter, constant, make_constant, op_name, shape_of
 
 R = relax.op
 
@@ -33,19 +36,39 @@ _SHIFTS = {"int8": ("uint8", 128), "uint8": ("int8", -128), "uint16": ("int16", 
 """Type of the other sign, and what is added to integers to get there."""
 
 
+@dataclass(frozen=True)
+class Stored:
+    """How integers lie in memory.
+
+    Attributes:
+        dtype: Their type in memory.
+        model_dtype: Their type in the model.
+        shift: What was added to the model's integers; an array [channels, 1, 1 ...] where that differs.
+    """
+
+    dtype: str
+    model_dtype: str
+    shift: Array
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the integers are the model's own."""
+        return self.dtype == self.model_dtype and not self.shift.any()
+
+
 class Layers:
     """Rewrites the calls of one module.
 
     Attributes:
         rewriter: The rewriting that they are part of.
-        reasons: For the calls that are left as they are, by their variables in the old module: why, or nothing.
+        reasons: For each call that is left as it is, by its variable in the old module: why, or nothing.
     """
 
     def __init__(self, rewriter: Rewriter, target: Target) -> None:
         self.rewriter = rewriter
         self.reasons: dict[relax.Var, str] = {}
         self._activation = target.activation_dtype
-        self._stored: dict[relax.Var, tuple[Quantized, str]] = {}
+        self._stored: dict[relax.Var, Stored] = {}
         self._sums: dict[relax.Var, Sum] = {}
         self._tables: dict[relax.Var, tuple[Quantized, Array]] = {}
         self._known: dict[relax.Expr, Quantized | None] = {}
@@ -97,13 +120,12 @@ class Layers:
         """A stored tensor in the type that the model gives it."""
         if not isinstance(expr, relax.Var) or expr not in self._stored:
             return expr
-        q, dtype = self._stored[expr]
-        if dtype == q.dtype:
+        stored = self._stored[expr]
+        if stored.is_plain:
             return expr
         if expr not in self._originals:
-            shift = _SHIFTS[dtype][1]
-            wide = R.subtract(R.astype(expr, "int32"), int32_constant(shift))
-            self._originals[expr] = self.rewriter.emit(R.astype(wide, dtype))
+            wide = R.subtract(R.astype(expr, "int32"), int32_constant(stored.shift))
+            self._originals[expr] = self.rewriter.emit(R.astype(wide, stored.model_dtype))
         return self._originals[expr]
 
     def _as_written(self, call: relax.Call) -> relax.Call:
@@ -117,12 +139,14 @@ class Layers:
         types = call.ty_args if op_name(call).startswith("relax.call") else None
         return relax.Call(call.op, args, call.attrs, types, call.span)
 
-    def _store(self, expr: relax.Expr, result: Result, dtype: str) -> relax.Var:
-        """Bind integers, and remember what they mean and which type the model has for them."""
+    def _store(self, expr: relax.Expr, stored: Stored) -> relax.Var:
+        """Bind integers, and remember how they lie in memory."""
         known = self._stored.get(expr) if isinstance(expr, relax.Var) else None
-        fresh = not isinstance(expr, relax.Var) or (known is not None and known[1] != dtype)
+        fresh = not isinstance(expr, relax.Var) or (
+            known is not None and known.model_dtype != stored.model_dtype
+        )
         var = self.rewriter.emit(expr, self.rewriter.layer) if fresh else expr
-        self._stored[var] = (result.tensor(var), dtype)
+        self._stored[var] = stored
         return var
 
     # -- what a float value stands for ----------------------------------------------------------------
@@ -131,13 +155,12 @@ class Layers:
         stored = self._stored.get(call.args[0]) if isinstance(call.args[0], relax.Var) else None
         if stored is None:
             return None
-        q, dtype = stored
-        try:
-            scale, zero = scalar_parameters(call)
-        except NoInteger:
+        zero, shift = constant(call.args[2]), stored.shift.ravel()
+        if zero is None or shift.size > max(zero.size, 1):
             return relax.Call(call.op, [self._original(call.args[0]), *call.args[1:]], call.attrs)
-        _, shifted = self._preferred(dtype, zero)
-        return _dequantized(replace(q, scale=scale, zero=shifted))
+        values = zero + shift.reshape(zero.shape if shift.size == zero.size else ())
+        shifted, axis = make_constant(values.astype(stored.dtype)), int(call.attrs.axis)
+        return R.dequantize(call.args[0], call.args[1], shifted, axis=axis, out_dtype="float32")
 
     def quantized(self, expr: relax.Expr) -> Quantized | None:
         """The 8- or 16-bit tensor that a float value is made of by moves only, or None."""
@@ -203,6 +226,8 @@ class Layers:
         if str(call.ty.dtype) != "float32":
             return None
         x, weight = self.quantized(call.args[0]), weight_of(self.rewriter, call.args[1])
+        if x is None and weight is not None and op_name(call) == "relax.nn.conv2d":
+            return self._depthwise(call, weight)
         if x is None:
             raise NoInteger(f"its input '{label_of(call.args[0])}' is not quantised")
         if op_name(call) == "relax.nn.conv2d":
@@ -217,6 +242,20 @@ class Layers:
         if "int16" in (x.dtype, other.dtype):
             raise NoInteger("both its operands are activations and one has 16 bits")
         return products.matmul_both(self.rewriter, x, self._in_type(other, "int8"))
+
+    def _depthwise(self, call: relax.Call, weight: Weight) -> Sum:
+        """A convolution whose groups are the channels, of a tensor with a scale for each of them."""
+        source, channels = self.rewriter.value(call.args[0]), shape_of(call.args[0])[1]
+        if op_name(source) != "relax.dequantize" or str(source.args[0].ty.dtype) not in LIMITS:
+            raise NoInteger(f"its input '{label_of(call.args[0])}' is not quantised")
+        scale, zero = parameters(source)
+        one = (int(call.attrs.groups), int(source.attrs.axis), np.unique(zero).size) == (channels, 1, 1)
+        if not one:
+            raise NoInteger("scales of its input differ between channels, or zero points do")
+        x = Quantized(source.args[0], str(source.args[0].ty.dtype), 1.0, int(zero.flat[0]))
+        total = products.conv2d(self.rewriter, call, self._in_type(x, self._preferred(x.dtype, 0)[0]), weight)
+        outputs = np.repeat(np.broadcast_to(scale.ravel(), (channels,)), shape_of(call)[1] // channels)
+        return total.times(outputs.reshape(1, -1, 1, 1))
 
     def _with_constant(self, call: relax.Call) -> Sum | None:
         """Sums plus a bias, or times a factor."""
@@ -238,23 +277,48 @@ class Layers:
 
     def _quantize(self, call: relax.Call) -> relax.Expr:
         dtype = str(call.attrs.out_dtype)
-        scale, zero = scalar_parameters(call)
-        kept, shifted = self._preferred(dtype, zero)
-        if kept not in LIMITS or str(call.args[0].ty.dtype) != "float32":
+        if str(call.args[0].ty.dtype) != "float32":
             return call
-        result = Result.of(kept, scale, shifted)
+        scales, zeros = parameters(call)
+        kept, shift = self._preferred(dtype, 0)
+        if kept not in LIMITS:
+            return call
+        if scales.size > 1 or zeros.size > 1:
+            return self._quantize_channels(call, kept, zeros + shift)
+        result = Result.of(kept, float(scales.flat[0]), int(zeros.flat[0]) + shift)
         found = self.integer_form(call.args[0], result)
-        return self._store(rq.quantize(call.args[0], result) if found is None else found, result, dtype)
+        expr = rq.quantize(call.args[0], result) if found is None else found
+        return self._store(expr, Stored(kept, dtype, np.asarray(shift)))
+
+    def _quantize_channels(self, call: relax.Call, dtype: str, zeros: Array) -> relax.Expr:
+        """``quantize`` with parameters for each channel, which get one zero point if the range allows it."""
+        scales, _ = parameters(call)
+        rank, axis = len(shape_of(call)), int(call.attrs.axis)
+        count = shape_of(call)[axis]
+        scales, zeros = (along(np.broadcast_to(p.ravel(), (count,)), axis, rank) for p in (scales, zeros))
+        inner, wide = self._without_clip(call.args[0], Result(dtype, scales, zeros, *LIMITS[dtype]))
+        steps = [np.asarray(bound) - zeros for bound in (wide.low, wide.high)]
+        zero = int(LIMITS[dtype][0] - steps[0].min())
+        if zero + steps[1].max() > LIMITS[dtype][1]:
+            raise NoInteger("zero points of its result differ between channels")
+        result = Result(dtype, scales, zero, zero + steps[0], zero + steps[1])
+        total = self.total(inner)
+        expr = rq.quantize(inner, result) if total is None else rq.requantize_sum(total, result)
+        model_dtype = str(call.attrs.out_dtype)
+        model_zeros = along(np.broadcast_to(parameters(call)[1].ravel(), (count,)), axis, rank)
+        return self._store(expr, Stored(dtype, model_dtype, zero - model_zeros))
 
     def integer_form(self, real: relax.Expr, result: Result) -> relax.Expr | None:
         """Integers of a float value from those of its operands; None where it stays float."""
         inner, clipped = self._without_clip(real, result)
         same = self.quantized(inner)
-        if same is not None:
+        if same is not None and not isinstance(result.scale, np.ndarray):
             return self._requantized(same, clipped)
         total = self.total(inner)
         if total is not None:
             return rq.requantize_sum(total, clipped)
+        if isinstance(result.scale, np.ndarray):
+            return None
         table = self._table(real, result)
         if table is not None:
             return table
@@ -282,7 +346,7 @@ class Layers:
 
     def _requantized(self, q: Quantized, result: Result) -> relax.Expr:
         """The tensor itself where its integers stay as they are."""
-        if result == Result.of(q.dtype, q.scale, q.zero):
+        if result == Result.of(q.dtype, result.single_scale, q.zero) and q.scale == result.scale:
             return q.expr
         if q.dtype == "int16":
             raise NoInteger("changes of scale of 16-bit tensors")
@@ -324,10 +388,3 @@ class Layers:
         """The tensor that a table was applied to, and the table; else the tensor and all its integers."""
         found = self._tables.get(q.expr) if isinstance(q.expr, relax.Var) else None
         return found or (q, tables.integers(q))
-
-
-def _dequantized(q: Quantized) -> relax.Expr:
-    zero = make_constant(np.asarray(q.zero, q.dtype))
-    return R.dequantize(
-        q.expr, make_constant(np.asarray(q.scale, np.float32)), zero, axis=0, out_dtype="float32"
-    )

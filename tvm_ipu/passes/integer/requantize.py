@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm import relax
@@ -10,6 +10,7 @@ from tvm import relax
 from tvm_ipu.passes.integer.tensors import (
     LIMITS,
     Array,
+    NoInteger,
     Quantized,
     Sum,
     float32_constant,
@@ -27,6 +28,9 @@ PARTIAL_STEPS = 256
 PARTIAL_REACH = 2.0**15
 """Bound, in the result's steps, that a sum is clipped to before it is added: 2**15 * 256 fits float32."""
 
+FAR = 2.0**20
+"""More steps than any integer type here has."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -34,37 +38,52 @@ class Result:
 
     Attributes:
         dtype: Type of the integers.
-        scale: What one step means.
+        scale: What one step means; a float64 array [channels, 1, 1 ...] where it differs between channels.
         zero: Zero point.
-        low: Lowest integer wanted; a ReLU or a clip raises it above the type's own.
+        low: Lowest integer wanted; a ReLU or a clip raises it above the type's own. As many as scales.
         high: Highest integer wanted.
     """
 
     dtype: str
-    scale: float
-    zero: int
-    low: int
-    high: int
+    scale: float | Array
+    zero: int | Array
+    low: int | Array
+    high: int | Array
 
     @classmethod
-    def of(cls, dtype: str, scale: float, zero: int) -> Result:
+    def of(cls, dtype: str, scale: float | Array, zero: int) -> Result:
         """The whole range of a type."""
         return cls(dtype, scale, zero, *LIMITS[dtype])
 
     def clipped(self, low: float, high: float) -> Result:
         """The integers of the numbers between two bounds, which may be infinite."""
-        ends = [np.rint(np.clip(v / self.scale, -(2.0**20), 2.0**20)) + self.zero for v in (low, high)]
-        bottom, top = (int(np.clip(e, self.low, self.high)) for e in ends)
-        return Result(self.dtype, self.scale, self.zero, bottom, top)
+        bottom, top = (
+            np.clip(np.rint(np.clip(v / self.scale, -FAR, FAR)) + self.zero, self.low, self.high)
+            for v in (low, high)
+        )
+        if np.ndim(bottom) == 0:
+            return replace(self, low=int(bottom), high=int(top))
+        return replace(self, low=bottom, high=top)
 
-    def tensor(self, expr: relax.Expr) -> Quantized:
-        """The result as a quantised tensor."""
-        return Quantized(expr, self.dtype, self.scale, self.zero)
+    @property
+    def single_scale(self) -> float:
+        """The scale.
+
+        Raises:
+            NoInteger: It differs between channels.
+        """
+        if isinstance(self.scale, np.ndarray):
+            raise NoInteger("scales of its result differ between channels")
+        return self.scale
 
 
 def finish(steps: relax.Expr, result: Result) -> relax.Expr:
     """float32 numbers in steps of the result as integers: clipped, rounded to even, shifted."""
-    inside = R.clip(steps, float(result.low - result.zero), float(result.high - result.zero))
+    low, high = np.asarray(result.low - result.zero), np.asarray(result.high - result.zero)
+    if np.unique(low).size == np.unique(high).size == 1:
+        inside = R.clip(steps, float(low.flat[0]), float(high.flat[0]))
+    else:
+        inside = R.minimum(R.maximum(steps, float32_constant(low)), float32_constant(high))
     whole = R.astype(R.round(inside), "int32")
     if result.zero:
         whole = R.add(whole, int32_constant(result.zero))
@@ -108,7 +127,7 @@ def centred_int(q: Quantized) -> relax.Expr:
 def operand(part: Quantized | Sum, result: Result) -> relax.Expr:
     """An operand of an addition in steps of the result: a float32 number that the addition reads exactly."""
     if isinstance(part, Quantized):
-        return R.multiply(centred(part), float32_constant(ratio(part.scale / result.scale)))
+        return R.multiply(centred(part), float32_constant(ratio(part.scale / result.single_scale)))
     fine = _scaled_sum(part, part.scale * PARTIAL_STEPS / result.scale)
     bound = PARTIAL_REACH * PARTIAL_STEPS
     whole = R.round(R.clip(fine, -bound, bound))

@@ -78,7 +78,9 @@ def integers(q: Quantized) -> Array:
 def to_table(real: Array, result: Result) -> Array:
     """Numbers as integers of the result, int64; NaN becomes the zero point."""
     with np.errstate(all="ignore"):
-        steps = np.rint(np.nan_to_num(real / result.scale, nan=0.0, posinf=1e9, neginf=-1e9)) + result.zero
+        steps = (
+            np.rint(np.nan_to_num(real / result.single_scale, nan=0.0, posinf=1e9, neginf=-1e9)) + result.zero
+        )
     return np.asarray(np.clip(steps, result.low, result.high), np.int64)
 
 
