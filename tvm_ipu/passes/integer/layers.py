@@ -8,8 +8,9 @@ import numpy as np
 from tvm import relax
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.passes.integer import moves, products, requantize as rq, tables
+from tvm_ipu.passes.integer import moves, products, requantize as rq
 from tvm_ipu.passes.integer.forms import FORMS, fields, label_of
+from tvm_ipu.passes.integer.functions import of_sum, of_tensor
 from tvm_ipu.passes.integer.requantize import Result
 from tvm_ipu.passes.integer.tensors import (
     LIMITS,
@@ -61,6 +62,7 @@ class Layers:
 
     Attributes:
         rewriter: The rewriting that they are part of.
+        tables: For results of tables: the tensor that the table was applied to, and the table.
         reasons: For each call that is left as it is, by its variable in the old module: why, or nothing.
     """
 
@@ -70,7 +72,7 @@ class Layers:
         self._activation = target.activation_dtype
         self._stored: dict[relax.Var, Stored] = {}
         self._sums: dict[relax.Var, Sum] = {}
-        self._tables: dict[relax.Var, tuple[Quantized, Array]] = {}
+        self.tables: dict[relax.Var, tuple[Quantized, Array]] = {}
         self._known: dict[relax.Expr, Quantized | None] = {}
         self._originals: dict[relax.Var, relax.Var] = {}
 
@@ -319,9 +321,9 @@ class Layers:
             return rq.requantize_sum(total, clipped)
         if isinstance(result.scale, np.ndarray):
             return None
-        table = self._table(real, result)
-        if table is not None:
-            return table
+        function = of_tensor(self, real, result) or of_sum(self, real, result)
+        if function is not None:
+            return function
         call = self.rewriter.value(inner)
         form = FORMS.get(op_name(call))
         if form is None:
@@ -351,40 +353,3 @@ class Layers:
         if q.dtype == "int16":
             raise NoInteger("changes of scale of 16-bit tensors")
         return rq.finish(rq.operand(q, result), result)
-
-    def _table(self, real: relax.Expr, result: Result) -> relax.Expr | None:
-        """A function of one 8-bit tensor."""
-        leaves: dict[relax.Expr, Quantized] = {}
-        values = self._function(real, leaves)
-        if values is None or len(leaves) != 1:
-            return None
-        (leaf,) = leaves.values()
-        if "16" in leaf.dtype or shape_of(leaf.expr) != shape_of(real):
-            return None
-        table = tables.to_table(np.broadcast_to(values, (256,)), result)
-        found = self.rewriter.emit(tables.look_up(leaf, table, result.dtype), self.rewriter.layer)
-        self._tables[found] = (leaf, table)
-        return found
-
-    def _function(self, real: relax.Expr, leaves: dict[relax.Expr, Quantized]) -> Array | None:
-        """Numbers for all integers of the one tensor that a value depends on."""
-        value = real_constant(self.rewriter, real)
-        if value is not None:
-            return value.reshape(()) if value.size == 1 else None
-        q = self.quantized(real)
-        if q is not None:
-            root, integers = self._root(q)
-            leaves[root.expr] = root
-            return None if "16" in root.dtype else (integers - q.zero) * q.scale
-        call = self.rewriter.value(real)
-        if not isinstance(call, relax.Call) or len(leaves) > 1:
-            return None
-        tensors = [a for a in call.args if isinstance(a.ty, relax.TensorType)]
-        operands = [self._function(a, leaves) for a in tensors if op_name(call) in tables.ELEMENTWISE]
-        known = [o for o in operands if o is not None]
-        return tables.apply(call, known) if known and len(known) == len(tensors) else None
-
-    def _root(self, q: Quantized) -> tuple[Quantized, Array]:
-        """The tensor that a table was applied to, and the table; else the tensor and all its integers."""
-        found = self._tables.get(q.expr) if isinstance(q.expr, relax.Var) else None
-        return found or (q, tables.integers(q))

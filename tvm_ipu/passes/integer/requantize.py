@@ -87,14 +87,14 @@ def finish(steps: relax.Expr, result: Result) -> relax.Expr:
     whole = R.astype(R.round(inside), "int32")
     if result.zero:
         whole = R.add(whole, int32_constant(result.zero))
-    return R.astype(whole, result.dtype)
+    return whole if result.dtype == "int32" else R.astype(whole, result.dtype)
 
 
 def requantize_sum(total: Sum, result: Result) -> relax.Expr:
     """Sums times one multiplier a channel."""
     if total.offset.any():
         return finish(operand(total, result), result)
-    return finish(_scaled_sum(total, total.scale / result.scale), result)
+    return finish(scaled_sum(total, total.scale / result.scale), result)
 
 
 def quantize(real: relax.Expr, result: Result) -> relax.Expr:
@@ -109,7 +109,7 @@ def dequantize(q: Quantized) -> relax.Expr:
 
 def dequantize_sum(total: Sum) -> relax.Expr:
     """The numbers that sums mean, in float32."""
-    real = _scaled_sum(total, total.scale)
+    real = scaled_sum(total, total.scale)
     return R.add(real, float32_constant(total.offset)) if total.offset.any() else real
 
 
@@ -128,7 +128,7 @@ def operand(part: Quantized | Sum, result: Result) -> relax.Expr:
     """An operand of an addition in steps of the result: a float32 number that the addition reads exactly."""
     if isinstance(part, Quantized):
         return R.multiply(centred(part), float32_constant(ratio(part.scale / result.single_scale)))
-    fine = _scaled_sum(part, part.scale * PARTIAL_STEPS / result.scale)
+    fine = scaled_sum(part, part.scale * PARTIAL_STEPS / result.scale)
     bound = PARTIAL_REACH * PARTIAL_STEPS
     whole = R.round(R.clip(fine, -bound, bound))
     if part.offset.any():
@@ -137,7 +137,8 @@ def operand(part: Quantized | Sum, result: Result) -> relax.Expr:
     return R.multiply(whole, float32_constant(1 / PARTIAL_STEPS))
 
 
-def _scaled_sum(total: Sum, multiplier: Array) -> relax.Expr:
+def scaled_sum(total: Sum, multiplier: Array) -> relax.Expr:
+    """Sums times float32 multipliers, in float32."""
     return R.multiply(R.astype(total.expr, "float32"), float32_constant(multiplier))
 
 
