@@ -71,7 +71,6 @@ def network() -> onnx.ModelProto:
         ("QOperator", "QUInt8", "QInt8"),
         ("QOperator", "QUInt8", "QUInt8"),
     ],
-    ids="-".join,
 )
 def test_network_runs_on_integers(tmp_path: Path, form: str, activations: str, weights: str):
     source, quantised = tmp_path / "float.onnx", tmp_path / "quantised.onnx"

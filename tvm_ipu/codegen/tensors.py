@@ -115,8 +115,9 @@ class Value:
 class ConstantPool:
     """Constants of an image, each distinct content stored once.
 
-    Floating-point values go to the weights, which are not verified at load; integers may be used as
-    addresses and go to the verified constants.
+    Floating-point values and those of 8 bits go to the weights, which are not verified at load; wider integers
+    may be used as addresses and go to the verified constants. Nothing is addressed by 8-bit constants: they
+    are weights, and entries of tables.
     """
 
     weights: bytearray = field(default_factory=bytearray)
@@ -127,7 +128,7 @@ class ConstantPool:
         """Storage of ``array``'s bytes, appended unless the same bytes are there already."""
         array = np.ascontiguousarray(array)
         is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
-        space = Space.WEIGHTS if is_float else Space.CONSTS
+        space = Space.WEIGHTS if is_float or array.dtype.itemsize == 1 else Space.CONSTS
         data = array.reshape(-1).view(np.uint8)
         key = hashlib.blake2b(data.data, digest_size=16, salt=bytes([space])).digest()
         if key not in self._seen:

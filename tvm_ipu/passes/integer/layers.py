@@ -321,9 +321,10 @@ class Layers:
             return rq.requantize_sum(total, clipped)
         if isinstance(result.scale, np.ndarray):
             return None
-        function = of_tensor(self, real, result) or of_sum(self, real, result)
-        if function is not None:
-            return function
+        for function in (of_tensor, of_sum):
+            found = function(self, real, result)
+            if found is not None:
+                return found
         call = self.rewriter.value(inner)
         form = FORMS.get(op_name(call))
         if form is None:
