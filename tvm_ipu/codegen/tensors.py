@@ -115,9 +115,9 @@ class Value:
 class ConstantPool:
     """Constants of an image, each distinct content stored once.
 
-    Floating-point values and those of 8 bits go to the weights, which are not verified at load; wider integers
-    may be used as addresses and go to the verified constants. Nothing is addressed by 8-bit constants: they
-    are weights, and entries of tables.
+    Floating-point values and those of 8 bits go to the weights, which are not verified at load; wider
+    integers may be used as addresses and go to the verified constants. Nothing is addressed by 8-bit
+    constants: they are weights, and entries of tables.
     """
 
     weights: bytearray = field(default_factory=bytearray)

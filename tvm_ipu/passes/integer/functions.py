@@ -96,7 +96,8 @@ def of_sum(known: Known, real: relax.Expr, result: Result) -> relax.Expr | None:
     position = rq.finish(
         rq.scaled_sum(base, base.scale / step), Result("int32", step, -first, 0, entries - 1)
     )
-    return R.take(make_constant(table.astype(result.dtype)), position, axis=0)
+    inside = R.clip(position, 0, entries - 1)  # whatever a damaged multiplier gives
+    return R.take(make_constant(table.astype(result.dtype)), inside, axis=0)
 
 
 def _factor(total: Sum, base: Sum) -> float | None:
