@@ -65,6 +65,7 @@ def test_records_are_looked_up_by_template_problem_target_and_cores(tmp_path):
     (first, last) = read_records(tmp_path / "r.jsonl", warnings.append)
     records = Records([first, last], TARGET, warnings.append)
     assert records.choose("gemm", PROBLEM, decisions) == decisions[5]
+    assert records.choose("gemm", replace(PROBLEM, pitch=4096), decisions) == decisions[5]
     assert len(records.used) == 1
     others = [
         ("matmul", PROBLEM, TARGET),

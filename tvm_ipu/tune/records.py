@@ -22,6 +22,9 @@ FORMAT = 1
 _PACKAGE_DIR = Path(__file__).resolve().parent.parent
 Warn = Callable[[str], None]
 
+PLACEMENT = {"pitch"}
+"""Fields of problems that say where operands lie, which is settled after tuning: a record serves all of them."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -77,7 +80,8 @@ def as_json(value: Any) -> dict[str, Any]:
 
 def record_key(template: str, problem: dict[str, Any], target: str, cores: int) -> str:
     """Text that is equal for equal problems on equal targets."""
-    return json.dumps([template, target, cores, problem], sort_keys=True)
+    fields = {name: value for name, value in problem.items() if name not in PLACEMENT}
+    return json.dumps([template, target, cores, fields], sort_keys=True)
 
 
 def problem_key(template: str, problem: Any, target: Target) -> str:
