@@ -23,7 +23,7 @@ _PACKAGE_DIR = Path(__file__).resolve().parent.parent
 Warn = Callable[[str], None]
 
 PLACEMENT = {"pitch"}
-"""Fields of problems that say where operands lie, which is settled after tuning: a record serves all of them."""
+"""Fields of problems that say where operands lie: that is settled after tuning, so a record serves all."""
 
 
 @dataclass(frozen=True)

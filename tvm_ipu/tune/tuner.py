@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -112,14 +112,10 @@ def tune(
     progresses = [_start(task, records.get(task.key)) for task in tasks]
     library = build_harness(target, runtime)
 
-    def save(dropped: Collection[str] = ()) -> None:
-        for progress in progresses:
-            if progress.result is not None and not progress.result.error:
-                records[progress.task.key] = _record(progress, target, models[0].name, dropped)
-        write_records(output, records.values())
-
     def step(all_tasks: Sequence[Progress], changed: Progress) -> None:
-        save()
+        if changed.result is not None:
+            records[changed.task.key] = _record(changed, target, models[0].name)
+        write_records(output, records.values())
         if report:
             report(all_tasks, changed)
 
@@ -135,8 +131,7 @@ def tune(
                 progresses, _opener(target, build, runner, library, folder, effort), options.limits, step
             )
             search.run()
-            save()
-            gains = [p.task for p in progresses if p.gain]
+            gains = [task for task in tasks if task.key in records and records[task.key].gain]
             whole = None
             if gains:
                 whole = check_whole(
@@ -149,9 +144,9 @@ def tune(
                     folder / "whole",
                     effort.threads,
                 )
-                save(whole.dropped)
+                records.update((t.key, _dropped(records[t.key], t)) for t in gains if t.key in whole.dropped)
+                write_records(output, records.values())
         except KeyboardInterrupt:
-            save()
             return TuneReport(output, tuple(progresses), None, interrupted=True)
     return TuneReport(output, tuple(progresses), whole, interrupted=False)
 
@@ -241,18 +236,22 @@ def _start(task: Task, record: Record | None) -> Progress:
     return Progress(task, decision, trials=record.trials)
 
 
-def _record(progress: Progress, target: Target, model: str, dropped: Collection[str]) -> Record:
-    task, result = progress.task, progress.result
-    keep = task.key not in dropped
-    assert result is not None
+def _dropped(record: Record, task: Task) -> Record:
+    """The record of a task whose own choice is as good in the model."""
+    own = {threads: [times[0], times[0]] for threads, times in record.microseconds.items()}
+    return replace(record, decision=as_json(task.decisions[0]), gain=0.0, microseconds=own)
+
+
+def _record(progress: Progress, target: Target, model: str) -> Record:
+    task, times = progress.task, progress.result.microseconds if progress.result else {}
     return Record(
         template=task.template,
         problem=as_json(task.problem),
         target=target.name,
         cores=target.cores,
-        decision=as_json(progress.best if keep else task.decisions[0]),
-        gain=round(progress.gain, 4) if keep else 0.0,
-        microseconds={n: [round(t, 2) for t in times] for n, times in result.microseconds.items()},
+        decision=as_json(progress.best),
+        gain=round(progress.gain, 4),
+        microseconds={threads: [round(time, 2) for time in pair] for threads, pair in times.items()},
         trials=progress.trials,
         model=model,
         tool=__version__,

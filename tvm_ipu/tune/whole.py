@@ -108,7 +108,8 @@ def check_whole(
 
     keys = {task.key for task in tasks}
     totals, by_layer = measure(keys)
-    kept = {task.key for task in tasks if _ratio(task, by_layer) < SHOWS}
+    seen = [task for task in tasks if not set(own_layers).isdisjoint(task.layers)]
+    kept = keys - {task.key for task in seen if _ratio(task, by_layer) >= SHOWS}
     if kept and kept != keys:
         totals, _ = measure(kept)
     ratios = [tuned / untuned for untuned, tuned in totals.values()]
