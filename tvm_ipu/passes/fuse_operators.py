@@ -9,6 +9,7 @@ following the data: a call inside a group is the one whose operator and operands
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import tvm
@@ -18,6 +19,9 @@ from tvm_ipu.base.model import LAYERS_ATTR
 from tvm_ipu.passes.rewrite import bindings
 
 Key = tuple[Any, ...]
+
+_HELPER = re.compile(r"lv\d*")
+"""What Relax calls a binding that no node of the model gave its name."""
 
 
 def fuse_operators(module: tvm.ir.IRModule) -> tvm.ir.IRModule:
@@ -39,7 +43,8 @@ def _layers(module: tvm.ir.IRModule, fused: tvm.ir.IRModule) -> list[str]:
             inner = dict(zip(group.params, (_origin(arg, origin) for arg in value.args), strict=True))
             found = [_follow(b, inner, names) for b in bindings(group)]
             origin[binding.var] = inner.get(group.body.body)
-            layers.append("+".join(name for name in found if name))
+            named = [name for name in found if name and not _HELPER.fullmatch(name)]
+            layers.append("+".join(named or [name for name in found if name][:1]))
         else:
             name = _follow(binding, origin, names)
             if isinstance(value, relax.Call):

@@ -19,6 +19,7 @@ from tvm_ipu.passes.fold_scale import fold_scale
 from tvm_ipu.passes.fuse_attention import fuse_attention
 from tvm_ipu.passes.fuse_gelu import fuse_gelu, lower_gelu
 from tvm_ipu.passes.fuse_operators import fuse_operators
+from tvm_ipu.passes.join_operands import join_operands
 from tvm_ipu.passes.lower_operators import lower_operators
 from tvm_ipu.passes.mark_parts import mark_parts
 from tvm_ipu.passes.simplify_transposes import simplify_transposes
@@ -69,6 +70,7 @@ def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
         "kernels": [
             fuse_attention,
             simplify_transposes,
+            join_operands,
             mark_parts,
             lower_gelu,
             partial(lower_operators, target=target, winograd=options.winograd),

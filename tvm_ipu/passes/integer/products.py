@@ -171,9 +171,11 @@ def _sums(rewriter: Rewriter, x: Quantized, axis: int, factor: int) -> relax.Exp
 
 def _corrected(rewriter: Rewriter, total: relax.Expr, correction: Any) -> relax.Expr:
     """Sums plus a constant; additions of constants are merged."""
+    if not isinstance(total, relax.Var):
+        total = rewriter.emit(total, rewriter.layer)
     values = np.asarray(correction)
     if not values.any():
-        return rewriter.emit(total, rewriter.layer)
+        return total
     inner = rewriter.value(total)
     known = constant(inner.args[1]) if op_name(inner) == "relax.add" else None
     if known is not None:

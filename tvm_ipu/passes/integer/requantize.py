@@ -98,8 +98,8 @@ def requantize_sum(total: Sum, result: Result) -> relax.Expr:
 
 
 def quantize(real: relax.Expr, result: Result) -> relax.Expr:
-    """float32 numbers divided by the step."""
-    return finish(R.divide(real, float32_constant(result.scale)), result)
+    """float32 numbers times the reciprocal of the step."""
+    return finish(R.multiply(real, float32_constant(1 / result.scale)), result)
 
 
 def dequantize(q: Quantized) -> relax.Expr:
