@@ -7,17 +7,20 @@ import tempfile
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from tvm import te
+from tvm import te, tirx
 
 from tests.unit.amx_kit import EMULATED, counts, emulation
-from tests.unit.template_kit import evaluate, random_array
+from tests.unit.template_kit import evaluate, random_array, run_stage
 from tvm_ipu.base.target import load_target
 from tvm_ipu.codegen.lower import compile_object, lower_kernel
 from tvm_ipu.kernels import computes
 from tvm_ipu.kernels.decisions import preferred
+from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.isa import amx, find_dot
 from tvm_ipu.kernels.select import schedule
-from tvm_ipu.kernels.templates import tile_gemm
+from tvm_ipu.kernels.stage import Stage
+from tvm_ipu.kernels.templates import tile_conv2d, tile_gemm
+from tvm_ipu.kernels.window import Window
 
 PAIRS = [(left, right) for left in ("uint8", "int8") for right in ("uint8", "int8")]
 TYPES = [*PAIRS, ("bfloat16", "bfloat16")]
@@ -194,3 +197,38 @@ def test_machine_code_of_a_layer(types, instruction):
     loads = [len(run.split()) for run in " ".join(tile).split(instruction)[:-1]]
     assert max(loads) <= 3
     assert tile.count("tileloadd") <= 1.25 * tile.count(instruction)
+
+
+@pytest.mark.parametrize(("stride", "pad_value"), [((1, 1), 7), ((2, 2), 131)])
+def test_padding_holds_a_value(emulator, stride, pad_value):
+    rng = np.random.default_rng(pad_value)
+    x, weight = random_array(rng, (1, 13, 15, 32), "uint8"), random_array(rng, (40, 3, 3, 32), "int8")
+    padded = np.pad(x, ((0, 0), (1, 2), (2, 1), (0, 0)), constant_values=pad_value)
+    packed = computes.pack_conv2d(weight, find_dot("uint8", "int8", EMULATED))
+    got, templates = run(
+        lambda a, b: computes.conv2d(a, b, 40, stride, (1, 2, 2, 1), pad_value=pad_value), x, packed
+    )
+    assert templates == ["tile_conv2d"]
+    check(got, convolve(padded, weight, stride, (0, 0, 0, 0), (1, 1), 1))
+
+
+@pytest.mark.parametrize("pitch", [96, 67])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_rows_apart(emulator, pitch, padding):
+    """The image is part of a wider one, as where a concatenation's parts lie in place."""
+    window = Window(1, (12, 14), (3, 3), (1, 1), (padding,) * 4, (1, 1))
+    problem = tile_conv2d.Problem(window, 1, 64, 24, "uint8", "int8", "int32", pitch)
+    matrix = tile_gemm.Problem(168, 64, 24, "uint8", "int8", "int32", pitch)
+    rng = np.random.default_rng(pitch)
+    image, weight = random_array(rng, (1, 12, 14, pitch), "uint8"), random_array(rng, (24, 3, 3, 64), "int8")
+    for template, p, filters in ((tile_conv2d, problem, weight), (tile_gemm, matrix, weight[:, :1, :1])):
+        around = window.padding if p is problem else (0,) * 4
+        expected = convolve(image[..., :64], filters, (1, 1), around, (1, 1), 1)
+        anchor = tirx.decl_buffer(expected.shape, "int32", name="y")
+        decision = template.space(p, EMULATED)[0]
+        kernel = template.emit(p, decision, Epilogue(anchor, [], [anchor]), EMULATED)
+        stage = Stage(kernel.func, (), kernel.extent, kernel.grain, template.__name__, kernel.flops)
+        got = np.zeros(expected.shape, np.int32)
+        packed = computes.pack_conv2d(filters, find_dot("uint8", "int8", EMULATED))
+        run_stage(stage, [image, packed, got], EMULATED)
+        check(got, expected)

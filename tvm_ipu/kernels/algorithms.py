@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.emit import item_bytes
-from tvm_ipu.kernels.templates import conv2d, winograd
+from tvm_ipu.kernels.templates import conv2d, tile_conv2d, winograd
 from tvm_ipu.kernels.winograd import OUTPUTS
 
 MARGIN = 0.9
@@ -29,6 +30,16 @@ class Algorithm:
 DIRECT = Algorithm(0)
 
 
+def direct(problem: conv2d.Problem, target: Target) -> tuple[Any, Any]:
+    """Template for the direct sum, on tile registers where the target has them, and its problem."""
+    p = problem
+    pad_value = int(p.pad_value)
+    sizes = p.window, p.groups, p.depth, p.channels
+    tiled = tile_conv2d.Problem(*sizes, p.left, p.right, p.dtype, p.pitch, pad_value)
+    fits = not p.whole_rows and pad_value == p.pad_value
+    return (tile_conv2d, tiled) if fits and tile_conv2d.takes(tiled, target) else (conv2d, p)
+
+
 def space(problem: conv2d.Problem, target: Target) -> list[Algorithm]:
     """Algorithms that compute the convolution, the one that the model prefers first."""
     if not winograd.applies(problem.window, problem.groups) or problem.dtype != winograd.DTYPE:
@@ -41,7 +52,8 @@ def cycles(problem: conv2d.Problem, algorithm: Algorithm, target: Target) -> flo
     """Modelled cycles on all cores of the target together, with weights that come from memory."""
     p = problem
     if algorithm == DIRECT:
-        best = conv2d.cycles(p, conv2d.space(p, target)[0], target)
+        template, own = direct(p, target)
+        best: float = template.cycles(own, template.space(own, target)[0], target)
         weights = p.reduction * p.channels * item_bytes(p.right)
         return MARGIN * tiles.overlapped(best, weights / tiles.MEMORY_BYTES_PER_CYCLE)
     fast = winograd.Problem(p.window, p.depth, p.channels, algorithm.outputs, p.lanes, p.left)

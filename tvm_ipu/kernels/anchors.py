@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from tvm import tirx
 
 from tvm_ipu.base.target import Target
+from tvm_ipu.kernels.algorithms import direct
 from tvm_ipu.kernels.attention_parts import count_parts, read_parts
 from tvm_ipu.kernels.computes import TEMPLATE
 from tvm_ipu.kernels.decisions import Choose
@@ -94,9 +95,7 @@ def _conv2d(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
         pad_value=_pad_value(anchor),
         whole_rows=_has_whole_rows(anchor),
     )
-    tiled = tile_conv2d.Problem(window, groups, depth, channels, *dtypes)
-    is_plain = not (problem.pitch or problem.pad_value or problem.whole_rows)
-    return (tile_conv2d, tiled) if is_plain and tile_conv2d.takes(tiled, target) else (conv2d, problem)
+    return direct(problem, target)
 
 
 def _winograd(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
@@ -128,15 +127,13 @@ def _dense(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
 
 
 def _product(problem: gemm.Problem, target: Target) -> _Problem:
-    """Product with packed weights, on tile registers where the target has them and rows follow each other."""
+    """Product with packed weights, on tile registers where the target has them."""
     p = problem
-    if p.pitch:
-        return gemm, p
-    tiled = tile_gemm.Problem(p.rows, p.depth, p.columns, p.left, p.right, p.dtype)
+    tiled = tile_gemm.Problem(p.rows, p.depth, p.columns, p.left, p.right, p.dtype, p.pitch)
     if tile_gemm.takes(tiled, target):
         return tile_gemm, tiled
     column = Window(1, (p.rows, 1), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
-    copied = tile_conv2d.Problem(column, 1, p.depth, p.columns, p.left, p.right, p.dtype)
+    copied = tile_conv2d.Problem(column, 1, p.depth, p.columns, p.left, p.right, p.dtype, p.pitch)
     return (tile_conv2d, copied) if tile_conv2d.takes(copied, target) else (gemm, p)
 
 

@@ -15,7 +15,7 @@ from tvm import tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.kernels.blocks import Blocks
-from tvm_ipu.kernels.emit import Emitter, Index, index
+from tvm_ipu.kernels.emit import Emitter, Index, index, item_bytes
 from tvm_ipu.kernels.isa.amx import COLUMNS, Shape, TileRegisters
 from tvm_ipu.kernels.registers import column_widths
 
@@ -24,6 +24,11 @@ Finish = Callable[[tirx.Buffer, Expr, Expr, Expr, Expr, Sequence[int]], None]
 block's place and first column, columns in use of each vector."""
 
 _BEGIN, _END, _PLACE, _COLUMN = range(4)
+
+MOST_FETCHING = 32
+"""With more blocks to the same columns, reading the next columns' weights takes no time to speak of."""
+
+CACHE_LINE = 64
 
 _MIN_SUMS = 512
 """A smaller buffer would be placed on the stack, and its rows not in cache lines of their own."""
@@ -59,12 +64,14 @@ class Left:
         step: Elements of one step.
         at: Offset of a tile's first element, given the tile's offset without kernel position, kernel row and
             kernel column.
+        streams: Whether it is loaded past the level-1 cache, where the right operand stays.
     """
 
     buffer: tirx.Buffer
     pitch: int
     step: int
     at: Callable[[Expr, Expr, Expr], Expr]
+    streams: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,12 +95,14 @@ class Rows:
 
     Attributes:
         tiles: Offset in the left operand of each tile, without kernel position.
+        number: Number of the block in its unit.
         begin: First row of the block that is wanted.
         end: Row behind the last one that is wanted.
         place: What the epilogue needs to know about where the block is.
     """
 
     tiles: Sequence[Expr]
+    number: Expr
     begin: Index
     end: Index
     place: Expr
@@ -110,6 +119,7 @@ class TileBlocks:
         right: Right operand.
         dtype: Type of the sums.
         finish: Epilogue of a row.
+        row_blocks: Blocks of a unit that share the same columns.
     """
 
     def __init__(
@@ -122,6 +132,7 @@ class TileBlocks:
         right: Right,
         dtype: str,
         finish: Finish,
+        row_blocks: int,
     ) -> None:
         self._e = e
         self._shape = shape
@@ -129,6 +140,7 @@ class TileBlocks:
         self._left = left
         self._right = right
         self._finish = finish
+        self._row_blocks = row_blocks
         self._tiles = tiles
         self._sums = e.alloc("sums", max(shape.height * shape.width, _MIN_SUMS), dtype, "global")
         self._pending = e.alloc("pending", 4, "int32")
@@ -156,11 +168,24 @@ class TileBlocks:
                 self._tiles.multiply(
                     (left.buffer, [at + step * left.step for at in lefts], left.pitch),
                     (right.buffer, [panel + (step * right.step + j * right.panel) for j in range(count)]),
+                    left.streams,
                 )
+                self._fetch(right_at + count * right.panel, count, rows.number * reduction.size + run + step)
                 first = e.bind("first", pending[_BEGIN] + (run + step) * chunk)
                 self._finish_rows(pending, first, chunk, width)
         self._tiles.store(self._sums, self._shape.width, count)
         self._set_pending(rows.begin, rows.end, rows.place, column)
+
+    def _fetch(self, start: Expr, count: int, number: Expr) -> None:
+        """Ask for a share of the next columns' weights; ``number`` counts the steps of these columns."""
+        if self._row_blocks > MOST_FETCHING:
+            return
+        item = item_bytes(str(self._right.buffer.ty.dtype.dtype))
+        line = CACHE_LINE // item
+        steps = self._row_blocks * self._reduction.size
+        lines = math.ceil(count * self._right.panel / line / steps)
+        for i in range(lines):
+            self._e.prefetch(self._right.buffer, start + (number * lines + i) * line)
 
     def drain(self, width: int) -> None:
         """The epilogue of the last block, which has ``width`` columns."""
@@ -194,7 +219,7 @@ class TileBlocks:
 
 
 def matrix_rows(
-    e: Emitter, rows: Blocks, unit: Expr, shape: Shape, base: Expr, depth: int, body: Callable[[Rows], None]
+    e: Emitter, rows: Blocks, unit: Expr, shape: Shape, base: Expr, pitch: int, body: Callable[[Rows], None]
 ) -> None:
     """Emit ``body`` for every row block of ``unit`` of a matrix that is read where it is.
 
@@ -207,7 +232,7 @@ def matrix_rows(
         unit: Number of the unit.
         shape: Shape of the blocks.
         base: Where the matrix starts.
-        depth: Elements of a row.
+        pitch: Elements from one row to the next.
         body: Its rows' place is the number of the block's first row.
     """
     start = e.bind("start", unit * rows.per_unit)
@@ -220,8 +245,8 @@ def matrix_rows(
         if rows.tail:
             clamped = e.bind("row", tirx.min(first, index(rows.size - shape.height)))
             first, done = clamped, first - clamped
-        offsets = [base + (first + i * shape.tile_rows) * depth for i in range(shape.rows)]
-        body(Rows(offsets, done, shape.height, first))
+        offsets = [base + (first + i * shape.tile_rows) * pitch for i in range(shape.rows)]
+        body(Rows(offsets, number - start, done, shape.height, first))
 
 
 def right_operand(buffer: tirx.Buffer, groups: int, steps: int, group: int) -> Right:

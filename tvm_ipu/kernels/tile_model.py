@@ -17,8 +17,16 @@ EPILOGUE_CYCLES = 6.0
 BLOCK_OVERHEAD = 30.0
 """Cycles between two blocks: addresses, the pending block's state, a branch mispredicted."""
 
+COLD_BYTES_PER_CYCLE = 8.0
+"""Reading of memory, fetched ahead."""
+
 CALL_OVERHEAD = 100.0
 """Cycles at the start and end of a unit, with the first block's latency."""
+
+
+def with_cold_weights(cycles: float, weights: float) -> float:
+    """``cycles`` while ``weights`` bytes come from memory, whence others push them between two inferences."""
+    return math.hypot(cycles, weights / COLD_BYTES_PER_CYCLE)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ MEMORY_BYTES_PER_CYCLE = 6.0
 SET_SPAN = 4096
 """Bytes after which addresses fall into the same set of a level-1 cache again."""
 
+NEAR = 0.8
+"""Part of the level-1 cache that operands may fill."""
+
 MIN_CYCLES_PER_THREAD = 5_000
 """Work below this is not worth another thread: handing it over and waiting for it takes some 500 cycles."""
 
@@ -43,6 +46,7 @@ class Traffic:
         row_units: Units along the rows.
         row_tiles: Register tiles along the rows, each of which goes through ``right_block``.
         column_blocks: Register tiles along the columns.
+        left_streams: Whether the left operand is loaded past the level-1 cache.
     """
 
     left: float
@@ -53,16 +57,17 @@ class Traffic:
     row_units: int
     row_tiles: int
     column_blocks: int
+    left_streams: bool = False
 
     def cycles(self, target: Target) -> float:
         """Cycles that moving the operands takes, units taken with columns fastest and rows innermost."""
         room = target.l2_bytes * 0.7
-        near = target.l1_bytes * 0.8
+        near = target.l1_bytes * NEAR
         from_l3 = self.left * (1 if self.left_unit + self.right_block <= room else self.column_blocks)
         from_l3 += self.right * (1 if self.right + self.left_tile <= room else self.row_units)
         if self.right_block + self.left_tile > room:
             from_l3 += self.right * (self.row_tiles - self.row_units)
-        stays = self.left_tile + self.right_block <= near
+        stays = self.right_block + (0 if self.left_streams else self.left_tile) <= near
         from_l2 = self.right * (self.row_units if stays else self.row_tiles)
         if self.left_unit + self.right_block > near:
             from_l2 += self.left * self.column_blocks

@@ -77,9 +77,10 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
         return call_te(rewriter, "depthwise_conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
     dot = find_dot(str(x.ty.dtype), str(weight.ty.dtype), target)
     value = constant(weight)
+    problem = _problem(call, x, padding, pad_value, dot.lanes)
     outputs = 0
     if winograd and value is not None and not pad_value:
-        outputs = _winograd_outputs(call, x, padding, target, dot.lanes)
+        outputs = algorithms.space(problem, target)[0].outputs
     if value is not None and outputs:
         packed = make_constant(computes.pack_winograd(value, dot.lanes, outputs))
         compute = partial(
@@ -89,7 +90,8 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
             out_dtype=window["out_dtype"],
         )
         return call_te(rewriter, "winograd_conv2d", compute, [x, packed])
-    if value is not None and _prefers_whole_rows(call, dot):
+    on_vectors = algorithms.direct(problem, target)[0] is conv2d
+    if value is not None and on_vectors and _prefers_whole_rows(call, dot):
         packed = make_constant(computes.pack_conv2d(value, dot, whole_rows=True))
         window["row_columns"] = shape_of(weight)[2]
         if any(padding):
@@ -104,10 +106,10 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
     return call_te(rewriter, "conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
 
 
-def _winograd_outputs(
-    call: relax.Call, x: relax.Expr, padding: computes.Padding, target: Target, lanes: int
-) -> int:
-    """Outputs, along each dimension, of the fastest algorithm for a convolution; 0 for the direct sum."""
+def _problem(
+    call: relax.Call, x: relax.Expr, padding: computes.Padding, pad_value: float, lanes: int
+) -> conv2d.Problem:
+    """A convolution as the template sees it."""
     weight = call.args[1]
     batch, height, width, _ = shape_of(x)
     channels, *kernel, depth = shape_of(weight)
@@ -121,8 +123,8 @@ def _winograd_outputs(
     )
     groups, dtype = int(call.attrs.groups), str(x.ty.dtype)
     dtypes = dtype, str(weight.ty.dtype), accumulator(dtype)
-    problem = conv2d.Problem(window, groups, depth, channels // groups, lanes, *dtypes)
-    return algorithms.space(problem, target)[0].outputs
+    sizes = groups, depth, channels // groups, lanes
+    return conv2d.Problem(window, *sizes, *dtypes, pad_value=pad_value)
 
 
 def _with_padding(rewriter: Rewriter, call: relax.Call) -> tuple[relax.Expr, computes.Padding, float]:

@@ -174,21 +174,24 @@ class TileRegisters:
         self,
         left: tuple[tirx.Buffer, Sequence[Expr], Index],
         right: tuple[tirx.Buffer, Sequence[Expr]],
+        left_streams: bool = False,
     ) -> None:
         """Add the product of one step along the reduction.
 
         Args:
             left: Buffer, offset of each tile's first element, bytes from one row to the next.
             right: Buffer and offset of each tile's first element; rows follow each other.
+            left_streams: Whether left tiles are not worth a place in the level-1 cache.
         """
         memory, rows, pitch = left
+        load = "llvm.x86.tileloaddt164" if left_streams else "llvm.x86.tileloadd64"
         weights, columns = right
 
         def load_left(i: int) -> None:
-            self._load(self._left(i), memory, rows[i], pitch)
+            self._load(load, self._left(i), memory, rows[i], pitch)
 
         def load_right(j: int) -> None:
-            self._load(self._right(j), weights, columns[j], COLUMNS * GROUP_BYTES)
+            self._load("llvm.x86.tileloadd64", self._right(j), weights, columns[j], COLUMNS * GROUP_BYTES)
 
         def product(i: int, j: int) -> None:
             tiles = self._sum(i, j), self._left(i), self._right(j)
@@ -216,8 +219,8 @@ class TileRegisters:
                 at = _address(buffer, i * self._shape.tile_rows * pitch + j * COLUMNS)
                 self._call("llvm.x86.tilestored64", _tile(self._sum(i, j)), at, _stride(4 * pitch))
 
-    def _load(self, tile: int, buffer: tirx.Buffer, at: Expr, pitch: Index) -> None:
-        self._call("llvm.x86.tileloadd64", _tile(tile), _address(buffer, at), _stride(pitch))
+    def _load(self, name: str, tile: int, buffer: tirx.Buffer, at: Expr, pitch: Index) -> None:
+        self._call(name, _tile(tile), _address(buffer, at), _stride(pitch))
 
     def _sum(self, i: int, j: int) -> int:
         return i * self._shape.columns + j

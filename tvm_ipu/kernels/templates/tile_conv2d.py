@@ -16,13 +16,13 @@ from tvm.tirx import Expr
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tile_model, tiles
 from tvm_ipu.kernels.blocks import Blocks
-from tvm_ipu.kernels.copies import copy, fill
 from tvm_ipu.kernels.emit import Emitter, Index, flat_buffer, index, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.isa import amx
 from tvm_ipu.kernels.templates.kernel import Kernel
 from tvm_ipu.kernels.templates.tile_gemm import MIN_FILLED
 from tvm_ipu.kernels.tile_blocks import Left, Reduction, Rows, TileBlocks, right_operand
+from tvm_ipu.kernels.tile_copy import RowCopy
 from tvm_ipu.kernels.tile_window import TileWindow, layouts
 from tvm_ipu.kernels.window import Window
 
@@ -45,7 +45,8 @@ class Problem:
         left: Type of the image.
         right: Type of the weights.
         dtype: Type of the sums.
-        pad_value: What stands around the image.
+        pitch: Elements from one pixel of the image to the next; 0 where they follow each other.
+        pad_value: What stands around the image; 0 for floats.
     """
 
     window: Window
@@ -55,6 +56,7 @@ class Problem:
     left: str
     right: str
     dtype: str
+    pitch: int = 0
     pad_value: int = 0
 
     @property
@@ -65,7 +67,8 @@ class Problem:
     def layout(self, tile_rows: int, crossing: bool) -> TileWindow:
         """Geometry for tiles of ``tile_rows`` pixels."""
         group = amx.group_of(self.left)
-        return TileWindow(self.window, self.groups, self.depth, self.tap, group, tile_rows, crossing)
+        pitch = self.pitch or self.groups * self.depth
+        return TileWindow(self.window, pitch, self.groups, self.depth, self.tap, group, tile_rows, crossing)
 
 
 @dataclass(frozen=True)
@@ -100,20 +103,23 @@ def takes(problem: Problem, target: Target) -> bool:
         return False
     layout = problem.layout(1, False)
     used = problem.depth / (layout.tap * layout.group) * amx.filled(layout.run)
-    return used >= MIN_FILLED and problem.channels >= amx.COLUMNS // 2
+    return (
+        not (problem.pad_value and "float" in problem.left)
+        and used >= MIN_FILLED
+        and problem.channels >= amx.COLUMNS // 2
+    )
 
 
 def space(problem: Problem, target: Target) -> list[Decision]:
     """Decisions worth trying, the one that the model prefers first."""
     p = problem
     panels = math.ceil(p.channels / amx.COLUMNS)
-    in_place = p.layout(1, False).in_place
     room = SCRATCH_SHARE * target.l2_bytes / (p.tap * amx.GROUP_BYTES)
     decisions = [
         Decision(row_tiles, column_tiles, tile_rows, crossing, rows, column_blocks)
         for row_tiles, column_tiles in amx.SHAPES
         if column_tiles <= panels
-        for tile_rows, crossing in layouts(p.window, in_place, row_tiles)
+        for tile_rows, crossing in layouts(p.window)
         for rows in tiles.powers(p.window.output[0])
         if rows == 1 or p.layout(tile_rows, crossing).scratch_pixels(rows, row_tiles) <= room
         for column_blocks in tiles.powers(math.ceil(panels / column_tiles))
@@ -131,7 +137,9 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     blocks = tile_model.Blocks(shape, reduction.size, window.batch * row_blocks, columns.count)
     units = window.batch * rows.units * columns.units
     item = item_bytes(p.left)
-    seen = layout.reach(rows.per_unit, 0) * layout.row_pixels * layout.tap * layout.group * item
+    seen = layout.scratch_pixels(rows.per_unit, shape.rows) * layout.tap * amx.GROUP_BYTES
+    if layout.in_place:
+        seen = layout.plane_rows(rows.per_unit) * layout.row_pixels * layout.depth * item
     panel = reduction.size * shape.groups * amx.GROUP_BYTES * amx.COLUMNS
     traffic = tiles.Traffic(
         left=window.batch * rows.units * seen,
@@ -144,6 +152,7 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
         column_blocks=columns.count,
     )
     total = tiles.overlapped(blocks.cycles(units), traffic.cycles(target))
+    total = tile_model.with_cold_weights(total, traffic.right)
     if not layout.in_place:
         total += units * seen / COPY_BYTES_PER_CYCLE
     return p.groups * total * tiles.imbalance(p.groups * units, target.cores)
@@ -192,7 +201,7 @@ class _Body:
         size = panels * amx.COLUMNS * groups * self._layout.group
         self._storage = amx.storage_of(p.left)
         pixels = window.batch * math.prod(window.size)
-        self.image = flat_buffer("image", pixels * p.groups * p.depth, self._storage)
+        self.image = flat_buffer("image", pixels * self._layout.pitch, self._storage)
         weights = flat_buffer("right", size, amx.storage_of(p.right))
         self.right = right_operand(weights, groups, self._reduction.size, self._layout.group)
         self.registers = amx.TileRegisters(self.e, self._shape, p.left, p.right)
@@ -206,15 +215,14 @@ class _Body:
         buffer, start = self.image, image * window.size[0] + y * window.stride[0]
         base = start * (layout.row_pixels * layout.pixel) + group * p.depth
         if not layout.in_place:
-            buffer, base = self._copied(image, y, group, count), index(0)
-        line, tap = (
-            window.dilation[axis] * (layout.row_pixels if axis == 0 else 1) * layout.pixel for axis in (0, 1)
-        )
+            lines = RowCopy(e, layout, self.image, p.pad_value, self._target)
+            buffer = lines.emit((image, y, group), count, self._rows.per_unit, self._shape.rows)
+            base = index(0)
         left = Left(
             buffer,
-            window.stride[1] * layout.pixel * item_bytes(p.left),
+            layout.tile_step * layout.pixel * item_bytes(p.left),
             self._shape.groups * layout.group,
-            lambda tile, kh, kw: tile + (kh * line + kw * tap),
+            lambda tile, kh, kw: tile + layout.tap_pixels(self._rows.per_unit, kh, kw) * layout.pixel,
         )
         first_row = e.bind("first_row", image * window.output[0] + y)
 
@@ -225,7 +233,15 @@ class _Body:
             self._finish(sums, at, m, place, first_row, out_column, widths)
 
         blocks = TileBlocks(
-            e, self.registers, self._shape, self._reduction, left, self.right, p.dtype, finish
+            e,
+            self.registers,
+            self._shape,
+            self._reduction,
+            left,
+            self.right,
+            p.dtype,
+            finish,
+            math.ceil(layout.tiles(self._rows.per_unit) / self._shape.rows),
         )
         pixels = self._pixels(count)
         base = e.bind("base", base)
@@ -256,7 +272,7 @@ class _Body:
         end = tirx.min(index(shape.height), pixels - number * shape.height)
         if layout.crossing:
             offsets = [(first + i) * (shape.tile_rows * layout.pixel) for i in range(shape.rows)]
-            return Rows(offsets, 0, end, first)
+            return Rows(offsets, number, 0, end, first)
         offsets = []
         for i in range(shape.rows):
             tile = first
@@ -265,7 +281,7 @@ class _Body:
             y, x = self._tile_place(tile)
             pixel = y * (window.stride[0] * layout.row_pixels) + x * window.stride[1]
             offsets.append(base + pixel * layout.pixel)
-        return Rows(offsets, 0, end, first)
+        return Rows(offsets, number, 0, end, first)
 
     def _tile_place(self, tile: Expr) -> tuple[Expr, Expr]:
         """Output row within the unit and first column of a tile that does not cross rows."""
@@ -310,41 +326,6 @@ class _Body:
             nominal = (place + step - y * layout.tiles_per_row) * height
             with e.when(x >= nominal):
                 store((first_row + y) * columns + x)
-
-    def _copied(self, image: Expr, y: Expr, group: Expr, rows: Index) -> tirx.Buffer:
-        """Copy the input rows of a unit, padding included, to scratch memory."""
-        e, p, layout, window = self.e, self._p, self._layout, self._p.window
-        pixels = layout.scratch_pixels(self._rows.per_unit, self._shape.rows)
-        buffer = e.alloc("copy", pixels * layout.pixel, self._storage, "global")
-        row_size = layout.row_pixels * layout.pixel
-        value, zero = tirx.const(p.pad_value, self._storage), tirx.const(0, self._storage)
-        before = min(window.padding[1], layout.row_pixels)
-        inside = max(0, min(window.size[1], layout.row_pixels - before))
-        after = layout.row_pixels - before - inside
-        seen = (rows - 1) * window.stride[0] + layout.reach(1, 0)
-        with e.loop("line", 0, e.bind("lines", seen) if not isinstance(seen, int) else seen) as line:
-            to = e.bind("to", line * row_size)
-            row = e.bind("row", y * window.stride[0] - window.padding[0] + line)
-            is_inside = tirx.all(row >= 0, row < window.size[0])
-            source = (image * window.size[0] + row) * window.size[1] * p.groups * p.depth + group * p.depth
-            with e.when(is_inside):
-                at = e.bind("source", source)
-                fill(e, self._target, (buffer, to), value, before * layout.pixel)
-                start = e.bind("start", to + before * layout.pixel)
-                if p.groups == 1 and p.depth == layout.pixel:
-                    copy(e, self._target, (buffer, start), (self.image, at), inside * p.depth)
-                else:
-                    with e.loop("x", 0, inside) as x:
-                        pixel = e.bind("pixel", start + x * layout.pixel)
-                        read = e.bind("read", at + x * (p.groups * p.depth))
-                        copy(e, self._target, (buffer, pixel), (self.image, read), p.depth)
-                        rest = layout.pixel - p.depth
-                        fill(e, self._target, (buffer, pixel + p.depth), zero, rest)
-                end = start + inside * layout.pixel
-                fill(e, self._target, (buffer, end), value, after * layout.pixel)
-            with e.when(tirx.Not(is_inside)):
-                fill(e, self._target, (buffer, to), value, row_size)
-        return buffer
 
 
 def _shape(layout: TileWindow, decision: Decision) -> amx.Shape:

@@ -37,6 +37,7 @@ class Problem:
         left: Type of the left matrix.
         right: Type of the weights.
         dtype: Type of the sums.
+        pitch: Elements from one row of the left matrix to the next; 0 where they follow each other.
     """
 
     rows: int
@@ -45,6 +46,12 @@ class Problem:
     left: str
     right: str
     dtype: str
+    pitch: int = 0
+
+    @property
+    def left_pitch(self) -> int:
+        """Elements from one row of the left matrix to the next."""
+        return self.pitch or self.depth
 
     @property
     def groups(self) -> int:
@@ -117,10 +124,19 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
         row_units=rows.units,
         row_tiles=rows.count,
         column_blocks=columns.count,
+        left_streams=_left_streams(p, decision, target),
     )
     blocks = tile_model.Blocks(decision.shape(p.groups), amx.steps_of(p.groups), rows.count, columns.count)
     total = tiles.overlapped(blocks.cycles(rows.units * columns.units), traffic.cycles(target))
+    total = tile_model.with_cold_weights(total, right * p.columns)
     return total * tiles.imbalance(rows.units * columns.units, target.cores)
+
+
+def _left_streams(problem: Problem, decision: Decision, target: Target) -> bool:
+    """Whether a block's columns fit the level-1 cache, but not with its rows."""
+    shape, depth = decision.shape(problem.groups), problem.groups * amx.GROUP_BYTES
+    room = target.l1_bytes * tiles.NEAR
+    return shape.width * depth <= room < (shape.width + shape.height) * depth
 
 
 def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Target) -> Kernel:
@@ -129,12 +145,12 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
     rows, columns = decision.cut(p)
     steps, shape = amx.steps_of(p.groups), decision.shape(p.groups)
     e = Emitter()
-    left = flat_buffer("left", p.rows * p.depth, amx.storage_of(p.left))
+    left = flat_buffer("left", p.rows * p.left_pitch, amx.storage_of(p.left))
     packed = math.ceil(p.columns / amx.COLUMNS) * amx.COLUMNS * p.depth
     weights = flat_buffer("right", packed, amx.storage_of(p.right))
     right = right_operand(weights, p.groups, steps, group)
-    pitch = p.depth * item_bytes(p.left)
-    operand = Left(left, pitch, shape.groups * group, lambda tile, _kh, _kw: tile)
+    pitch, streams = p.left_pitch * item_bytes(p.left), _left_streams(p, decision, target)
+    operand = Left(left, pitch, shape.groups * group, lambda tile, _kh, _kw: tile, streams)
 
     def finish(
         sums: tirx.Buffer, at: Expr, m: Expr, place: Expr, column: Expr, widths: Sequence[int]
@@ -147,7 +163,17 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
     with e.loop("unit", 0, extent, tirx.ForKind.PARALLEL) as unit:
         row_unit = e.bind("row_unit", tirx.floordiv(unit, columns.units))
         column_unit = e.bind("column_unit", tirx.floormod(unit, columns.units))
-        blocks = TileBlocks(e, tile_registers, shape, Reduction(1, 1, steps), operand, right, p.dtype, finish)
+        blocks = TileBlocks(
+            e,
+            tile_registers,
+            shape,
+            Reduction(1, 1, steps),
+            operand,
+            right,
+            p.dtype,
+            finish,
+            min(rows.per_unit, rows.count),
+        )
 
         def column_block(column: Expr, width: int) -> None:
             right_at = e.bind("right_at", column * p.depth)
@@ -157,7 +183,7 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
                 row_unit,
                 shape,
                 index(0),
-                p.depth,
+                p.left_pitch,
                 lambda block: blocks.multiply(block, right_at, column, width),
             )
 
