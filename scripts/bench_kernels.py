@@ -135,8 +135,8 @@ def finish(operands: list[te.Tensor], y: te.Tensor, dtype: str) -> Case:
     if "int" not in dtype:
         return [*operands, bias], topi.cast(topi.nn.relu(y), dtype)
     scale = te.placeholder((channels,), name="scale")
-    y = topi.multiply(topi.cast(y, "float32"), scale)
-    return [*operands, bias, scale], topi.cast(topi.clip(topi.round(y), 0, 255), "uint8")
+    y = topi.cast(topi.round(topi.multiply(topi.cast(y, "float32"), scale)), "int32")
+    return [*operands, bias, scale], topi.cast(topi.clip(y, 0, 255), "uint8")
 
 
 def prepare(inputs: list[te.Tensor], output: te.Tensor, target: Target) -> Timed:

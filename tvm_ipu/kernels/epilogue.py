@@ -27,7 +27,7 @@ Coordinates = Callable[[Expr], tuple[Expr, ...]]
 Finish = Callable[[Expr, Expr, Expr], None]
 """Takes an element's row in its tile, its column and its value."""
 
-MAX_UNROLLED_SIZE = 12
+MAX_UNROLLED_SIZE = 18
 """A longer epilogue is emitted once, in a loop over the register tile's rows."""
 
 
@@ -280,6 +280,16 @@ def loaded_buffers(value: Expr) -> list[tirx.Buffer]:
     return [node.source for node in loads(value)]
 
 
+INSTRUCTIONS = frozenset(
+    f"tirx.{name}"
+    for name in (
+        *("round", "nearbyint", "floor", "ceil", "trunc", "fabs", "sqrt", "fma", "reinterpret"),
+        *("shift_left", "shift_right", "bitwise_and", "bitwise_or", "bitwise_xor", "if_then_else"),
+    )
+)
+"""Calls that become an instruction or two; other functions become polynomials."""
+
+
 def expression_size(value: Expr) -> int:
     """Operators in an expression; a mathematical function counts as many, for it becomes a polynomial."""
     size = 0
@@ -287,7 +297,8 @@ def expression_size(value: Expr) -> int:
     def count(node: Expr) -> None:
         nonlocal size
         if not isinstance(node, ir.Var | ir.TensorLoad | tirx.IntImm | tirx.FloatImm):
-            size += 20 if isinstance(node, ir.Call) else 1
+            is_function = isinstance(node, ir.Call) and getattr(node.op, "name", "") not in INSTRUCTIONS
+            size += 20 if is_function else 1
 
     tvm_ffi.structural_walk(value, (tirx.Expr, count))
     return size

@@ -75,7 +75,7 @@ def follows(step: Step, shape: Sequence[int], internal: set[tirx.Buffer], later:
     if shape_of(step.target) != tuple(shape):
         return False
     read = loads(step.value)
-    if any(load.source in later for load in read) or not any(load.source in internal for load in read):
+    if any(load.source in later for load in read):
         return False
     return all(is_identity(load.indices, step.axes, shape) for load in read if load.source in internal)
 

@@ -28,6 +28,9 @@ PARTIAL_STEPS = 256
 PARTIAL_REACH = 2.0**15
 """Bound, in the result's steps, that a sum is clipped to before it is added: 2**15 * 256 fits float32."""
 
+INT32_STEPS = 2.0**30
+"""Numbers below this, and half as many again, are int32 when rounded."""
+
 FAR = 2.0**20
 """More steps than any integer type here has."""
 
@@ -77,9 +80,21 @@ class Result:
         return self.scale
 
 
-def finish(steps: relax.Expr, result: Result) -> relax.Expr:
-    """float32 numbers in steps of the result as integers: clipped, rounded to even, shifted."""
+def finish(steps: relax.Expr, result: Result, reach: float = np.inf) -> relax.Expr:
+    """float32 numbers in steps of the result as integers: clipped, rounded to even, shifted.
+
+    Args:
+        steps: The numbers.
+        result: What they become.
+        reach: A bound of their magnitude. Small ones are clipped as integers, after all else: processors clip
+            while they narrow.
+    """
     low, high = np.asarray(result.low - result.zero), np.asarray(result.high - result.zero)
+    if reach < INT32_STEPS and low.size == high.size == 1 and result.dtype != "int32":
+        whole = R.astype(R.round(steps), "int32")
+        if result.zero:
+            whole = R.add(whole, int32_constant(result.zero))
+        return R.astype(R.clip(whole, int(result.low), int(result.high)), result.dtype)
     if np.unique(low).size == np.unique(high).size == 1:
         inside = R.clip(steps, float(low.flat[0]), float(high.flat[0]))
     else:
@@ -94,7 +109,8 @@ def requantize_sum(total: Sum, result: Result) -> relax.Expr:
     """Sums times one multiplier a channel."""
     if total.offset.any():
         return finish(operand(total, result), result)
-    return finish(scaled_sum(total, total.scale / result.scale), result)
+    multiplier = total.scale / result.scale
+    return finish(scaled_sum(total, multiplier), result, total.reach * float(np.abs(multiplier).max()))
 
 
 def quantize(real: relax.Expr, result: Result) -> relax.Expr:
