@@ -6,6 +6,7 @@ from hypothesis import given, settings, strategies as st
 from tvm import te, tirx, topi
 
 from tests.unit.template_kit import TARGETS, evaluate, random_array
+from tvm_ipu.base.target import load_target
 from tvm_ipu.kernels.attention import Axes, attention, where
 
 
@@ -14,10 +15,21 @@ def softmax(x):
     return power / power.sum(-1, keepdims=True)
 
 
-def run(target, q, k, v, axes, extras=(), transform=lambda x, *_: x, reference=lambda x, *_: x, rtol=2e-6):
+def run(
+    target,
+    q,
+    k,
+    v,
+    axes,
+    extras=(),
+    transform=lambda x, *_: x,
+    reference=lambda x, *_: x,
+    rtol=2e-6,
+    dtype="float32",
+):
     """Compare with float64; the arrays are stored as ``axes`` says."""
     tensors = [te.placeholder(a.shape, a.dtype.name, name=f"x{i}") for i, a in enumerate((q, k, v, *extras))]
-    output = attention(*tensors[:3], axes, lambda x: transform(x, *tensors[3:]))
+    output = attention(*tensors[:3], axes, lambda x: transform(x, *tensors[3:]), dtype)
     got, stages = evaluate(dict(zip(tensors, (q, k, v, *extras), strict=True)), output, target)
     assert [stage.template for stage in stages] == ["attention"]
     wide = [
@@ -99,11 +111,15 @@ def test_large_scores_do_not_overflow(lanes):
     run(TARGETS[lanes], q * 40, k * 40, v, Axes(*[(0, 1, 2)] * 4), rtol=3e-4)
 
 
-@pytest.mark.parametrize("lanes", TARGETS)
+@pytest.mark.parametrize(
+    "target", [*TARGETS.values(), load_target("x86-64-vnni-bf16")], ids=lambda target: target.name
+)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_sixteen_bit_operands(lanes, dtype):
-    if dtype == "float16" and lanes == 1:
-        pytest.skip("x86-64 without F16C has no float16")
+@pytest.mark.parametrize("rounded", [False, True])
+def test_sixteen_bit_operands(target, dtype, rounded):
+    if dtype == "float16" and target.name in ("x86-64-scalar", "x86-64-v2"):
+        pytest.skip("no instructions for float16")
     rng = np.random.default_rng(4)
-    q, k, v = (random_array(rng, (2, 26, 2, 33), dtype) for _ in range(3))
-    run(TARGETS[lanes], q, k, v, TOKENS_FIRST)
+    q, k, v = (random_array(rng, (2, rows, 2, 33), dtype) for rows in (26, 45, 45))
+    rtol = {"bfloat16": 2.0**-8, "float16": 2.0**-11}[dtype] if rounded else 2e-6
+    run(target, q, k, v, TOKENS_FIRST, rtol=rtol, dtype=dtype if rounded else "float32")

@@ -50,6 +50,7 @@ def read_parts(
         key=_matrices(key, axes.key),
         value=_matrices(value, axes.value),
         result=_matrices(epilogue.anchor, axes.result),
+        weights=dtype_of(parts[-2].writes[0]),
     )
     return problem, before, [query, key, value, *before.sources]
 

@@ -17,12 +17,13 @@ from tvm.tirx import Expr
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
-from tvm_ipu.kernels.dot import plain_dot
+from tvm_ipu.kernels.dot import Dot, load_group, plain_dot
 from tvm_ipu.kernels.emit import Emitter, broadcast, flat_buffer, zero
 from tvm_ipu.kernels.epilogue import Epilogue
+from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
-from tvm_ipu.kernels.templates.pack import pack_rows, pack_transposed
+from tvm_ipu.kernels.templates.pack import Packer, Panel
 from tvm_ipu.kernels.templates.rows import exponentials
 
 EXP_CYCLES = 12.0
@@ -61,6 +62,7 @@ class Problem:
         key: Where ``k`` lies.
         value: Where ``v`` lies.
         result: Where the result lies.
+        weights: Type to which weights are rounded before they meet the values.
     """
 
     batch: tuple[int, ...]
@@ -73,6 +75,13 @@ class Problem:
     key: Matrices
     value: Matrices
     result: Matrices
+    weights: str
+
+    def dots(self, target: Target) -> tuple[Dot, Dot]:
+        """The target's way to multiply queries by keys, and weights by values."""
+        pairs = (self.query.dtype, self.key.dtype), (self.weights, self.value.dtype)
+        scores, context = (_find_dot(left, right, self.lanes, target) for left, right in pairs)
+        return scores, context
 
     @property
     def key_panels(self) -> int:
@@ -102,11 +111,16 @@ class Decision:
     row_blocks: int
 
 
+def _find_dot(left: str, right: str, lanes: int, target: Target) -> Dot:
+    dot = find_dot(left, right, target)
+    return dot if dot.lanes == lanes else plain_dot(left, right, target)
+
+
 def space(problem: Problem, target: Target) -> list[Decision]:
     """Decisions worth trying, the one that the model prefers first."""
     p = problem
     shapes: dict[int, list[int]] = {}
-    for rows, vectors in tiles.tile_shapes(target, plain_dot("float32", "float32", target)):
+    for rows, vectors in tiles.tile_shapes(target, p.dots(target)[0]):
         shapes.setdefault(min(rows, p.queries), []).append(vectors)
     decisions = {
         Decision(rows, min(scores, p.key_panels), min(values, p.value_panels), row_blocks)
@@ -124,11 +138,13 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     rows = Blocks(p.queries, d.rows, d.row_blocks)
     scores = _vectors(Blocks(p.keys, d.score_vectors * p.lanes), p.lanes)
     values = _vectors(Blocks(p.width, d.value_vectors * p.lanes), p.lanes)
-    dot = plain_dot("float32", "float32", target)
-    total = tiles.compute_cycles(rows.pieces(), scores, p.depth, dot)
-    total += tiles.compute_cycles(rows.pieces(), values, p.keys, dot)
+    first, second = p.dots(target)
+    total = tiles.compute_cycles(rows.pieces(), scores, first.steps(p.depth), first)
+    total += tiles.compute_cycles(rows.pieces(), values, second.steps(p.keys), second)
     total += p.queries * (EXP_CYCLES * p.key_panels + tiles.TILE_OVERHEAD)
-    total += rows.units * (4.0 * p.depth * p.key_panels + 2.0 * p.keys * p.value_panels)
+    total += rows.units * (
+        4.0 * first.steps(p.depth) * p.key_panels + 2.0 * second.steps(p.keys) * p.value_panels
+    )
     heads = math.prod(p.batch)
     return total * heads * tiles.imbalance(heads * rows.units, target.cores)
 
@@ -153,7 +169,7 @@ def emit(problem: Problem, decision: Decision, steps: Epilogue, epilogue: Epilog
     rows = Blocks(p.queries, decision.rows, decision.row_blocks)
     heads = math.prod(p.batch)
     extent = heads * rows.units
-    body = _Body(p, decision, steps, epilogue)
+    body = _Body(p, decision, steps, epilogue, p.dots(target))
     e = body.e
     with e.loop("unit", 0, extent, tirx.ForKind.PARALLEL) as unit:
         head = e.bind("head", tirx.floordiv(unit, rows.units))
@@ -169,7 +185,14 @@ def emit(problem: Problem, decision: Decision, steps: Epilogue, epilogue: Epilog
 class _Body:
     """Statements inside a unit."""
 
-    def __init__(self, problem: Problem, decision: Decision, steps: Epilogue, epilogue: Epilogue) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        decision: Decision,
+        steps: Epilogue,
+        epilogue: Epilogue,
+        dots: tuple[Dot, Dot],
+    ) -> None:
         p = problem
         self.e = Emitter()
         self._p, self._d = p, decision
@@ -177,16 +200,31 @@ class _Body:
         self.query = flat_buffer("query", p.query.size, p.query.dtype)
         self.key = flat_buffer("key", p.key.size, p.key.dtype)
         self.value = flat_buffer("value", p.value.size, p.value.dtype)
+        self._score_dot, self._value_dot = dots
+        self._pack_keys = Packer(self.e, self.key, self._score_dot)
+        self._pack_values = Packer(self.e, self.value, self._value_dot)
 
     def pack(self, head: Expr) -> None:
         """Pack the keys and values of a head."""
-        e, p = self.e, self._p
-        self._keys = e.alloc("keys", p.key_panels * p.depth * p.lanes, "float32", "global")
-        self._values = e.alloc("values", p.value_panels * p.keys * p.lanes, "float32", "global")
-        at = self._start("key_at", head, p.key)
-        pack_transposed(e, self._keys, self.key, at, (p.keys, p.depth), p.key.row, p.lanes)
-        at = self._start("value_at", head, p.value)
-        pack_rows(e, self._values, self.value, at, (p.keys, p.width), p.value.row, p.lanes)
+        e, p, lanes = self.e, self._p, self._p.lanes
+        key_steps, value_steps = self._score_dot.steps(p.depth), self._value_dot.steps(p.keys)
+        keys = e.alloc("keys", p.key_panels * key_steps * lanes, self._pack_keys.word, "global")
+        values = e.alloc("values", p.value_panels * value_steps * lanes, self._pack_values.word, "global")
+        key_at = self._start("key_at", head, p.key)
+        value_at = self._start("value_at", head, p.value)
+
+        def pack_keys(key: Expr, used: int) -> None:
+            panel = Panel(e, keys, lanes, e.bind("panel_at", key * key_steps), lanes)
+            at = e.bind("at", key_at + key * p.key.row)
+            self._pack_keys.transposed(panel, at, used, p.depth, p.key.row)
+
+        def pack_values(column: Expr, used: int) -> None:
+            panel = Panel(e, values, lanes, e.bind("panel_at", column * value_steps), lanes)
+            self._pack_values.rows(panel, value_at + column, used, p.keys, p.value.row)
+
+        Blocks(p.keys, lanes, p.key_panels).emit(e, "key", 0, pack_keys)
+        Blocks(p.width, lanes, p.value_panels).emit(e, "column", 0, pack_values)
+        self._keys, self._values = keys, values
 
     def _start(self, name: str, head: Expr, matrices: Matrices) -> Expr:
         """First element of a head's matrix."""
@@ -200,8 +238,12 @@ class _Body:
     def block(self, head: Expr, row: Expr, height: int) -> None:
         """The result's rows from ``row`` on, for ``height`` queries."""
         e, p, d = self.e, self._p, self._d
+        first_dot, second_dot = self._score_dot, self._value_dot
         pitch = p.key_panels * p.lanes
-        weights = e.alloc("weights", d.rows * pitch, "float32", "global")
+        powers = e.alloc("powers", d.rows * pitch, "float32", "global")
+        weights = powers
+        if p.weights != "float32":
+            weights = e.alloc("weights", d.rows * pitch, p.weights, "global")
         scale = e.alloc("scale", d.rows, "float32", "global")
         query_at = e.bind("query_at", self._start("query_head", head, p.query) + row * p.query.row)
         score_row = e.bind("score_row", head * p.queries + row)
@@ -210,32 +252,42 @@ class _Body:
 
         def scores(column: Expr, width: int) -> None:
             registers = RegisterTile(e, height, column_widths(width, p.lanes), p.lanes, "float32")
-            key_at = e.bind("panel_at", column * p.depth)
-            with e.loop("d", 0, p.depth) as k:
-                registers.add_outer_product(
-                    lambda m: e.load_as("float32", self.query, query_at + k + m * p.query.row),
-                    lambda v: e.load(self._keys, key_at + k * p.lanes + v * p.depth * p.lanes, p.lanes),
-                )
+            steps = first_dot.steps(p.depth)
+            panel_at = e.bind("panel_at", column * steps)
+            registers.add_dots(
+                first_dot,
+                p.depth,
+                lambda m, k, count: load_group(
+                    e, self.query, query_at + (k + m * p.query.row), count, first_dot.group
+                ),
+                lambda v, step: self._pack_keys.elements(
+                    e.load(self._keys, panel_at + (step + v * steps) * p.lanes, p.lanes)
+                ),
+            )
             if width % p.lanes:
                 for m in range(height):
                     last = zero("float32", p.lanes) - broadcast(tirx.infinity("float32"), p.lanes)
-                    e.store(weights, m * pitch + pitch - p.lanes, last, p.lanes)
+                    e.store(powers, m * pitch + pitch - p.lanes, last, p.lanes)
             self._steps.emit(
                 e,
                 registers,
                 score_row,
                 column,
-                finish=lambda m, at, value: e.store(weights, m * pitch + at, value),
+                finish=lambda m, at, value: e.store(powers, m * pitch + at, value),
             )
 
         def context(column: Expr, width: int) -> None:
             registers = RegisterTile(e, height, column_widths(width, p.lanes), p.lanes, "float32")
-            value_at = e.bind("panel_at", column * p.keys)
-            with e.loop("key", 0, p.keys) as k:
-                registers.add_outer_product(
-                    lambda m: e.load(weights, k + m * pitch),
-                    lambda v: e.load(self._values, value_at + k * p.lanes + v * p.keys * p.lanes, p.lanes),
-                )
+            steps = second_dot.steps(p.keys)
+            panel_at = e.bind("panel_at", column * steps)
+            registers.add_dots(
+                second_dot,
+                p.keys,
+                lambda m, k, count: load_group(e, weights, k + m * pitch, count, second_dot.group),
+                lambda v, step: self._pack_values.elements(
+                    e.load(self._values, panel_at + (step + v * steps) * p.lanes, p.lanes)
+                ),
+            )
             for m in range(height):
                 factor = broadcast(e.bind("factor", e.load(scale, m)), p.lanes)
                 for v in range(len(registers.widths)):
@@ -245,5 +297,5 @@ class _Body:
             self._epilogue.emit(e, registers, result_row, column, row_step=step)
 
         Blocks(p.keys, d.score_vectors * p.lanes, p.key_panels).emit(e, "column", 0, scores)
-        exponentials(e, weights, height, p.key_panels, p.lanes, scale)
+        exponentials(e, powers, height, p.key_panels, p.lanes, scale, weights)
         Blocks(p.width, d.value_vectors * p.lanes, p.value_panels).emit(e, "column", 0, context)

@@ -18,12 +18,12 @@ from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.dot import Dot, load_group
-from tvm_ipu.kernels.emit import Emitter, Index, flat_buffer, index, item_bytes, lanes_of, vector_type, zero
+from tvm_ipu.kernels.emit import Emitter, Index, flat_buffer, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
-from tvm_ipu.kernels.templates.transpose import transpose
+from tvm_ipu.kernels.templates.pack import Packer, Panel
 
 Load = Callable[[Index, int], Expr]
 """Vector ``v`` of the right matrix for multiplication ``step``."""
@@ -160,7 +160,6 @@ class _Body:
     def __init__(self, problem: Problem, epilogue: Epilogue, dot: Dot) -> None:
         p = problem
         self._dot = dot
-        self._word = p.dtype if dot.plain else f"uint{8 * item_bytes(p.right) * dot.group}"
         self.e = Emitter()
         self._p = p
         self._epilogue = epilogue
@@ -203,122 +202,18 @@ class _Body:
         return lambda k, v: e.load_as(p.dtype, self.right, at + k * p.columns + v * p.lanes, widths[v])
 
     def packed(self, base: Expr, column: Expr, width: int) -> Load:
-        """Copy columns to a panel ``[steps, vectors, lanes]`` of words first.
-
-        A word is one element, converted, for a plain dot product, and the elements of a group for others.
-        """
+        """Pack columns as ``[steps, vectors, lanes]`` first."""
         e, p, dot = self.e, self._p, self._dot
         widths = column_widths(width, p.lanes)
         pitch = len(widths) * p.lanes
-        panel = e.alloc("panel", dot.steps(p.depth) * pitch, self._word, "global")
+        packer = Packer(e, self.right, dot)
+        words = e.alloc("panel", dot.steps(p.depth) * pitch, packer.word, "global")
         for v, used in enumerate(widths):
-            store = _Panel(e, panel, pitch, v * p.lanes, p.lanes)
-            if p.transposed and p.lanes > 1:
-                at = e.bind("right_at", base + (column + v * p.lanes) * p.depth)
-                self._pack_transposed(store, at, used)
+            panel = Panel(e, words, pitch, v * p.lanes, p.lanes)
+            first = column + v * p.lanes
+            if p.transposed:
+                at = e.bind("right_at", base + first * p.depth)
+                packer.transposed(panel, at, used, p.depth, p.depth)
             else:
-                self._pack_rows(store, e.bind("right_at", base + (column + v * p.lanes)), used)
-
-        def load(step: Index, v: int) -> Expr:
-            words = e.load(panel, step * pitch + v * p.lanes, p.lanes)
-            return words if dot.plain else tirx.reinterpret(vector_type(p.right, dot.panel), words)
-
-        return load
-
-    def _pack_rows(self, panel: _Panel, at: Expr, used: int) -> None:
-        """Interleave ``group`` stored rows at a time."""
-        e, p, dot = self.e, self._p, self._dot
-
-        def step(number: Index, count: int) -> None:
-            first = at + number * (dot.group * p.columns)
-            if dot.plain and used == p.lanes:
-                panel.store(number, e.load_as(p.dtype, self.right, first, used))
-            elif used == p.lanes:
-                rows = [self._bits(e.load(self.right, first + i * p.columns, used)) for i in range(count)]
-                rows += [zero(self._bits_type, used)] * (dot.group - count)
-                order = [index(i * used + lane) for lane in range(used) for i in range(dot.group)]
-                mixed = rows[0] if dot.group == 1 else tirx.Shuffle(rows, order)
-                panel.store(number, tirx.reinterpret(vector_type(self._word, used), mixed))
-            else:
-                words = [
-                    self._word_of([first + (i * p.columns + j) for i in range(count)]) for j in range(used)
-                ]
-                panel.store_words(number, words)
-
-        whole, rest = divmod(p.depth, dot.group)
-        if whole:
-            with e.loop("step", 0, whole) as number:
-                step(number, dot.group)
-        if rest:
-            step(whole, rest)
-
-    def _pack_transposed(self, panel: _Panel, at: Expr, used: int) -> None:
-        """Transpose ``used`` stored rows into ``lanes`` columns of the panel."""
-        e, p, dot = self.e, self._p, self._dot
-
-        def block(first: Expr, steps: int) -> None:
-            if steps == p.lanes:
-                rows = [self._words(at + (first * dot.group + j * p.depth), steps) for j in range(used)]
-                rows += [zero(self._word, p.lanes)] * (p.lanes - used)
-                for i, vector in enumerate(transpose(e, rows)):
-                    panel.store(first + i, vector)
-                return
-            for i in range(steps):
-                one(first + i, dot.group)
-
-        def one(number: Index, count: int) -> None:
-            starts = [at + (number * dot.group + j * p.depth) for j in range(used)]
-            panel.store_words(number, [self._word_of([s + i for i in range(count)]) for s in starts])
-
-        whole, rest = divmod(p.depth, dot.group)
-        Blocks(whole, p.lanes, math.ceil(whole / p.lanes)).emit(e, "step", 0, block)
-        if rest:
-            one(whole, rest)
-
-    def _words(self, at: Expr, count: int) -> Expr:
-        """Neighbouring words of the right matrix."""
-        if self._dot.plain:
-            return self.e.load_as(self._p.dtype, self.right, at, count)
-        loaded = self.e.load(self.right, at, count * self._dot.group)
-        return tirx.reinterpret(vector_type(self._word, count), loaded)
-
-    def _word_of(self, places: list[Expr]) -> Expr:
-        """The word made of the elements at ``places``, with zeros for those that are missing."""
-        if self._dot.plain:
-            return self.e.load_as(self._p.dtype, self.right, places[0])
-        word = tirx.const(0, self._word)
-        for i, at in enumerate(places):
-            shift = tirx.const(8 * item_bytes(self._p.right) * i, self._word)
-            element = self._bits(self.e.load(self.right, at)).astype(self._word)
-            word = tirx.bitwise_or(word, tirx.shift_left(element, shift))
-        return word
-
-    @property
-    def _bits_type(self) -> str:
-        return f"uint{8 * item_bytes(self._p.right)}"
-
-    def _bits(self, value: Expr) -> Expr:
-        """Elements of the right matrix as integers."""
-        return tirx.reinterpret(vector_type(self._bits_type, lanes_of(value)), value)
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """A column of vectors in a packed panel."""
-
-    e: Emitter
-    buffer: tirx.Buffer
-    pitch: int
-    column: int
-    lanes: int
-
-    def store(self, step: Index, words: Expr) -> None:
-        """Write a step's vector."""
-        self.e.store(self.buffer, step * self.pitch + self.column, words, self.lanes)
-
-    def store_words(self, step: Index, words: list[Expr]) -> None:
-        """Write a step's vector word by word, with zeros for those that are missing."""
-        nothing = zero(str(self.buffer.ty.dtype.dtype))
-        for j in range(self.lanes):
-            value = words[j] if j < len(words) else nothing
-            self.e.store(self.buffer, step * self.pitch + (self.column + j), value)
+                packer.rows(panel, e.bind("right_at", base + first), used, p.depth, p.columns)
+        return lambda step, v: packer.elements(e.load(words, step * pitch + v * p.lanes, p.lanes))

@@ -8,6 +8,7 @@ from tvm import tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.kernels.emit import Emitter, broadcast, index, lanes_of, zero
+from tvm_ipu.kernels.half import narrow
 
 Combine = Callable[[Expr, Expr], Expr]
 
@@ -23,8 +24,28 @@ def across(e: Emitter, vector: Expr, combine: Combine) -> Expr:
     return vector
 
 
-def exponentials(e: Emitter, x: tirx.Buffer, rows: int, vectors: int, lanes: int, scale: tirx.Buffer) -> None:
-    """Replace the elements x of each row by ``exp(x - max)``, and store one over their sum.
+LOWEST = -87.0
+"""Exponentials below are taken for zero: on the way to numbers so small, processors slow down."""
+
+
+def _exp_or_zero(e: Emitter, x: Expr) -> Expr:
+    """``exp`` of a vector; a NaN stays one."""
+    x, lanes = e.bind("x", x), lanes_of(x)
+    lowest = broadcast(tirx.const(LOWEST, "float32"), lanes)
+    power = tirx.exp(tirx.Select(x < lowest, lowest, x))
+    return tirx.Select(x < lowest, zero("float32", lanes), power)
+
+
+def exponentials(
+    e: Emitter,
+    x: tirx.Buffer,
+    rows: int,
+    vectors: int,
+    lanes: int,
+    scale: tirx.Buffer,
+    powers: tirx.Buffer,
+) -> None:
+    """``exp(x - max)`` of the elements x of each row, and one over their sum.
 
     Each of three passes goes over all rows: the rows' chains of dependent steps then overlap.
 
@@ -35,6 +56,7 @@ def exponentials(e: Emitter, x: tirx.Buffer, rows: int, vectors: int, lanes: int
         vectors: Vectors of a row.
         lanes: Elements of a vector.
         scale: ``[rows]``, float32; takes the reciprocals.
+        powers: Takes the exponentials; ``x`` itself, or as many elements of a 16-bit type.
     """
     pitch = vectors * lanes
     peaks = e.alloc("peaks", rows, "float32", "global")
@@ -50,8 +72,12 @@ def exponentials(e: Emitter, x: tirx.Buffer, rows: int, vectors: int, lanes: int
         total = e.alloc("total", lanes, "float32")
         e.store(total, 0, zero("float32", lanes), lanes)
         with e.loop("v", 0, vectors) as v:
-            power = e.bind("power", tirx.exp(e.load(x, m * pitch + v * lanes, lanes) - peak))
+            power = e.bind("power", _exp_or_zero(e, e.load(x, m * pitch + v * lanes, lanes) - peak))
             e.store(x, m * pitch + v * lanes, power, lanes)
+            if powers is not x:
+                with e.loop("lane", 0, lanes, tirx.ForKind.VECTORIZED) as lane:
+                    at = m * pitch + v * lanes + lane
+                    e.store(powers, at, narrow(e.load(x, at), str(powers.ty.dtype.dtype)))
             e.store(total, 0, e.load(total, 0, lanes) + power, lanes)
         e.store(totals, m * lanes, e.load(total, 0, lanes), lanes)
     with e.loop("m", 0, rows) as m:
