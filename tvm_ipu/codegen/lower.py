@@ -141,6 +141,8 @@ def _to_abi(func: tirx.PrimFunc, symbol: str, target: Target) -> tuple[tirx.Prim
         address = tirx.Cast("uint64", tirx.BufferLoad(args, [tirx.IntImm("int32", i)]))
         pointer = tvm.ir.PointerType(param.ty.dtype, "global")
         prologue.append(tirx.DeclBuffer(param, data=tirx.reinterpret(pointer, address)))
+        if "hvx" in target.isa:
+            prologue.append(_aligned(param))
 
     body, scratch_size = _move_to_scratch(func.body, scratch)
     body, loops = _split_units(body, begin, end)
@@ -152,6 +154,13 @@ def _to_abi(func: tirx.PrimFunc, symbol: str, target: Target) -> tuple[tirx.Prim
         ret_type=tvm.ir.PrimType("int32"),
     )
     return result.with_attr({"global_symbol": symbol, "tirx.noalias": True}), scratch_size
+
+
+def _aligned(param: tirx.Buffer) -> tirx.Stmt:
+    """Tell LLVM what the memory plan guarantees; HVX and Hexagon load what is not aligned in pieces."""
+    return tirx.AttrStmt(
+        param, "storage_alignment", tirx.IntImm("int32", ALIGNMENT), tirx.Evaluate(tirx.IntImm("int32", 0))
+    )
 
 
 def _split_units(body: tirx.Stmt, begin: tirx.Var, end: tirx.Var) -> tuple[tirx.Stmt, int]:

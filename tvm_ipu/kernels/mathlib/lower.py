@@ -13,6 +13,8 @@ from tvm import DataType, tirx
 from tvm.ir import Call, Expr, IRModule, Op
 
 from tvm_ipu.base.target import Target
+from tvm_ipu.kernels.emit import lanes_of
+from tvm_ipu.kernels.isa import hexagon_epilogue
 from tvm_ipu.kernels.mathlib import exponential, logarithm, rounding, special, trigonometry
 from tvm_ipu.kernels.mathlib.gelu import gelu
 from tvm_ipu.kernels.mathlib.terms import FORMATS, Terms, int_bits
@@ -131,7 +133,7 @@ def lower_math(root: Root, target: Target) -> Root:
         (tirx.Mod, partial(_lower_mod, native=native)),
         (tirx.NE, _lower_not_equal),
     ]
-    root = tvm_ffi.structural_map(root, (tirx.Cast, partial(_round_to_int32, target=target)))
+    root = tvm_ffi.structural_map(root, (tirx.Cast, partial(_lower_cast, target=target)))
     lowered: Root = tvm_ffi.structural_map(root, entries)
     return lowered
 
@@ -163,33 +165,58 @@ def _lower_call(call: Call, native: frozenset[str]) -> Expr:
     return call
 
 
+def _lower_cast(cast: tirx.Cast, target: Target) -> Expr:
+    lanes, bits = cast.ty.dtype.lanes, cast.ty.dtype.bits
+    if "hvx" in target.isa and bits == 8 and 16 < lanes <= 32 and _is_vector(cast.value, "int32", lanes):
+        t = Terms(FORMATS["float32"], lanes)
+        return t.result(hexagon_epilogue.narrow(t, cast.value, str(cast.ty.dtype.with_lanes(1))))
+    return _round_to_int32(cast, target)
+
+
 def _round_to_int32(cast: tirx.Cast, target: Target) -> Expr:
     """``int32(round(x))`` of float32 in one or two instructions, where the target has them."""
     call, lanes = cast.value, cast.ty.dtype.lanes
     rounds = isinstance(call, Call) and isinstance(call.op, Op) and call.op.name in ROUND_TO_EVEN
-    if not rounds or cast.ty.dtype != _vector("int32", lanes) or call.ty.dtype != _vector("float32", lanes):
+    if not (rounds and _is_vector(cast, "int32", lanes) and _is_vector(call, "float32", lanes)):
         return cast
     (x,) = call.args
     if instruction := nearest_int32(target, lanes):
         return tirx.call_llvm_pure_intrin(cast.ty.dtype, instruction, x)
     t = Terms(FORMATS["float32"], lanes)
-    if _magnitude(x) > 2.0 ** (t.format.mantissa - 2):
+    inner, limits = _peel_limits(x)
+    bound = max((abs(limit) for _, limit in limits), default=math.inf)
+    if {kind for kind, _ in limits} != {tirx.Min, tirx.Max} or bound > 2.0 ** (t.format.mantissa - 2):
         return cast
+    factors = _integer_product(inner)
+    if factors and "hvx" in target.isa and all(limit.is_integer() for _, limit in limits):
+        value = hexagon_epilogue.round_product(t, *factors)
+        for kind, limit in reversed(limits):
+            value = kind(value, t.int_const(int(limit)))
+        return t.result(value)
     _, low_bits = t.round_small(x)
     return t.result(low_bits - t.int_const(int_bits(t.format.magic, t.format)))
 
 
-def _magnitude(x: Expr) -> float:
-    """A bound of ``|x|`` where ``x`` is limited to a range of constants, infinity elsewhere."""
-    bounds: dict[type, float] = {}
+def _peel_limits(x: Expr) -> tuple[Expr, list[tuple[type, float]]]:
+    """``x`` without the minima and maxima with constants around it, and those, the outermost first."""
+    limits = []
     while isinstance(x, tirx.Min | tirx.Max) and (limit := _constant(x.b)) is not None:
-        bounds.setdefault(type(x), abs(limit))
+        limits.append((type(x), limit))
         x = x.a
-    return max(bounds.values()) if len(bounds) == 2 else math.inf
+    return x, limits
 
 
-def _vector(dtype: str, lanes: int) -> DataType:
-    return DataType(dtype).with_lanes(lanes)
+def _integer_product(x: Expr) -> tuple[Expr, Expr] | None:
+    """``(a, m)`` where ``x`` is ``float32(a) * m`` for an int32."""
+    if isinstance(x, tirx.Mul):
+        for factor, other in ((x.a, x.b), (x.b, x.a)):
+            if isinstance(factor, tirx.Cast) and _is_vector(factor.value, "int32", lanes_of(x)):
+                return factor.value, other
+    return None
+
+
+def _is_vector(value: Expr, dtype: str, lanes: int) -> bool:
+    return bool(value.ty.dtype == DataType(dtype).with_lanes(lanes))
 
 
 def _constant(value: Expr) -> float | None:
