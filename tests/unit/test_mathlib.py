@@ -248,7 +248,7 @@ def test_rounding_to_int32(lanes: int) -> None:
 def test_rounding_of_a_limited_value_without_an_instruction(
     bound: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lower, "TO_NEAREST_INT32", {})
+    monkeypatch.setattr(lower, "nearest_int32", lambda target, lanes: None)
     x = np.concatenate([np.arange(-99, 99) / 4, np.linspace(-(2**23), 2**23, 9999)]).astype("float32")
     limited = lambda v: tirx.round(tirx.min(tirx.max(v, -bound), bound)).astype("int32")  # noqa: E731
     found = apply(limited, TARGETS[16], x)

@@ -1,18 +1,22 @@
-"""Integer products on other machines, under qemu: every element equals the sum of integers."""
+"""Integer kernels on other machines, under qemu, equal numpy's integers in every element.
+
+Requantisation is compared with numpy's float32: ``rint(clip(float32(sum + bias) * scale)) + zero_point``.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
-from tvm import te
+from hypothesis import Phase, given, settings, strategies as st
+from tvm import te, tirx, topi
 
 from tests.unit import link_kit as kit
+from tests.unit.template_kit import random_array
 from tests.unit.test_templates_conv2d import conv2d_reference
-from tests.unit.test_templates_dot import convolutions, products
+from tests.unit.test_templates_dot import PAIRS, convolutions, products
 from tvm_ipu.base.target import Target, load_target, target_names
 from tvm_ipu.codegen.link import link
 from tvm_ipu.codegen.lower import compile_object, lower_kernel
@@ -74,27 +78,75 @@ def batch(request, runners, tmp_path_factory) -> tuple[Batch, Path]:
     return Batch(target, folder), runners[key]
 
 
+@dataclass(frozen=True)
+class Requantise:
+    """From int32 sums to 8 bits.
+
+    Attributes:
+        dtype: Type of the result.
+        zero_point: Its zero.
+        seed: Of the channels' biases and scales.
+    """
+
+    dtype: str
+    zero_point: int
+    seed: int
+
+    def apply(self, sums: te.Tensor, expected: np.ndarray) -> tuple[dict, te.Tensor, np.ndarray]:
+        """Further inputs, the result and what it should be."""
+        rng = np.random.default_rng(self.seed)
+        channels = expected.shape[-1]
+        size = max(1, int(np.abs(expected).max()))
+        bias = rng.integers(-size, size, channels, endpoint=True).astype(np.int32)
+        bias[expected.max() > 2**30] = 0
+        scale = (np.exp(rng.uniform(-3, 1, channels)) * 150 / size).astype(np.float32)
+        scale[::3] = np.exp2(np.round(np.log2(scale[::3])))  # ties
+        scale[1::5] *= -1
+        info = np.iinfo(self.dtype)
+        low, high = float(info.min - self.zero_point), float(info.max - self.zero_point)
+        rounded = np.rint(np.clip((expected + bias).astype(np.float32) * scale, low, high))
+        inputs = placeholders(bias, scale)
+        bias_in, scale_in = inputs
+        value = topi.cast(topi.add(sums, bias_in), "float32")
+        value = topi.round(topi.clip(topi.multiply(value, scale_in), low, high))
+        value = topi.add(topi.cast(value, "int32"), tirx.const(self.zero_point, "int32"))
+        return inputs, topi.cast(value, self.dtype), (rounded + self.zero_point).astype(self.dtype)
+
+
+requantises = st.builds(
+    Requantise, st.sampled_from(["uint8", "int8"]), st.integers(-128, 127), st.integers(0, 99)
+).map(lambda r: replace(r, zero_point=r.zero_point + 128 if r.dtype == "uint8" else r.zero_point))
+
+
 def placeholders(*arrays: np.ndarray) -> dict[te.Tensor, np.ndarray]:
     return {te.placeholder(a.shape, a.dtype.name, name=f"x{i}"): a for i, a in enumerate(arrays)}
 
 
-def add_products(batch: Batch, a: np.ndarray, b: np.ndarray, transposed: bool) -> None:
+def add_products(batch: Batch, a, b, transposed: bool, requantise: Requantise) -> None:
     expected = (a.astype(np.int64) @ b.astype(np.int64)).astype(np.int32)
     label = f"{a.shape} {a.dtype} @ {b.shape} {b.dtype}"
     packed = computes.pack_dense(b, find_dot(a.dtype.name, b.dtype.name, batch.target))
     inputs = placeholders(a, packed)
-    batch.add(f"dense {label}", inputs, computes.dense(*inputs, b.shape[1], "int32"), expected)
+    result = computes.dense(*inputs, b.shape[1], "int32")
+    more, result, bytes_ = requantise.apply(result, expected)
+    batch.add(f"dense {label} {requantise}", inputs | more, result, bytes_)
     inputs = placeholders(a, np.ascontiguousarray(b.T) if transposed else b)
     batch.add(f"matmul {label}", inputs, computes.matmul(*inputs, transposed, "int32"), expected)
 
 
-def add_convolution(batch: Batch, x, weight, stride, padding, groups) -> None:
+def add_convolution(batch: Batch, x, weight, stride, padding, groups, requantise: Requantise) -> None:
     expected = conv2d_reference(x, weight, stride, padding, (1, 1), groups).astype(np.int32)
-    packed = computes.pack_conv2d(weight, find_dot(x.dtype.name, weight.dtype.name, batch.target), groups)
-    inputs = placeholders(x, packed)
-    result = computes.conv2d(*inputs, weight.shape[0], stride, padding, out_dtype="int32")
+    if groups == x.shape[3] == weight.shape[0] > 1:
+        packed = computes.pack_depthwise(weight, computes.weight_lanes(x.dtype.name, batch.target))
+        inputs = placeholders(x, packed)
+        result = computes.depthwise_conv2d(*inputs, stride, padding, out_dtype="int32")
+    else:
+        packed = computes.pack_conv2d(weight, find_dot(x.dtype.name, weight.dtype.name, batch.target), groups)
+        inputs = placeholders(x, packed)
+        result = computes.conv2d(*inputs, weight.shape[0], stride, padding, out_dtype="int32")
     label = f"conv2d {x.shape} {x.dtype} {weight.shape} {weight.dtype} {stride} {padding} {groups}"
-    batch.add(label, inputs, result, expected)
+    more, result, expected = requantise.apply(result, expected)
+    batch.add(f"{label} {requantise}", inputs | more, result, expected)
 
 
 @pytest.mark.parametrize("batch", TARGETS, indirect=True)
@@ -102,10 +154,28 @@ def test_integers_are_exact(batch: tuple[Batch, Path]) -> None:
     kernels, runner = batch
 
     @COLLECT
-    @given(products(), convolutions())
-    def collect(product, convolution) -> None:
-        add_products(kernels, *product)
-        add_convolution(kernels, *convolution)
+    @given(products(), convolutions(), requantises)
+    def collect(product, convolution, requantise) -> None:
+        add_products(kernels, *product, requantise)
+        add_convolution(kernels, *convolution, requantise)
+
+    collect()
+    kernels.check(runner)
+
+
+@pytest.mark.parametrize("batch", TARGETS, indirect=True)
+def test_depthwise_convolutions_are_exact(batch: tuple[Batch, Path]) -> None:
+    kernels, runner = batch
+    rng = np.random.default_rng(0)
+
+    @COLLECT
+    @given(st.sampled_from(PAIRS), st.integers(2, 40), st.sampled_from([(1, 1), (2, 1), (2, 2)]), requantises)
+    def collect(pair, channels, stride, requantise) -> None:
+        x, weight = (
+            random_array(rng, shape, dtype)
+            for shape, dtype in zip(((1, 9, 11, channels), (channels, 3, 3, 1)), pair, strict=True)
+        )
+        add_convolution(kernels, x, weight, stride, (1, 0, 1, 2), channels, requantise)
 
     collect()
     kernels.check(runner)

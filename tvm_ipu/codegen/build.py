@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ import tvm_ffi
 from tvm import tirx
 
 from tvm_ipu.base.model import FLOAT_LAYERS_ATTR, Model
-from tvm_ipu.base.program import Arg, Call, Plan, Program, Space
+from tvm_ipu.base.program import ALIGNMENT, Arg, Call, Plan, Program, Space
 from tvm_ipu.base.target import Target
 from tvm_ipu.base.tensor import DType
 from tvm_ipu.codegen.in_place import Step, copy_function
@@ -76,7 +76,7 @@ def build_program(
     kernels = _Kernels(target, choose)
     pool = ConstantPool()
     drafts = [_PlanDraft(model, kernels, pool) for model in models]
-    lowered = _lower(kernels, target, jobs, progress)
+    lowered = _lower(kernels, _unaligned(drafts), target, jobs, progress)
     objects = _compile(list(lowered.values()), target, jobs, progress)
     linked = link(objects, target, kernels.stages)
     return Program(
@@ -98,13 +98,27 @@ def _float_layers(model: Model) -> dict[str, object]:
     return {"float_layers": [str(line) for line in attrs[FLOAT_LAYERS_ATTR]]}
 
 
+def _unaligned(drafts: Sequence[_PlanDraft]) -> dict[str, set[int]]:
+    """Kernel -> parameters that some call gives an address off ``ALIGNMENT``: parts of other tensors."""
+    found: dict[str, set[int]] = {}
+    for call in (call for draft in drafts for call in draft.calls):
+        off = {i for i, value in enumerate(call.args) if value.offset % ALIGNMENT}
+        found.setdefault(call.symbol, set()).update(off)
+    return found
+
+
 def _lower(
-    kernels: _Kernels, target: Target, jobs: int, progress: Progress | None
+    kernels: _Kernels,
+    unaligned: Mapping[str, set[int]],
+    target: Target,
+    jobs: int,
+    progress: Progress | None,
 ) -> dict[str, LoweredKernel]:
     lowered: dict[str, LoweredKernel] = {}
     with ThreadPoolExecutor(max_workers=jobs) as threads:
         results = threads.map(
-            lambda item: lower_kernel(item[1].func, item[0], target), kernels.stages.items()
+            lambda item: lower_kernel(item[1].func, item[0], target, unaligned[item[0]]),
+            kernels.stages.items(),
         )
         for name, kernel in zip(kernels.stages, results, strict=True):
             lowered[name] = kernel

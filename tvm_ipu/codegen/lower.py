@@ -9,7 +9,7 @@ the kernel's one parallel loop are computed (docs/decisions/0004-kernel-abi.md).
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,20 +51,23 @@ class LoweredKernel:
     scratch_size: int
 
 
-def lower_kernel(func: tirx.PrimFunc, symbol: str, target: Target) -> LoweredKernel:
+def lower_kernel(
+    func: tirx.PrimFunc, symbol: str, target: Target, unaligned: Collection[int] = ()
+) -> LoweredKernel:
     """Lower one scheduled kernel and give it the image's calling convention.
 
     Args:
         func: Parameters are buffers; at most one parallel loop, outermost.
         symbol: Name of the function in the object file.
         target: Chip to lower for.
+        unaligned: Parameters whose addresses need not be multiples of ``ALIGNMENT``.
     """
     chip = to_tvm_lowering(target)
     func = func.with_attr("tirx.noalias", True).with_attr("global_symbol", symbol)
     with chip, tvm.transform.PassContext(config={"tirx.disable_assert": True}):
         mod = tvm.transform.Sequential(_passes(chip, target, func))(tvm.IRModule({symbol: func}))
         lowered = mod[symbol]
-    func, scratch_size = _to_abi(lowered, symbol, target)
+    func, scratch_size = _to_abi(lowered, symbol, target, unaligned)
     return LoweredKernel(func, scratch_size)
 
 
@@ -127,7 +130,9 @@ def _computes_in_bfloat16(func: tirx.PrimFunc) -> bool:
     return found
 
 
-def _to_abi(func: tirx.PrimFunc, symbol: str, target: Target) -> tuple[tirx.PrimFunc, int]:
+def _to_abi(
+    func: tirx.PrimFunc, symbol: str, target: Target, unaligned: Collection[int]
+) -> tuple[tirx.PrimFunc, int]:
     """Replace buffer parameters by the argument array, the parallel loop by ``[begin, end)``."""
     word = f"uint{target.pointer_bits}"
     args_ptr = tirx.Var("args", tvm.ir.PointerType(tvm.ir.PrimType(word), "global"))
@@ -141,7 +146,7 @@ def _to_abi(func: tirx.PrimFunc, symbol: str, target: Target) -> tuple[tirx.Prim
         address = tirx.Cast("uint64", tirx.BufferLoad(args, [tirx.IntImm("int32", i)]))
         pointer = tvm.ir.PointerType(param.ty.dtype, "global")
         prologue.append(tirx.DeclBuffer(param, data=tirx.reinterpret(pointer, address)))
-        if "hvx" in target.isa:
+        if "hvx" in target.isa and i not in unaligned:
             prologue.append(_aligned(param))
 
     body, scratch_size = _move_to_scratch(func.body, scratch)
@@ -157,7 +162,7 @@ def _to_abi(func: tirx.PrimFunc, symbol: str, target: Target) -> tuple[tirx.Prim
 
 
 def _aligned(param: tirx.Buffer) -> tirx.Stmt:
-    """Tell LLVM what the memory plan guarantees; HVX and Hexagon load what is not aligned in pieces."""
+    """Tell LLVM that the parameter's address is aligned; Hexagon takes what may not be in pieces."""
     return tirx.AttrStmt(
         param, "storage_alignment", tirx.IntImm("int32", ALIGNMENT), tirx.Evaluate(tirx.IntImm("int32", 0))
     )

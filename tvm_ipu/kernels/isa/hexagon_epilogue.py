@@ -84,7 +84,8 @@ def _resize(value: Expr, lanes: int) -> Expr:
     have = lanes_of(value)
     if have == lanes:
         return value
-    return tirx.Shuffle([value], [index(min(lane, have - 1)) for lane in range(lanes)])
+    copies = -(-lanes // have)  # TVM wants as many lanes as it gives
+    return tirx.Shuffle([value] * copies, [index(min(lane, have - 1)) for lane in range(lanes)])
 
 
 def _multiply(bind: Bind, a: Expr, b: Expr) -> tuple[Expr, Expr]:

@@ -89,23 +89,17 @@ for (
 ROUND_TO_EVEN = ("tirx.round", "tirx.nearbyint")
 EXTERNS = ("tirx.call_extern", "tirx.call_pure_extern")
 
-TO_NEAREST_INT32 = {
-    "x86_64": "llvm.lrint",
-    "riscv64": "llvm.lrint",
-    "aarch64": "llvm.aarch64.neon.fcvtns",
-    "hexagon": "llvm.hexagon.F2.conv.sf2w",
-}
-"""By architecture: LLVM's name of the instruction from float32 to the nearest int32, half to even."""
-
 
 def nearest_int32(target: Target, lanes: int) -> str | None:
-    """LLVM's name of that instruction for vectors of ``lanes``; None where the target has none."""
-    if lanes > 1 and target.arch == "hexagon":
-        return None
+    """LLVM's name of the instruction from float32 to the nearest int32, half to even; None where none is."""
+    if target.arch == "hexagon":
+        return "llvm.hexagon.F2.conv.sf2w" if lanes == 1 else None
+    if target.arch == "aarch64" and lanes in (1, 2, 4):
+        return "llvm.aarch64.neon.fcvtns"
     if target.arch == "x86_64" and "avx2" not in target.isa:
         # LLVM 22 makes lrint of a loaded vector an instruction that wants it aligned, and vectors of scalars
         return "llvm.x86.sse2.cvtps2dq" if lanes == 4 else None
-    return TO_NEAREST_INT32.get(target.arch)
+    return None if target.arch == "arm" else "llvm.lrint"
 
 
 def native_functions(target: Target) -> frozenset[str]:
