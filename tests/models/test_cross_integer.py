@@ -1,0 +1,58 @@
+"""A quantised network gives the same bytes on every machine, under qemu, as on this one."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+from tests.passes.test_to_integer import SHAPE, _Calibration, network
+from tvm_ipu.base.target import load_target, target_names
+from tvm_ipu.driver import compile_model
+from tvm_ipu.runtime.build import build_runner
+from tvm_ipu.runtime.session import Session
+
+TARGETS = [name for name in target_names() if load_target(name).qemu]
+pytestmark = [pytest.mark.qemu, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Convolutions of all kinds, pools, a residual sum, tables, a product, a concatenation, a dense layer."""
+    folder = tmp_path_factory.mktemp("model")
+    onnx.save(network(), folder / "float.onnx")
+    types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    quantize_static(
+        folder / "float.onnx",
+        folder / "int8.onnx",
+        _Calibration(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        **types,
+    )
+    return folder / "int8.onnx"
+
+
+@pytest.fixture(scope="module")
+def on_host(quantised: Path) -> tuple[np.ndarray, bytes]:
+    """An input, and the result of this machine's image, which other tests compare with onnxruntime."""
+    x = np.random.default_rng(2).normal(size=SHAPE).astype(np.float32)
+    compile_model(quantised, "host", quantised.with_suffix(".img"))
+    with Session(quantised.with_suffix(".img")) as session:
+        assert session.metadata["float_layers"] == []
+        return x, session.run({"x": x})["y"].tobytes()
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_same_bytes(name: str, quantised: Path, on_host: tuple[np.ndarray, bytes], tmp_path: Path) -> None:
+    x, expected = on_host
+    x.tofile(tmp_path / "x.bin")
+    target, image = load_target(name), tmp_path / "int8.img"
+    compile_model(quantised, name, image)
+    files = ["--inputs", str(tmp_path / "x.bin"), "--output", str(tmp_path)]
+    subprocess.run([*target.qemu, str(build_runner(target)), str(image), *files], check=True, timeout=300)
+    assert (tmp_path / "output_0.bin").read_bytes() == expected
