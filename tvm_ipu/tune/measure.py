@@ -17,8 +17,8 @@ from tvm_ipu.base.model import Model
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.decisions import Choose, preferred
 from tvm_ipu.tune.records import choose_one
-from tvm_ipu.tune.reference import expected_outputs
-from tvm_ipu.tune.runner import Job, Times, quickest, read_times, save_arrays, write_job
+from tvm_ipu.tune.reference import expected_outputs, is_close
+from tvm_ipu.tune.runner import Job, Times, quickest, read_times, save_arrays, write_job, written_outputs
 from tvm_ipu.tune.tasks import TUNED, Task, task_inputs, task_model
 
 Build = Callable[[Model, Choose, Path], list[str]]
@@ -94,7 +94,7 @@ class TaskBench:
         self._model = task_model(task)
         folder.mkdir()
         inputs = task_inputs(task)
-        outputs = expected_outputs(task, inputs)
+        self._expected = expected_outputs(task, inputs)
         image = folder / "own.img"
         layers = build(self._model, preferred, image)
         self._own_calls = [number for number, layer in enumerate(layers) if layer == TUNED]
@@ -103,9 +103,9 @@ class TaskBench:
             images=(str(image), str(image)),
             calls=(len(layers), len(layers)),
             inputs=save_arrays(folder, "input", inputs),
-            outputs=save_arrays(folder, "output", outputs),
-            dtypes=tuple(array.dtype.name for array in outputs),
-            sizes=tuple(array.nbytes for array in outputs),
+            outputs=(),
+            dtypes=tuple(spec.dtype.label for spec in self._model.outputs),
+            sizes=tuple(spec.nbytes for spec in self._model.outputs),
             threads=effort.threads,
             runs=effort.repeat,
             evict=effort.evict,
@@ -113,8 +113,17 @@ class TaskBench:
 
     def start(self) -> Measured:
         """Check the template's own choice against the definition and measure it against itself."""
-        (result,) = self._measure([(self._folder / "start", self._job, self._own_calls)])
-        if not result.error and self._effort.min_repeat_ms:
+        folder = self._folder / "start"
+        (result,) = self._measure([(folder, self._job, self._own_calls)])
+        if result.error:
+            return result
+        outputs = written_outputs(folder, self._job)
+        for number, (output, known) in enumerate(zip(outputs, self._expected, strict=True)):
+            part = output.reshape(self._model.outputs[number].shape)[..., : known.shape[-1]]
+            if not is_close(part, known):
+                return Measured(math.inf, error=f"output {number} is not what its definition says")
+        self._job = replace(self._job, outputs=save_arrays(self._folder, "expected", outputs))
+        if self._effort.min_repeat_ms:
             longest = max(own for own, _ in result.microseconds.values()) / 1e3
             runs = math.ceil(self._effort.min_repeat_ms / max(longest, 1e-3))
             self._job = replace(self._job, runs=min(MAX_RUNS, max(self._job.runs, runs)))
@@ -124,6 +133,8 @@ class TaskBench:
         """Measure decisions with ``times`` as many runs as usual."""
         job = replace(self._job, runs=self._job.runs * times)
         folders = [self._folder / f"candidate{number}" for number in range(len(decisions))]
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
         with ThreadPoolExecutor(max_workers=self._effort.jobs) as threads:
             built = list(threads.map(self._candidate, decisions, folders))
         jobs = [
@@ -150,8 +161,7 @@ class TaskBench:
             inputs.append(write_job(folder, job))
         results = [future.result() for future in self._runner.run(inputs)]
         measured = []
-        for (folder, job, calls), result in zip(jobs, results, strict=True):
-            shutil.rmtree(folder)
+        for (_, job, calls), result in zip(jobs, results, strict=True):
             if result.error_msg is not None:
                 measured.append(Measured(math.inf, error=str(result.error_msg)))
                 continue

@@ -25,7 +25,7 @@ from tvm.support.popen_pool import PopenPoolExecutor
 
 from tvm_ipu.tune.reference import is_close, numpy_type
 
-JOB = "job.json"
+JOB, OUTPUT = "job.json", "output"
 _MESSAGE_BYTES = 384
 
 
@@ -53,8 +53,8 @@ class Job:
         images: Two images of the same inputs and outputs.
         calls: Kernel calls of each.
         inputs: ``.npy`` file of each input's bytes.
-        outputs: ``.npy`` file of the bytes of each output that the second image must compute; none are
-            compared where this is empty.
+        outputs: ``.npy`` file of the bytes of each output that the second image must compute. Where there are
+            none, what it computes is written to such files (``written_outputs``).
         dtypes: Element type of each output.
         sizes: Bytes of each output.
         threads: Numbers of threads to measure with.
@@ -177,6 +177,8 @@ def _run(folder: str, tracker: Tracker | None, timeout: float) -> list[float]:
             dtype = numpy_type(job.dtypes[index])
             if not is_close(outputs[index].numpy().view(dtype), known.view(dtype)):
                 raise WrongResultError(f"output {index} is wrong with {threads} threads")
+        if not job.outputs:
+            save_arrays(Path(folder), OUTPUT, [output.numpy() for output in outputs])
         flat += [float(t) for part in times for t in part.numpy().view(np.uint64)]
     return flat
 
@@ -197,6 +199,12 @@ def _open_board(library: str, tracker: Tracker, timeout: float) -> tuple[Any, An
 def quickest(samples: np.ndarray[Any, Any]) -> float:
     """Time of an undisturbed run: what other programs do can only add to it."""
     return float(np.min(samples))
+
+
+def written_outputs(folder: Path, job: Job) -> list[np.ndarray[Any, Any]]:
+    """What the second image of a job without expected outputs computed, flat."""
+    files = [folder / f"{OUTPUT}{number}.npy" for number in range(len(job.sizes))]
+    return [np.load(file).view(numpy_type(dtype)) for file, dtype in zip(files, job.dtypes, strict=True)]
 
 
 def save_arrays(folder: Path, name: str, arrays: Sequence[np.ndarray[Any, Any]]) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ def check_whole(
             calls=(len(own_layers), len(layers)),
             inputs=files,
             outputs=(),
-            dtypes=(),
+            dtypes=tuple(spec.dtype.label for spec in model.outputs),
             sizes=tuple(spec.nbytes for spec in model.outputs),
             threads=threads,
             runs=RUNS,
