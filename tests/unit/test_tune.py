@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -19,11 +20,12 @@ from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.cli.main import main
 from tvm_ipu.driver import compile_model, list_tasks, tune_model
 from tvm_ipu.kernels.templates import gemm
+from tvm_ipu.tune import reference
 from tvm_ipu.tune.measure import Effort, Measured
 from tvm_ipu.tune.records import Record, Records, as_json, find_decision, read_records, write_records
-from tvm_ipu.tune.reference import is_close
+from tvm_ipu.tune.reference import expected_outputs, is_close
 from tvm_ipu.tune.search import Limits, Progress, Search
-from tvm_ipu.tune.tasks import Task
+from tvm_ipu.tune.tasks import Task, task_inputs
 from tvm_ipu.tune.tuner import TuneOptions, select_tasks
 
 TARGET = TARGETS[16]
@@ -269,6 +271,23 @@ def test_compile_uses_records(model, tmp_path, capfd):
     write_records(path, [replace(chosen, cores=77)])
     assert main(["compile", str(model), "--tuning-records", str(path), "-o", str(tmp_path / "c.img")]) == 0
     assert "no record is for this model" in capfd.readouterr().err
+
+
+def test_definitions_that_take_long_are_computed_in_part(model, monkeypatch):
+    task = list_tasks(model, "host")[0]
+    inputs = task_inputs(task)
+    (whole,) = expected_outputs(task, inputs)
+    monkeypatch.setattr(reference, "MAX_STEPS", 100_000)
+    (part,) = expected_outputs(task, inputs)
+    assert 0 < part.shape[-1] < whole.shape[-1] == 32
+    np.testing.assert_array_equal(part, whole[..., : part.shape[-1]])
+
+
+def test_shipped_records_can_be_read_and_are_for_targets_of_ours():
+    for file in (Path(__file__).parents[2] / "tuning_logs").glob("*/*.jsonl"):
+        found = read_records(file, pytest.fail)
+        assert found
+        assert {record.target for record in found} == {file.parent.name} <= set(tvm_ipu.target_names())
 
 
 @pytest.mark.slow
