@@ -27,9 +27,9 @@ if TYPE_CHECKING:
         CompileReport as CompileReport,
         compile_model as compile_model,
         convert_model as convert_model,
-        inspect_file as inspect_file,
         tune_model as tune_model,
     )
+    from tvm_ipu.inspection import inspect_file as inspect_file
     from tvm_ipu.runtime import Session as Session
     from tvm_ipu.tune.tuner import TuneOptions as TuneOptions, TuneReport as TuneReport
 
@@ -54,7 +54,7 @@ _HOME = {
     "UnsupportedOperatorError": "tvm_ipu.base.errors",
     "compile_model": "tvm_ipu.driver",
     "convert_model": "tvm_ipu.driver",
-    "inspect_file": "tvm_ipu.driver",
+    "inspect_file": "tvm_ipu.inspection",
     "load_target": "tvm_ipu.base.target",
     "target_names": "tvm_ipu.base.target",
     "tune_model": "tvm_ipu.driver",

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import tvm
 
-from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.model import Model
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.program import Program
@@ -26,9 +25,7 @@ from tvm_ipu.bench.data import fill, load_arrays
 from tvm_ipu.codegen.build import Progress, build_program
 from tvm_ipu.frontends.loaders import LoadOptions, load_model
 from tvm_ipu.frontends.onnx.convert import convert
-from tvm_ipu.frontends.onnx.summary import ModelSummary, summarize
-from tvm_ipu.image.reader import ImageInfo, read_image
-from tvm_ipu.image.schema import MAGIC_BYTES
+from tvm_ipu.image.reader import read_image
 from tvm_ipu.image.writer import write_image
 from tvm_ipu.kernels.decisions import Choose
 from tvm_ipu.passes.pipeline import STORAGE_DTYPE, run_phases
@@ -176,25 +173,6 @@ def convert_model(
         TvmIpuError: Anything the user can mend.
     """
     convert(model, output, parse_input_shapes(input_shapes, "--input-shape"), precision, opset)
-
-
-def inspect_file(path: Path, *, input_shapes: Sequence[str] = ()) -> ModelSummary | ImageInfo:
-    """What a model or an image contains; the file's first bytes tell which it is.
-
-    Args:
-        path: The file.
-        input_shapes: Shapes of a model's inputs, as for ``compile_model``; without them the work of a model
-            with open dimensions is not known.
-
-    Raises:
-        TvmIpuError: The file is missing, damaged or neither.
-    """
-    try:
-        with path.open("rb") as file:
-            is_image = file.read(len(MAGIC_BYTES)) == MAGIC_BYTES
-    except OSError as err:
-        raise OptionError(f"cannot read '{path}': {err.strerror}") from err
-    return read_image(path) if is_image else summarize(path, LoadOptions(parse_input_shapes(input_shapes)))
 
 
 def _fused_models(

@@ -148,10 +148,11 @@ def test_missing_and_damaged_images(image, tmp_path, capsys):
         assert hint
 
 
-def test_run_loads_no_compiler(image):
+@pytest.mark.parametrize("words", [["run", "--print-time"], ["inspect"]], ids=lambda words: words[0])
+def test_images_need_no_compiler(words, image):
     program = (
         "import sys\nfrom tvm_ipu.cli.main import main\n"
-        f"assert main(['run', {str(image)!r}, '--print-time']) == 0\n"
+        f"assert main({[*words, str(image)]!r}) == 0\n"
         "print({'tvm', 'onnx', 'rich'} & set(sys.modules))"
     )
     done = subprocess.run(

@@ -11,6 +11,7 @@ from tvm_ipu.base.program import Plan
 from tvm_ipu.cli.arguments import add_input_shapes
 from tvm_ipu.cli.terminal import print_facts, print_table, scaled, size
 from tvm_ipu.image.reader import ImageInfo
+from tvm_ipu.inspection import inspect_file
 
 if TYPE_CHECKING:
     from tvm_ipu.frontends.onnx.summary import ModelSummary
@@ -24,9 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Print what the file holds."""
-    from tvm_ipu import driver
-
-    found = driver.inspect_file(args.file, input_shapes=args.input_shapes)
+    found = inspect_file(args.file, input_shapes=args.input_shapes)
     if isinstance(found, ImageInfo):
         _print_image(found)
     else:

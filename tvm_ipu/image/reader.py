@@ -75,6 +75,19 @@ class ImageInfo:
         return sum(s.size for s in self.sections if s.name == name)
 
 
+def is_image(path: Path) -> bool:
+    """Whether the first bytes of a file are those of an image.
+
+    Raises:
+        ImageError: The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(len(schema.MAGIC_BYTES)) == schema.MAGIC_BYTES
+    except OSError as err:
+        raise ImageError(f"cannot read '{path}': {err.strerror or err}") from err
+
+
 def read_image(path: str | os.PathLike[str], verify_weights: bool = False) -> ImageInfo:
     """Read and check the image at ``path``; the weights are looked at only with ``verify_weights``.
 
