@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import struct
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from tvm_ipu.base.target import Target
 from tvm_ipu.base.toolchain import find_toolchain
 from tvm_ipu.codegen.lower import LoweredKernel, lower_kernel
 from tvm_ipu.codegen.tvm_target import to_tvm
+from tvm_ipu.kernels.emit import Emitter, flat_buffer, index
 
 NATIVE = Path(__file__).parent / "native"
 
@@ -208,6 +211,25 @@ def memory_cases() -> list[Case]:
         elementwise("table_float32", (n,), _table(table), table[n + 1]),
         matmul_case(),
     ]
+
+
+def masked_index_cases() -> list[Case]:
+    """Plain loops that read at ``i & mask``, which LLVM's vectoriser takes for ever-growing positions."""
+    cases = []
+    for number, (shape, repeats) in enumerate([((2, 3, 4, 5), (7, 6, 4, 2)), ((2, 4, 8), (3, 5, 2))]):
+        x = np.arange(np.prod(shape), dtype="float32").reshape(shape)
+        expected = np.tile(x, repeats)
+        e = Emitter()
+        source, target = flat_buffer("x", x.size, "float32"), flat_buffer("y", expected.size, "float32")
+        with ExitStack() as stack:
+            at = [stack.enter_context(e.loop("i", 0, size)) for size in expected.shape]
+            place, element = index(0), index(0)
+            for axis, (i, size) in enumerate(zip(at, expected.shape, strict=True)):
+                place = place * size + i
+                element = element + tirx.floormod(i, shape[axis]) * math.prod(shape[axis + 1 :])
+            e.store(target, place, e.load(source, element))
+        cases.append(Case(f"masks{number}", tirx.PrimFunc([source, target], e.finish()), (x,), expected))
+    return cases
 
 
 def _table(table: np.ndarray) -> Callable[[tirx.Expr], tirx.Expr]:

@@ -83,7 +83,7 @@ def test_rounding_to_integers(name: str, run: Runner) -> None:
 
 @pytest.mark.parametrize("name", MACHINES)
 def test_copies_constants_and_tables(name: str, run: Runner) -> None:
-    check_cases(kit.memory_cases(), load_target(name), run)
+    check_cases([*kit.memory_cases(), *kit.masked_index_cases()], load_target(name), run)
 
 
 @pytest.mark.parametrize("name", MACHINES)

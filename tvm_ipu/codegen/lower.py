@@ -22,6 +22,7 @@ from tvm.tirx import transform as t_passes
 
 from tvm_ipu.base.program import ALIGNMENT
 from tvm_ipu.base.target import Target
+from tvm_ipu.codegen.keep_masks import KeepMasks
 from tvm_ipu.codegen.name_values import NameValues
 from tvm_ipu.codegen.tvm_target import to_tvm, to_tvm_lowering
 from tvm_ipu.kernels.llvm import import_functions
@@ -111,6 +112,7 @@ def _passes(chip: tvm.target.Target, target: Target, func: tirx.PrimFunc) -> lis
         t_passes.StmtSimplify(),
         s_passes.RewriteUnsafeSelect(),
         t_passes.CommonSubexprElim(),
+        KeepMasks(),
     ]
 
 

@@ -78,7 +78,19 @@ define <4 x float> @tvm_ipu_dot_bf16_neon(<4 x float> %s, <8 x i16> %left, <8 x 
 )
 """Add the products of 8 pairs of bfloat16 numbers, two to each of 4 float32 sums."""
 
-FUNCTIONS = {function.name: function for function in (DOT_BF16, DOT_BF16_NEON, NARROW_BF16)}
+OPAQUE = Function(
+    "tvm_ipu_opaque",
+    "int32",
+    """
+define i32 @tvm_ipu_opaque(i32 %value) alwaysinline {
+  %same = call i32 asm "", "=r,0"(i32 %value)
+  ret i32 %same
+}
+""",
+)
+"""The number itself, of which LLVM knows nothing. No instruction."""
+
+FUNCTIONS = {function.name: function for function in (DOT_BF16, DOT_BF16_NEON, NARROW_BF16, OPAQUE)}
 
 
 def import_functions(func: tirx.PrimFunc) -> tirx.PrimFunc:
