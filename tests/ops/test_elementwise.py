@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.ops.op_kit import Case, check, const, ints, parametrize, rand
+from tests.ops.op_kit import Case, Const, check, const, ints, parametrize, rand
 
 SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-30, -1e30, 3.5], "float32")
 UNARY = [
@@ -43,6 +43,9 @@ CASES = [
     *(Case("f64", op, [rand(7, dtype="float64")], tolerance=1e-12) for op in ("Exp", "Tanh", "Sqrt", "Sin")),
     *(Case("f32", op, [rand(33, low=0.01, high=9)]) for op in POSITIVE),
     *(Case("special values", op, [SPECIAL]) for op in ("Abs", "Neg", "Floor", "Ceil", "IsNaN", "IsInf")),
+    *(Case("special values", op, [np.tile(SPECIAL, 5)]) for op in ("Relu", "LeakyRelu")),
+    Case("special values", "Clip", [np.tile(SPECIAL, 5), const(0, "float32"), const(6, "float32")]),
+    Case("a slope a channel", "PRelu", [rand(2, 3, 4, 5), Const(rand(3, 1, 1, seed=1))]),
     *(Case("f32", op, [rand(2, 3, 17, low=-6, high=6)], a, opset=20) for op, a in ACTIVATIONS.items()),
     Case("tanh form", "Gelu", [rand(64, low=-6, high=6)], {"approximate": "tanh"}, opset=20),
     *(

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from tvm import te, tirx, topi
 
-from tests.unit.template_kit import SCALAR, TARGETS, evaluate, numpy_dtype, random_array
+from tests.unit.template_kit import SCALAR, TARGETS, evaluate, guarded, numpy_dtype, random_array, run_stage
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.generic import is_scheduled
+from tvm_ipu.kernels.select import schedule
 from tvm_ipu.kernels.stage import Stage
 
 Tensor = te.Tensor
@@ -116,6 +117,35 @@ def test_first_of_equal_maxima_is_taken() -> None:
     x[2, [40, 70]] = 1
     found, _ = run(lambda a: topi.argmax(a, 1), [x], TARGETS[16])
     np.testing.assert_array_equal(found, [0, 0, 40, 0])
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((7, 33), 1), ((3, 5, 16), 0), ((1, 8192), 1), ((2, 3, 300, 4), 2)]
+)
+def test_both_results_of_an_arg_max_are_wanted(shape: tuple[int, ...], axis: int) -> None:
+    def larger(a: list[tirx.Expr], b: list[tirx.Expr]) -> tuple[tirx.Expr, tirx.Expr]:
+        is_a = tirx.any(a[1] > b[1], tirx.all(a[1].equal(b[1]), a[0] < b[0]))
+        return tirx.Select(is_a, a[0], b[0]), tirx.Select(is_a, a[1], b[1])
+
+    reducer = te.comm_reducer(larger, lambda *dtypes: (tirx.const(-1, dtypes[0]), tirx.min_value(dtypes[1])))
+    x, k = te.placeholder(shape, "float32", name="x"), te.reduce_axis((0, shape[axis]), "k")
+
+    def element(*at: tirx.Expr) -> tirx.Expr:
+        return reducer((k.var.astype("int64"), x(*at[:axis], k, *at[axis:])), axis=k)
+
+    index, value = te.compute((*shape[:axis], *shape[axis + 1 :]), element, name="arg")
+    func = te.create_prim_func([x, index, value], index_dtype_override="int64")
+    stages, temps = schedule(func, TARGETS[16])
+    data = np.random.default_rng(0).integers(-5, 5, shape).astype("float32")
+    expected = data.argmax(axis), data.max(axis)
+    arrays = [guarded(a.shape, a.dtype) for a in (data, *expected)]
+    arrays[0][...] = data
+    temporaries = [guarded(size, numpy_dtype(dtype)) for size, dtype in temps]
+    for stage in stages:
+        of = {"param": arrays, "temp": temporaries}
+        run_stage(stage, [of[kind][number] for kind, number in stage.args], TARGETS[16])
+    for found, wanted in zip(arrays[1:], expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
 
 
 def test_long_sum_is_shared_and_accurate() -> None:

@@ -23,6 +23,7 @@ from tvm.tirx import transform as t_passes
 from tvm_ipu.base.program import ALIGNMENT
 from tvm_ipu.base.target import Target
 from tvm_ipu.codegen.keep_masks import KeepMasks
+from tvm_ipu.codegen.keep_nans import KeepNans
 from tvm_ipu.codegen.name_values import NameValues
 from tvm_ipu.codegen.tvm_target import to_tvm, to_tvm_lowering
 from tvm_ipu.kernels.llvm import import_functions
@@ -113,6 +114,7 @@ def _passes(chip: tvm.target.Target, target: Target, func: tirx.PrimFunc) -> lis
         s_passes.RewriteUnsafeSelect(),
         t_passes.CommonSubexprElim(),
         KeepMasks(),
+        KeepNans(),
     ]
 
 
