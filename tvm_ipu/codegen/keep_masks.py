@@ -3,7 +3,7 @@
     for i in range(16): y[i] = x[i % 4]      ->      for i in range(16): y[i] = x[opaque(i % 4)]
 
 LLVM 22 takes ``i & 3`` for a counter that does not wrap and, with AVX-512, vectorises such loops into wrong
-ones (ONNX's Tile of [2, 3, 4, 5] by [7, 6, 4, 2] as plain loops shows it). ``opaque`` costs no instruction and
+ones (ONNX's Tile of [2, 3, 4, 5] by [7, 6, 4, 2] as plain loops shows it). ``opaque`` costs nothing and
 keeps the loop scalar. Kernels that are made with vectors are not concerned: LLVM leaves their loops alone.
 """
 
