@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tvm_ffi
 from tvm import ir, tirx
 from tvm.tirx import Expr
@@ -27,7 +28,7 @@ Coordinates = Callable[[Expr], tuple[Expr, ...]]
 Finish = Callable[[Expr, Expr, Expr], None]
 """Takes an element's row in its tile, its column and its value."""
 
-MAX_UNROLLED_SIZE = 18
+MAX_UNROLLED_SIZE = 12
 """A longer epilogue is emitted once, in a loop over the register tile's rows."""
 
 
@@ -208,6 +209,7 @@ class _Place:
             return var
 
         value = tvm_ffi.structural_map(step.value, [(ir.TensorLoad, load), (ir.Var, axis)], order="pre")
+        value = without_round_trips(value)
         return in_float32(value) if self._epilogue.has_half else value
 
     def _load(self, node: ir.TensorLoad, axes: tuple[tirx.Var, ...]) -> Expr:
@@ -278,6 +280,35 @@ def loads(value: Expr) -> list[ir.TensorLoad]:
 def loaded_buffers(value: Expr) -> list[tirx.Buffer]:
     """Buffers that an expression loads from."""
     return [node.source for node in loads(value)]
+
+
+def without_round_trips(value: Expr) -> Expr:
+    """An expression without conversions to fewer bits and back of integers that are clipped to them.
+
+    ``int32(uint8(max(min(x, 255), 0)))`` is ``max(min(x, 255), 0)``.
+    """
+
+    def converted(cast: tirx.Cast) -> Expr:
+        narrow = cast.value
+        if not isinstance(narrow, tirx.Cast) or not _fits(narrow.value, str(narrow.ty)):
+            return cast
+        wide = narrow.value
+        return wide if str(wide.ty) == str(cast.ty) else wide.astype(str(cast.ty))
+
+    return tvm_ffi.structural_map(value, (tirx.Cast, converted))
+
+
+def _fits(value: Expr, dtype: str) -> bool:
+    """Whether an int32 expression is limited, by constants, to an integer type of fewer bits."""
+    bounds: dict[type, int] = {}
+    whole = value
+    while isinstance(value, tirx.Min | tirx.Max) and isinstance(value.b, tirx.IntImm):
+        bounds.setdefault(type(value), int(value.b))
+        value = value.a
+    if str(whole.ty) != "int32" or len(bounds) < 2 or "int" not in dtype:
+        return False
+    limits = np.iinfo(dtype)
+    return bool(limits.min <= bounds[tirx.Max] <= bounds[tirx.Min] <= limits.max)
 
 
 INSTRUCTIONS = frozenset(
