@@ -37,12 +37,14 @@ Form = Callable[[Known, relax.Call, Result], relax.Expr]
 def _added(known: Known, call: relax.Call, result: Result) -> relax.Expr:
     """A chain of additions: every operand in steps of the result."""
     total: relax.Expr | None = None
+    reach = 0.0
     for part in _terms(known, call):
         if isinstance(part, Quantized) and part.dtype == "int16":
             raise NoInteger("additions of 16-bit tensors")
         steps = rq.operand(part, result)
         total = steps if total is None else R.add(total, steps)
-    return rq.finish(total, result)
+        reach += rq.operand_reach(part, result)
+    return rq.finish(total, result, reach)
 
 
 def _terms(known: Known, call: relax.Call) -> list[Quantized | Sum]:

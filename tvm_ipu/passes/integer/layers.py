@@ -353,4 +353,4 @@ class Layers:
             return q.expr
         if q.dtype == "int16":
             raise NoInteger("changes of scale of 16-bit tensors")
-        return rq.finish(rq.operand(q, result), result)
+        return rq.finish(rq.operand(q, result), result, rq.operand_reach(q, result))

@@ -153,6 +153,13 @@ def operand(part: Quantized | Sum, result: Result) -> relax.Expr:
     return R.multiply(whole, float32_constant(1 / PARTIAL_STEPS))
 
 
+def operand_reach(part: Quantized | Sum, result: Result) -> float:
+    """A bound on the magnitude of ``operand``'s numbers."""
+    if isinstance(part, Quantized):
+        return part.reach * abs(ratio(part.scale / result.single_scale))
+    return 2 * PARTIAL_REACH
+
+
 def scaled_sum(total: Sum, multiplier: Array) -> relax.Expr:
     """Sums times float32 multipliers, in float32."""
     return R.multiply(R.astype(total.expr, "float32"), float32_constant(multiplier))
