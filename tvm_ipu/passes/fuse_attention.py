@@ -74,7 +74,7 @@ def _fuse(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
         return None
     to_heads = [*range(rank - 3), rank - 2, rank - 3, rank - 1]
     written = set(rewriter.uses[rewriter.current]) if rewriter.current is not None else set()
-    result = to_heads if written == {"relax.permute_dims"} else list(range(rank))
+    result = to_heads if written <= {"relax.permute_dims", "relax.astype"} else list(range(rank))
     query, query_axes = _stored(rewriter, query, swapped=False)
     key, key_axes = _stored(rewriter, key, swapped=True)
     value, value_axes = _stored(rewriter, value, swapped=False)

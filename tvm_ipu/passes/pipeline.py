@@ -69,6 +69,7 @@ def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
         "precision": precision,
         "kernels": [
             fuse_attention,
+            sink_transposes,  # behind the cast of attention's result
             simplify_transposes,
             join_operands,
             mark_parts,

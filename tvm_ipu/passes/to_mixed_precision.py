@@ -6,9 +6,10 @@
 
 Operands of convolutions and matrix products are stored in 16 bits, sums and what follows them are float32.
 The casts are fused into the kernels, so that what lies in memory between kernels is 16 bits wide, and biases,
-normalisation, activations and softmax lose nothing. A tensor that a product and others read is stored
-once, in 16 bits. Depthwise convolutions stay in float32: they are few operations, and rounding their weights
-costs most. Inputs and outputs of the model keep their types.
+normalisation, activations and softmax lose nothing. A tensor that a convolution and others read is stored
+once, in 16 bits; one that only matrix products read in 16 bits is stored in both types: through a
+transformer's residual sums, rounding would add up. Depthwise convolutions stay in float32: they are few
+operations, and rounding their weights costs most. Inputs and outputs of the model keep their types.
 """
 
 from __future__ import annotations
@@ -77,12 +78,20 @@ class _Caster:
             return user.var.name not in self._float32_layers
         return name in MOVES and self._wanted.get(user.var, False)
 
+    def _read_by_convolution(self, var: relax.Var) -> bool:
+        """True when a convolution reads the tensor in 16 bits, perhaps moved by other operators."""
+        return any(
+            op_name(user.value) == "relax.nn.conv2d" or self._read_by_convolution(user.var)
+            for user in self._users[var]
+            if self._takes_half(user)
+        )
+
     def rule(self, rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
         """Cast a call's operands to the type that its operator reads, its result to what all read."""
         self._rewriter = rewriter
         var, name = rewriter.current, op_name(call)
         assert var is not None
-        shared = self._wanted.get(var, False) and len(self._users[var]) > 1
+        shared = len(self._users[var]) > 1 and self._read_by_convolution(var)
         if var.name not in self._float32_layers and is_product(
             rewriter.builder.normalize(self._in(call, "float32"))
         ):
