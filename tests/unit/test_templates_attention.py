@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from tvm import te, tirx, topi
 
+from tests.unit.amx_kit import EMULATED, counts, emulation
 from tests.unit.template_kit import TARGETS, evaluate, random_array
 from tvm_ipu.base.target import load_target
 from tvm_ipu.kernels.attention import Axes, attention, where
@@ -123,3 +124,14 @@ def test_sixteen_bit_operands(target, dtype, rounded):
     q, k, v = (random_array(rng, (2, rows, 2, 33), dtype) for rows in (26, 45, 45))
     rtol = {"bfloat16": 2.0**-8, "float16": 2.0**-11}[dtype] if rounded else 2e-6
     run(target, q, k, v, TOKENS_FIRST, rtol=rtol, dtype=dtype if rounded else "float32")
+
+
+@pytest.mark.parametrize(("queries", "keys", "depth", "width"), [(32, 64, 64, 40), (12, 32, 32, 80)])
+def test_tile_registers(queries, keys, depth, width):
+    rng = np.random.default_rng(5)
+    shapes = (2, queries, 3, depth), (2, keys, 3, depth), (2, keys, 3, width)
+    q, k, v = (random_array(rng, shape, "bfloat16") for shape in shapes)
+    with emulation() as emulator:
+        counts(emulator)
+        run(EMULATED, q, k, v, TOKENS_FIRST, rtol=2.0**-8, dtype="bfloat16")
+        assert counts(emulator)["multiply"] > 0

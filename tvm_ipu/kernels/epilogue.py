@@ -130,6 +130,8 @@ class Epilogue:
         lanes: int,
         row: Expr,
         column: Expr,
+        m: Expr | None = None,
+        finish: Finish | None = None,
     ) -> None:
         """Finish one row of results that lie in memory and store it.
 
@@ -141,10 +143,12 @@ class Epilogue:
             lanes: Columns that a vector has.
             row: Flat number of the row.
             column: First column.
+            m: The row's number for ``finish``.
+            finish: As for ``emit``.
         """
         for v, width in enumerate(widths):
             place = _Place(self, row, column + v * lanes, self._decode)
-            self._vector(e, memory, at + v * lanes, index(0), place, width, None)
+            self._vector(e, memory, at + v * lanes, index(0) if m is None else m, place, width, finish)
 
     def _vector(
         self,

@@ -42,7 +42,7 @@ static void configure(const uint8_t *config) {
   if (config[1] != 0) refuse("start row is not 0");
   memset(tiles, 0, sizeof tiles);
   for (int i = 2; i < 64; i++) {
-    if (config[i] && ((i < 16) || (i >= 32 && i < 48) || i >= 56)) refuse("a reserved byte of the configuration is set");
+    if (config[i] && (i < 16 || (i >= 32 && i < 48) || i >= 56)) refuse("a reserved byte is set");
   }
   for (int i = 0; i < TILES; i++) {
     const int bytes = config[16 + 2 * i] | config[17 + 2 * i] << 8, rows = config[48 + i];

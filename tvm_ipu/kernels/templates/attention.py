@@ -18,13 +18,15 @@ from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.dot import Dot, load_group, plain_dot
-from tvm_ipu.kernels.emit import Emitter, broadcast, flat_buffer, zero
+from tvm_ipu.kernels.emit import Emitter, broadcast, flat_buffer, index, item_bytes, zero
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.isa import find_dot
+from tvm_ipu.kernels.isa.amx import COLUMNS
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
 from tvm_ipu.kernels.templates.pack import Packer, Panel
 from tvm_ipu.kernels.templates.rows import exponentials
+from tvm_ipu.kernels.tile_product import MOST_COLUMN_TILES, TileProduct, cycles as tile_cycles, rows_for
 
 EXP_CYCLES = 12.0
 """Cycles of the exponentials of one vector."""
@@ -83,6 +85,13 @@ class Problem:
         scores, context = (_find_dot(left, right, self.lanes, target) for left, right in pairs)
         return scores, context
 
+    def tile_rows(self, target: Target) -> int:
+        """Queries of a row block where products run on tile registers, else 0."""
+        types = {self.query.dtype, self.key.dtype, self.weights, self.value.dtype}
+        if len(types) > 1 or self.lanes != COLUMNS:
+            return 0
+        return rows_for(self.queries, self.query.dtype, self.key.dtype, (self.depth, self.keys), target)
+
     @property
     def key_panels(self) -> int:
         """Vectors in a row of scores."""
@@ -119,6 +128,12 @@ def _find_dot(left: str, right: str, lanes: int, target: Target) -> Dot:
 def space(problem: Problem, target: Target) -> list[Decision]:
     """Decisions worth trying, the one that the model prefers first."""
     p = problem
+    tile_rows = p.tile_rows(target)
+    if tile_rows:
+        scores, values = (min(MOST_COLUMN_TILES, panels) for panels in (p.key_panels, p.value_panels))
+        row_blocks = tiles.powers(p.queries // tile_rows)
+        on_tiles = [Decision(tile_rows, scores, values, count) for count in row_blocks]
+        return sorted(on_tiles, key=lambda d: (cycles(p, d, target), d.row_blocks))
     shapes: dict[int, list[int]] = {}
     for rows, vectors in tiles.tile_shapes(target, p.dots(target)[0]):
         shapes.setdefault(min(rows, p.queries), []).append(vectors)
@@ -139,8 +154,14 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     scores = _vectors(Blocks(p.keys, d.score_vectors * p.lanes), p.lanes)
     values = _vectors(Blocks(p.width, d.value_vectors * p.lanes), p.lanes)
     first, second = p.dots(target)
-    total = tiles.compute_cycles(rows.pieces(), scores, first.steps(p.depth), first)
-    total += tiles.compute_cycles(rows.pieces(), values, second.steps(p.keys), second)
+    if p.tile_rows(target):
+        item = item_bytes(p.query.dtype)
+        total = sum(n * tile_cycles(d.rows, p.depth, v * p.lanes, item) for v, n in scores)
+        total += sum(n * tile_cycles(d.rows, p.keys, v * p.lanes, item) for v, n in values)
+        total *= rows.count
+    else:
+        total = tiles.compute_cycles(rows.pieces(), scores, first.steps(p.depth), first)
+        total += tiles.compute_cycles(rows.pieces(), values, second.steps(p.keys), second)
     total += p.queries * (EXP_CYCLES * p.key_panels + tiles.TILE_OVERHEAD)
     total += rows.units * (
         4.0 * first.steps(p.depth) * p.key_panels + 2.0 * second.steps(p.keys) * p.value_panels
@@ -171,11 +192,17 @@ def emit(problem: Problem, decision: Decision, steps: Epilogue, epilogue: Epilog
     extent = heads * rows.units
     body = _Body(p, decision, steps, epilogue, p.dots(target))
     e = body.e
+    if p.tile_rows(target):
+        columns = max(decision.score_vectors, decision.value_vectors)
+        body.tiles = TileProduct(e, decision.rows, columns, p.query.dtype, p.key.dtype)
+        body.tiles.configure()
     with e.loop("unit", 0, extent, tirx.ForKind.PARALLEL) as unit:
         head = e.bind("head", tirx.floordiv(unit, rows.units))
         row_unit = e.bind("row_unit", tirx.floormod(unit, rows.units))
         body.pack(head)
         rows.emit(e, "row", row_unit, lambda row, height: body.block(head, row, height))
+    if body.tiles:
+        body.tiles.release()
     params = [body.query, body.key, body.value, *steps.buffers, *epilogue.buffers]
     flops = 2 * heads * p.queries * p.keys * (p.depth + p.width) + steps.flops + epilogue.flops
     grain = tiles.grain(cycles(p, decision, target), extent)
@@ -201,6 +228,7 @@ class _Body:
         self.key = flat_buffer("key", p.key.size, p.key.dtype)
         self.value = flat_buffer("value", p.value.size, p.value.dtype)
         self._score_dot, self._value_dot = dots
+        self.tiles: TileProduct | None = None
         self._pack_keys = Packer(self.e, self.key, self._score_dot)
         self._pack_values = Packer(self.e, self.value, self._value_dot)
 
@@ -250,7 +278,36 @@ class _Body:
         first = self._start("result_head", head, p.result) + row * p.result.row
         result_row = e.bind("result_row", tirx.floordiv(first, p.width))
 
+        def keep(m: Expr, at: Expr, value: Expr) -> None:
+            e.store(powers, m * pitch + at, value)
+
+        def tile_scores(product: TileProduct, column: Expr, width: int) -> None:
+            left, panel_at = (
+                (self.query, query_at, p.query.row),
+                e.bind("panel_at", column * first_dot.steps(p.depth)),
+            )
+            sums = product.emit(left, (self._keys, panel_at), p.depth, width)
+            widths = column_widths(width, p.lanes)
+            with e.loop("m", 0, height) as m:
+                at = m * product.pitch
+                self._steps.emit_row(e, sums, at, widths, p.lanes, score_row + m, column, m, keep)
+
+        def tile_context(product: TileProduct, column: Expr, width: int) -> None:
+            left, panel_at = (weights, index(0), pitch), e.bind("panel_at", column * second_dot.steps(p.keys))
+            sums = product.emit(left, (self._values, panel_at), p.keys, width)
+            widths = column_widths(width, p.lanes)
+            with e.loop("m", 0, height) as m:
+                factor = broadcast(e.bind("factor", e.load(scale, m)), p.lanes)
+                for v in range(len(widths)):
+                    at = e.bind("at", m * product.pitch + v * p.lanes)
+                    e.store(sums, at, e.load(sums, at, p.lanes) * factor, p.lanes)
+                row = result_row + m * (p.result.row // p.width)
+                self._epilogue.emit_row(e, sums, m * product.pitch, widths, p.lanes, row, column)
+
         def scores(column: Expr, width: int) -> None:
+            if self.tiles:
+                tile_scores(self.tiles, column, width)
+                return
             registers = RegisterTile(e, height, column_widths(width, p.lanes), p.lanes, "float32")
             steps = first_dot.steps(p.depth)
             panel_at = e.bind("panel_at", column * steps)
@@ -273,10 +330,13 @@ class _Body:
                 registers,
                 score_row,
                 column,
-                finish=lambda m, at, value: e.store(powers, m * pitch + at, value),
+                finish=keep,
             )
 
         def context(column: Expr, width: int) -> None:
+            if self.tiles:
+                tile_context(self.tiles, column, width)
+                return
             registers = RegisterTile(e, height, column_widths(width, p.lanes), p.lanes, "float32")
             steps = second_dot.steps(p.keys)
             panel_at = e.bind("panel_at", column * steps)

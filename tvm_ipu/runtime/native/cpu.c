@@ -195,9 +195,14 @@ tvm_ipu_status ipu_cpu_check(const char *required, tvm_ipu_error *error) {
       return ipu_fail(error, TVM_IPU_ERROR_CPU_FEATURE, "update tvm_ipu",
                       "needs the CPU feature '%s', which this runtime does not know", name);
     }
-    if (!present || !enable_feature(name)) {
+    if (!present) {
       return ipu_fail(error, TVM_IPU_ERROR_CPU_FEATURE, "compile the model with --target host on this machine",
                       "needs the CPU feature '%s', which this machine does not have", name);
+    }
+    if (!enable_feature(name)) {
+      return ipu_fail(error, TVM_IPU_ERROR_CPU_FEATURE,
+                      "allow arch_prctl(ARCH_REQ_XCOMP_PERM) in this sandbox, on Linux 5.16 or newer",
+                      "needs the CPU feature '%s', which the operating system does not let this process use", name);
     }
   }
   return TVM_IPU_OK;
