@@ -1,0 +1,275 @@
+"""Layers of quantised networks: images equal the numpy oracle bit for bit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from tests.ops.integer_kit import Graph
+from tvm_ipu.quantize import reference as ref
+from tvm_ipu.quantize.reference import Meaning, Operand
+
+FLOAT = "float-requant"
+Array = np.ndarray
+examples = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def meaning(random: np.random.Generator, dtype: str = "") -> Meaning:
+    """A random scale and zero point."""
+    dtype = dtype or str(random.choice(["uint8", "int8"]))
+    info = np.iinfo(dtype)
+    zero = int(random.choice([info.min, info.max, 0, int(random.integers(info.min, info.max + 1))]))
+    return Meaning(dtype, np.float32(random.uniform(0.001, 0.2)), zero)
+
+
+def values(random: np.random.Generator, dtype: str, *shape: int) -> Array:
+    """Random integers; sometimes all lowest or all highest."""
+    info = np.iinfo(dtype)
+    fill = random.integers(0, 5)
+    if fill < 2:
+        return np.full(shape, info.min if fill else info.max, dtype)
+    return random.integers(info.min, info.max + 1, shape).astype(dtype)
+
+
+def wide_step(sums: Array, scale: Any) -> np.float32:
+    """A step of the result that spreads the sums over its range."""
+    return np.float32(max(float(np.abs(sums * scale).max()) / 100, 1e-6))
+
+
+@examples
+@given(
+    seeds,
+    st.sampled_from(["dense", "groups", "depthwise", "pointwise"]),
+    st.sampled_from([(1, 1), (2, 2), (2, 1)]),
+    st.sampled_from([(0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 1, 0)]),
+    st.sampled_from([(1, 1), (2, 1)]),
+    st.booleans(),
+)
+def test_conv(seed, kind, strides, padding, dilation, per_channel):
+    random = np.random.default_rng(seed)
+    groups = {"dense": 1, "groups": 2, "depthwise": int(random.integers(2, 40)), "pointwise": 1}[kind]
+    depth = 1 if kind == "depthwise" else int(random.integers(1, 40))
+    channels = groups * (1 if kind == "depthwise" else int(random.integers(1, 20)))
+    kernel = (1, 1) if kind == "pointwise" else (int(random.integers(1, 4)), int(random.integers(1, 4)))
+    x_is = meaning(random)
+    x = values(random, x_is.dtype, int(random.integers(1, 3)), groups * depth, 7, 8)
+    w = values(random, "int8", channels, depth, *kernel)
+    w_scale = random.uniform(0.001, 0.01, channels if per_channel else ()).astype(np.float32)
+    unit = (np.float64(x_is.scale) * w_scale).reshape(-1, 1, 1)
+    bias = random.normal(size=channels).astype(np.float32)
+    sums = ref.conv2d(x, x_is.zero, w, strides, padding, dilation, groups)
+    sums = sums + ref.quantize_bias(bias.reshape(-1, 1, 1), unit)
+    y_is = Meaning(str(random.choice(["uint8", "int8"])), wide_step(sums, unit), int(random.integers(0, 100)))
+    relu = bool(random.integers(0, 2))
+    g = Graph()
+    real = g.op(
+        "Conv",
+        [g.input(x, x_is), g.weight(w, w_scale), g.constant(bias)],
+        strides=strides,
+        dilations=dilation,
+        pads=padding,
+        group=groups,
+    )
+    g.result(g.op("Relu", [real]) if relu else real, y_is)
+    expected = ref.requantize(sums, unit / y_is.scale, y_is.clipped(0, np.inf) if relu else y_is, FLOAT)
+    np.testing.assert_array_equal(g.run()[0], expected)
+
+
+@examples
+@given(seeds, st.booleans(), st.sampled_from([None, 128, 3]))
+def test_dense(seed, gemm, weight_zero):
+    random = np.random.default_rng(seed)
+    depth, units = int(random.integers(1, 200)), int(random.integers(1, 70))
+    x_is = meaning(random)
+    x = values(random, x_is.dtype, int(random.integers(1, 9)), depth)
+    w = values(random, "int8" if weight_zero is None else "uint8", depth, units)
+    scale = random.uniform(0.001, 0.01, units).astype(np.float32)
+    sums = ref.matmul(x, x_is.zero, w, weight_zero or 0)
+    unit = np.float64(x_is.scale) * scale
+    y_is = Meaning("uint8", wide_step(sums, unit), 128)
+    g = Graph()
+    if gemm:
+        real = g.op("Gemm", [g.input(x, x_is), g.weight(w.T.copy(), scale, weight_zero, 0)], transB=1)
+    else:
+        real = g.op("MatMul", [g.input(x, x_is), g.weight(w, scale, weight_zero, 1)])
+    g.result(real, y_is)
+    np.testing.assert_array_equal(g.run()[0], ref.requantize(sums, unit / y_is.scale, y_is, FLOAT))
+
+
+@examples
+@given(seeds, st.booleans())
+def test_product_of_two_inputs(seed, transposed):
+    random = np.random.default_rng(seed)
+    a_is, b_is = meaning(random), meaning(random)
+    rows, depth, columns = (int(v) for v in random.integers(1, 40, 3))
+    a = values(random, a_is.dtype, 2, 3, rows, depth)
+    b = values(random, b_is.dtype, 2, 3, *((columns, depth) if transposed else (depth, columns)))
+    sums = ref.matmul(a, a_is.zero, b.swapaxes(-1, -2) if transposed else b, b_is.zero)
+    unit = np.float64(a_is.scale) * b_is.scale
+    y_is = Meaning("int8", wide_step(sums, unit), 0)
+    g = Graph()
+    left, right = g.input(a, a_is), g.input(b, b_is)
+    right = g.op("Transpose", [right], perm=[0, 1, 3, 2]) if transposed else right
+    g.result(g.op("MatMul", [left, right]), y_is)
+    np.testing.assert_array_equal(g.run()[0], ref.requantize(sums, unit / y_is.scale, y_is, FLOAT))
+
+
+@examples
+@given(seeds, st.sampled_from(["Add", "Mul", "Concat"]), st.booleans())
+def test_two_tensors(seed, op, relu):
+    random = np.random.default_rng(seed)
+    a_is, b_is, y_is = meaning(random), meaning(random), meaning(random)
+    shape = (2, int(random.integers(1, 40)), 5, 3)
+    a, b = values(random, a_is.dtype, *shape), values(random, b_is.dtype, *shape)
+    g = Graph()
+    real = g.op(op, [g.input(a, a_is), g.input(b, b_is)], **({"axis": 1} if op == "Concat" else {}))
+    g.result(g.op("Relu", [real]) if relu else real, y_is)
+    result = y_is.clipped(0, np.inf) if relu else y_is
+    left, right = Operand(a, a_is), Operand(b, b_is)
+    if op == "Add":
+        expected = ref.add([left, right], result, FLOAT)
+    elif op == "Mul":
+        expected = ref.multiply(left, right, result, FLOAT)
+    else:
+        expected = np.concatenate([ref.rescale(o, result, FLOAT) for o in (left, right)], 1)
+    np.testing.assert_array_equal(g.run()[0], expected)
+
+
+@examples
+@given(seeds)
+def test_residual_of_a_convolution(seed):
+    """A sum that was not quantised is an operand of an addition."""
+    random = np.random.default_rng(seed)
+    x_is, r_is = meaning(random), meaning(random)
+    channels = int(random.integers(1, 40))
+    x, r = values(random, x_is.dtype, 1, 16, 5, 6), values(random, r_is.dtype, 1, channels, 5, 6)
+    w = values(random, "int8", channels, 16, 1, 1)
+    unit = np.full((channels, 1, 1), np.float64(x_is.scale) * np.float32(0.003))
+    sums = ref.conv2d(x, x_is.zero, w)
+    y_is = Meaning("uint8", wide_step(sums, unit), 100)
+    g = Graph()
+    real = g.op("Conv", [g.input(x, x_is), g.weight(w, np.float32(0.003))])
+    g.result(g.op("Add", [real, g.input(r, r_is)]), y_is)
+    operands = [Operand(sums, Meaning("int32", unit), is_sum=True), Operand(r, r_is)]
+    np.testing.assert_array_equal(g.run()[0], ref.add(operands, y_is, FLOAT))
+
+
+@examples
+@given(seeds, st.sampled_from([(0, 0, 0, 0), (1, 1, 1, 1), (1, 0, 0, 1)]), st.booleans())
+def test_pools(seed, padding, counted):
+    random = np.random.default_rng(seed)
+    x_is, y_is = meaning(random), meaning(random)
+    x = values(random, x_is.dtype, 2, int(random.integers(1, 40)), 7, 6)
+    kernel, strides = (2, 3), (int(random.integers(1, 3)), 1)
+    g = Graph()
+    real = g.input(x, x_is)
+    window = {"kernel_shape": kernel, "strides": strides, "pads": padding}
+    g.result(g.op("AveragePool", [real], count_include_pad=int(counted), **window), y_is)
+    g.result(g.op("GlobalAveragePool", [real]), y_is)
+    g.result(g.op("MaxPool", [real], **window), x_is)
+    average, whole, largest = g.run()
+    source = Operand(x, x_is)
+    expected = ref.average_pool(source, kernel, strides, padding, counted, y_is, FLOAT)
+    np.testing.assert_array_equal(average, expected)
+    np.testing.assert_array_equal(whole, ref.global_average_pool(source, y_is, FLOAT))
+    np.testing.assert_array_equal(largest, ref.max_pool(x, kernel, strides, padding))
+
+
+def _silu(x: Array) -> Array:
+    return x / (1 + np.exp(-x))
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+FUNCTIONS = {
+    "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "Tanh": np.tanh,
+    "HardSwish": lambda x: x * np.clip(x * np.float32(1 / 6) + 0.5, 0, 1),
+    "LeakyRelu": lambda x: np.where(x >= 0, x, x * np.float32(0.01)),
+    "Gelu": lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
+}
+
+
+@pytest.mark.parametrize("op", FUNCTIONS)
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_functions(op, dtype):
+    random = np.random.default_rng(len(op))
+    low = np.iinfo(dtype).min
+    x_is = Meaning(dtype, np.float32(0.05), low + 120)
+    y_is = Meaning("int8", np.float32(0.03), -20)
+    x = (np.arange(512) % 256 + low).astype(dtype).reshape(1, 8, 8, 8)
+    g = Graph()
+    domain = "com.microsoft" if op == "Gelu" else ""
+    g.result(g.op(op, [g.input(random.permutation(x), x_is)], domain=domain), y_is)
+    (x,) = g.feeds.values()
+    np.testing.assert_array_equal(g.run()[0], ref.look_up(x, ref.table(FUNCTIONS[op], x_is, y_is)))
+
+
+def test_function_with_quantised_steps():
+    """x * sigmoid(x), the sigmoid quantised in between, is one table."""
+    x_is, s_is = Meaning("uint8", np.float32(0.06), 128), Meaning("uint8", np.float32(1 / 255), 0)
+    y_is = Meaning("uint8", np.float32(0.03), 10)
+    x = np.arange(256, dtype=np.uint8).reshape(1, 4, 8, 8)
+    g = Graph()
+    real = g.input(x, x_is)
+    inner = g.op("QuantizeLinear", [g.op("Sigmoid", [real]), *g._parameters(s_is)])
+    g.result(g.op("Mul", [real, g.op("DequantizeLinear", [inner, *g._parameters(s_is)])]), y_is)
+    gate = ref.table(FUNCTIONS["Sigmoid"], x_is, s_is)
+
+    def function(real: Array) -> Array:
+        return real * (gate * np.float64(s_is.scale))
+
+    np.testing.assert_array_equal(g.run()[0], ref.look_up(x, ref.table(function, x_is, y_is)))
+
+
+@examples
+@given(seeds, st.floats(0.02, 0.2))
+def test_function_of_sums(seed, step):
+    """A convolution and SiLU with nothing quantised between them."""
+    random = np.random.default_rng(seed)
+    x_is = meaning(random)
+    x, w = values(random, x_is.dtype, 1, 16, 6, 6), values(random, "int8", 12, 16, 3, 3)
+    scale = random.uniform(0.0005, 0.002, 12).astype(np.float32)
+    unit = (np.float64(x_is.scale) * scale).reshape(-1, 1, 1)
+    sums = ref.conv2d(x, x_is.zero, w)
+    info = np.iinfo(x_is.dtype)
+    reach = int(np.abs(w.astype(np.int64)).sum((1, 2, 3)).max()) * max(
+        x_is.zero - info.min, info.max - x_is.zero
+    )
+    y_is = Meaning("uint8", np.float32(step), 20)
+    g = Graph()
+    real = g.op("Conv", [g.input(x, x_is), g.weight(w, scale)])
+    g.result(g.op("Mul", [real, g.op("Sigmoid", [real])]), y_is)
+    expected = ref.function_of_sums(_silu, sums, unit, reach, y_is, FLOAT)
+    np.testing.assert_array_equal(g.run()[0], expected)
+    exact = np.clip(_silu(sums * unit) / y_is.scale + y_is.zero, 0, 255)
+    assert np.abs(expected - exact).max() < 0.7
+
+
+@pytest.mark.parametrize(("depth", "overflows"), [(20_000, False), (40_000, True)])
+def test_sums_at_their_bound(depth, overflows):
+    x_is = Meaning("uint8", np.float32(0.01), 0)
+    x, w = np.full((1, depth), 255, np.uint8), np.full((depth, 3), -128, np.int8)
+    y_is = Meaning("int8", np.float32(depth / 1000), 100)
+    g = Graph()
+    g.result(g.op("MatMul", [g.input(x, x_is), g.weight(w, np.full(3, 0.003, np.float32), axis=1)]), y_is)
+    (y,) = g.run(float_layers=overflows)
+    unit = np.float64(x_is.scale) * np.float32(0.003)
+    expected = ref.requantize(ref.matmul(x, 0, w), unit / y_is.scale, y_is, FLOAT)
+    assert np.abs(y.astype(int) - expected).max() <= overflows
+
+
+def test_nearest_resize_and_moves():
+    random = np.random.default_rng(5)
+    x_is = Meaning("int8", np.float32(0.1), -7)
+    x = values(random, "int8", 1, 6, 4, 5)
+    g = Graph()
+    real = g.op("Resize", [g.input(x, x_is), "", g.constant(np.float32([1, 1, 2, 2]))], mode="nearest")
+    real = g.op("Reshape", [g.op("Transpose", [real], perm=[0, 2, 3, 1]), g.constant([8, -1])])
+    g.result(real, x_is)
+    expected = x.repeat(2, 2).repeat(2, 3).transpose(0, 2, 3, 1).reshape(8, -1)
+    np.testing.assert_array_equal(g.run()[0], expected)

@@ -1,0 +1,296 @@
+"""The numerics of quantised layers in plain numpy: what docs/numerics.md says and every image computes.
+
+Slow and clear on purpose, and independent of the compiler. Tensors are NCHW; sums are int64, so that an
+overflow of the 32 bits that images have would show. Every function takes the family of numerics by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+FAMILIES = ("float-requant", "integer-requant")
+RATIO_BITS = {"float-requant": 16, "integer-requant": 22}
+"""Significant bits of an 8-bit operand's multiplier: the product is exact in float32, and fits int32."""
+PARTS = 256
+"""An operand of a sum that is not exact is rounded to this share of the result's step."""
+PART_LIMIT = 2**23
+MAX_ENTRIES, FINE_STEPS, MAX_SAMPLES = 4096, 8, 2**20
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """Integers q of type ``dtype`` between ``low`` and ``high`` mean ``(q - zero) * scale``."""
+
+    dtype: str
+    scale: Any
+    zero: Any = 0
+    low: Any = None
+    high: Any = None
+
+    @property
+    def bounds(self) -> tuple[Any, Any]:
+        """Lowest and highest integer."""
+        info = np.iinfo(self.dtype)
+        return (
+            info.min if self.low is None else self.low,
+            info.max if self.high is None else self.high,
+        )
+
+    def clipped(self, low: float, high: float) -> Meaning:
+        """The meaning with bounds at the integers of two numbers; how ReLU and clip are computed."""
+        ends = (np.clip(v / np.float64(self.scale), -(2.0**20), 2.0**20) for v in (low, high))
+        bottom, top = (np.clip(np.rint(end) + self.zero, *self.bounds) for end in ends)
+        return replace(self, low=bottom.astype(np.int64), high=top.astype(np.int64))
+
+
+# -- one number ------------------------------------------------------------------------------------------
+
+
+def finish(steps: Array, result: Meaning) -> Array:
+    """float32 steps of the result: clipped, rounded to even, shifted by the zero point."""
+    low, high = result.bounds
+    inside = np.clip(steps, np.float32(low - result.zero), np.float32(high - result.zero))
+    return np.asarray((np.rint(inside).astype(np.int64) + result.zero).astype(result.dtype))
+
+
+def fixed_point(ratio: Array) -> tuple[Array, Array]:
+    """A ratio as ``multiplier / 2**shift`` with 31 significant bits, ``1 <= shift <= 62``.
+
+    Raises:
+        ValueError: A ratio is 2**30 or more.
+    """
+    fraction, exponent = np.frexp(np.asarray(ratio, np.float64))
+    multiplier, shift = np.rint(fraction * 2.0**31).astype(np.int64), 31 - exponent.astype(np.int64)
+    carry = np.abs(multiplier) == 2**31
+    multiplier, shift = np.where(carry, multiplier >> 1, multiplier), np.where(carry, shift - 1, shift)
+    if (shift < 1).any():
+        raise ValueError("a ratio of steps is 2**30 or more")
+    return np.where(shift > 62, 0, multiplier), np.minimum(shift, 62)
+
+
+def scale_sums(sums: Array, ratio: Array, family: str) -> Array:
+    """int32 sums times a ratio: a float32 that is not rounded yet, or an integer rounded half up."""
+    if family == "float-requant":
+        return sums.astype(np.float32) * np.asarray(ratio, np.float32)
+    multiplier, shift = fixed_point(ratio)
+    return (sums.astype(np.int64) * multiplier + (np.int64(1) << (shift - 1))) >> shift
+
+
+def requantize(sums: Array, ratio: Array, result: Meaning, family: str) -> Array:
+    """int32 sums in steps of the result.
+
+    Args:
+        ratio: What one unit of a sum means, over the result's step; float64, broadcastable to ``sums``.
+    """
+    steps = scale_sums(sums, ratio, family)
+    if family == "float-requant":
+        return finish(steps, result)
+    return np.asarray(np.clip(steps + result.zero, *result.bounds).astype(result.dtype))
+
+
+def quantize(real: Array, result: Meaning) -> Array:
+    """float32 numbers times the float32 reciprocal of the step; the same in both families."""
+    return finish(real.astype(np.float32) * np.float32(1 / np.float64(result.scale)), result)
+
+
+def dequantize(q: Array, meaning: Meaning) -> Array:
+    """The numbers in float32; the same in both families."""
+    return np.asarray((q.astype(np.int64) - meaning.zero).astype(np.float32) * np.float32(meaning.scale))
+
+
+def short_ratio(ratio: float, bits: int) -> float:
+    """A ratio rounded to even at a number of significant bits."""
+    fraction, exponent = np.frexp(ratio)
+    return float(np.ldexp(np.rint(np.ldexp(fraction, bits)), int(exponent) - bits))
+
+
+# -- products --------------------------------------------------------------------------------------------
+
+
+def conv2d(
+    x: Array,
+    zero: int,
+    weight: Array,
+    strides: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0, 0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> Array:
+    """Sums of a convolution, [N, O, height, width]; padding holds the zero point, so it adds nothing.
+
+    Args:
+        x: [N, C, height, width].
+        zero: Its zero point.
+        weight: [O, C / groups, kernel height, kernel width], zero points taken off.
+        padding: Rows above, columns left, rows below, columns right.
+    """
+    top, left, bottom, right = padding
+    inner = x.astype(np.int64) - zero
+    wide = np.pad(inner, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    n, channels, height, width = wide.shape
+    out, _, rows, cols = weight.shape
+    out_h = (height - dilation[0] * (rows - 1) - 1) // strides[0] + 1
+    out_w = (width - dilation[1] * (cols - 1) - 1) // strides[1] + 1
+    sums = np.zeros((n, groups, out // groups, out_h, out_w), np.int64)
+    grouped = wide.reshape(n, groups, channels // groups, height, width)
+    kernel = weight.astype(np.int64).reshape(groups, out // groups, channels // groups, rows, cols)
+    for i in range(rows):
+        for j in range(cols):
+            y, z = i * dilation[0], j * dilation[1]
+            taps = grouped[
+                ..., y : y + out_h * strides[0] : strides[0], z : z + out_w * strides[1] : strides[1]
+            ]
+            taps = taps[..., :out_h, :out_w]
+            sums += np.einsum("ngchw,goc->ngohw", taps, kernel[..., i, j])
+    return sums.reshape(n, out, out_h, out_w)
+
+
+def matmul(a: Array, a_zero: int, b: Array, b_zero: Any = 0) -> Array:
+    """Sums of a matrix product."""
+    return np.asarray(np.matmul(a.astype(np.int64) - a_zero, b.astype(np.int64) - b_zero))
+
+
+def quantize_bias(bias: Array, scale: Array) -> Array:
+    """A bias in units of the sums, rounded to even."""
+    return np.rint(np.asarray(bias, np.float64) / scale).astype(np.int64)
+
+
+# -- operators on several tensors ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor of 8 bits, or with ``is_sum`` one of int32 sums, whose ``meaning.scale`` is that of a unit."""
+
+    values: Array
+    meaning: Meaning
+    is_sum: bool = False
+
+
+def _operand_steps(operand: Operand, result: Meaning, family: str) -> Array:
+    """An operand of an addition: exact float32 steps, or integer 256ths of a step."""
+    ratio = np.float64(operand.meaning.scale) / result.scale
+    if operand.is_sum:
+        fine = scale_sums(operand.values, ratio * PARTS, family)
+        whole = np.rint(np.clip(fine, -PART_LIMIT, PART_LIMIT))
+        return np.asarray(whole / np.float32(PARTS) if family == "float-requant" else whole.astype(np.int64))
+    centred = operand.values.astype(np.int64) - operand.meaning.zero
+    if family == "float-requant":
+        return np.asarray(centred.astype(np.float32) * np.float32(short_ratio(ratio, RATIO_BITS[family])))
+    fraction, exponent = np.frexp(ratio * PARTS)
+    multiplier, shift = int(np.rint(np.ldexp(fraction, 22))), 22 - int(exponent)
+    return np.asarray((centred * multiplier + (1 << (shift - 1))) >> shift)
+
+
+def add(operands: Sequence[Operand], result: Meaning, family: str) -> Array:
+    """The sum of tensors, from left to right.
+
+    float-requant: every product is exact in float32, every addition is rounded once, in float32.
+    integer-requant: every operand is rounded half up to 256ths of a step, the sum to steps.
+    """
+    total = _operand_steps(operands[0], result, family)
+    for operand in operands[1:]:
+        total = total + _operand_steps(operand, result, family)
+    if family == "float-requant":
+        return finish(total, result)
+    return np.asarray(np.clip(((total + PARTS // 2) >> 8) + result.zero, *result.bounds).astype(result.dtype))
+
+
+def rescale(operand: Operand, result: Meaning, family: str) -> Array:
+    """A tensor in another scale, as operands of concat and ReLUs need it; itself where nothing changes."""
+    return add([operand], result, family)
+
+
+def multiply(a: Operand, b: Operand, result: Meaning, family: str) -> Array:
+    """The product of two tensors: exact in int32, then requantised."""
+    product = (a.values.astype(np.int64) - a.meaning.zero) * (b.values.astype(np.int64) - b.meaning.zero)
+    ratio = np.float64(a.meaning.scale) * np.float64(b.meaning.scale) / result.scale
+    return requantize(product, ratio, result, family)
+
+
+# -- windows ---------------------------------------------------------------------------------------------
+
+
+def average_pool(
+    x: Operand,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[int],
+    count_padding: bool,
+    result: Meaning,
+    family: str,
+) -> Array:
+    """Mean over windows: the sum is exact, its multiplier holds the number of elements."""
+    channels = x.values.shape[1]
+    ones = np.ones((channels, 1, *kernel), np.int64)
+    sums = conv2d(x.values, x.meaning.zero, ones, strides, padding, groups=channels)
+    inside = conv2d(np.ones_like(x.values[:1, :1], np.int64), 0, ones[:1], strides, padding)
+    counts = np.full_like(inside, kernel[0] * kernel[1]) if count_padding else np.maximum(inside, 1)
+    return requantize(sums, np.float64(x.meaning.scale) / result.scale / counts, result, family)
+
+
+def global_average_pool(x: Operand, result: Meaning, family: str) -> Array:
+    """Mean over height and width."""
+    sums = (x.values.astype(np.int64) - x.meaning.zero).sum((2, 3), keepdims=True)
+    count = x.values.shape[2] * x.values.shape[3]
+    return requantize(sums, np.float64(x.meaning.scale) / result.scale / count, result, family)
+
+
+def max_pool(x: Array, kernel: Sequence[int], strides: Sequence[int], padding: Sequence[int]) -> Array:
+    """Largest element of each window, which is that of the largest number."""
+    top, left, bottom, right = padding
+    lowest = np.iinfo(x.dtype).min
+    wide = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=lowest)
+    windows = np.lib.stride_tricks.sliding_window_view(wide, tuple(kernel), (2, 3))
+    return np.asarray(windows[:, :, :: strides[0], :: strides[1]].max((-2, -1)))
+
+
+# -- tables ----------------------------------------------------------------------------------------------
+
+
+def table(function: Callable[[Array], Array], x: Meaning, result: Meaning) -> Array:
+    """Entries for all integers of the operand's type, from the lowest; computed in float64."""
+    info = np.iinfo(x.dtype)
+    real = (np.arange(info.min, info.max + 1) - x.zero) * np.float64(x.scale)
+    return _entries(function, real, result)
+
+
+def look_up(x: Array, entries: Array) -> Array:
+    """The table's entry for every element."""
+    found: Array = entries[x.astype(np.int64) - np.iinfo(x.dtype).min]
+    return found
+
+
+def function_of_sums(
+    function: Callable[[Array], Array], sums: Array, scale: Array, reach: int, result: Meaning, family: str
+) -> Array:
+    """A function of sums by a table on a grid of arguments that ends where the function saturates.
+
+    Args:
+        scale: What a unit of a sum means, for each channel.
+        reach: Bound on the absolute value of a sum.
+    """
+    end = reach * float(np.abs(scale).max())
+    step = float(result.scale) / FINE_STEPS
+    count = int(min(np.ceil(end / step), MAX_SAMPLES / 2))
+    samples = np.linspace(-end, end, 2 * count + 1)
+    changes = np.flatnonzero(np.diff(_entries(function, samples, result).astype(np.int64)))
+    low, high = (samples[changes[0]], samples[changes[-1] + 1]) if changes.size else (0.0, 0.0)
+    step = max(step, (high - low) / (MAX_ENTRIES - 3))
+    first = int(np.floor(low / step)) - 1
+    size = int(np.ceil(high / step)) + 2 - first
+    entries = _entries(function, (first + np.arange(size)) * step, result)
+    return entries[requantize(sums, scale / step, Meaning("int32", step, -first, 0, size - 1), family)]
+
+
+def _entries(function: Callable[[Array], Array], real: Array, result: Meaning) -> Array:
+    with np.errstate(all="ignore"):
+        steps = np.nan_to_num(function(real) / np.float64(result.scale), nan=0.0, posinf=1e9, neginf=-1e9)
+    return np.asarray(np.clip(np.rint(steps) + result.zero, *result.bounds).astype(result.dtype))
