@@ -68,6 +68,7 @@ def test_records_are_looked_up_by_template_problem_target_and_cores(tmp_path):
     records = Records([first, last], TARGET, warnings.append)
     assert records.choose("gemm", PROBLEM, decisions) == decisions[5]
     assert records.choose("gemm", replace(PROBLEM, pitch=4096), decisions) == decisions[5]
+    assert "pitch" not in last.problem  # a field at its default is not written
     assert len(records.used) == 1
     others = [
         ("matmul", PROBLEM, TARGET),

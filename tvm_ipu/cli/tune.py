@@ -218,6 +218,7 @@ def _row(task: Progress) -> tuple[str, ...]:
     speeds = ["", ""]
     if task.result is not None and task.result.microseconds:
         own, best = next(iter(task.result.microseconds.values()))
+        best = best if task.gain else own
         speeds = [f"{task.task.flops / max(t, 1e-3) / 1e3:.1f}" for t in (own, best)]
     gain = f"{100 * task.gain:.1f} %" if task.gain else ""
     state = task.done + (f"; {len(task.wrong)} failed" if task.wrong else "")

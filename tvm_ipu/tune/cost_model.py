@@ -10,6 +10,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from tvm.s_tir.meta_schedule.feature_extractor import PyFeatureExtractor
 from tvm.s_tir.meta_schedule.runner import RunnerResult
 from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
 
-from tvm_ipu.tune.records import as_json
 from tvm_ipu.tune.tasks import Task
 
 FEATURES = "tvm_ipu.features"
@@ -49,7 +49,7 @@ class Predictor:
 
     def __init__(self, task: Task, model: CostModel) -> None:
         self._model = model
-        self._problem = list(numbers(as_json(task.problem)))
+        self._problem = list(numbers(asdict(task.problem)))
         source = te.placeholder((1,), name="source")
         func = te.create_prim_func([source, te.compute((1,), lambda i: source[i], name="workload")])
         self._module = tvm.IRModule({"main": func.with_attr("tvm_ipu.problem", task.key)})
@@ -69,7 +69,7 @@ class Predictor:
         return [float(s) for s in self._model.predict(self._context, [self._candidate(d) for d in decisions])]
 
     def _candidate(self, decision: Any) -> MeasureCandidate:
-        features = [*numbers(as_json(decision)), math.log2(1 + self._ranks[decision]), *self._problem]
+        features = [*numbers(asdict(decision)), math.log2(1 + self._ranks[decision]), *self._problem]
         schedule = s_tir.Schedule(self._module)
         schedule.annotate(schedule.get_sblock("workload"), FEATURES, json.dumps(features))
         return MeasureCandidate(schedule, [])
@@ -81,11 +81,11 @@ def _context(module: tvm.IRModule) -> TuneContext:
 
 
 def numbers(value: Any) -> Iterator[float]:
-    """A JSON value as numbers; texts by a hash, sizes by their logarithm."""
+    """Fields as numbers; texts by a hash, sizes by their logarithm."""
     if isinstance(value, dict):
         for part in value.values():
             yield from numbers(part)
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for part in value:
             yield from numbers(part)
     elif isinstance(value, str):

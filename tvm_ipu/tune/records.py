@@ -1,7 +1,7 @@
 """Tuning records: which decision was measured to be best for a template's problem, as JSON lines.
 
 A record names its problem and its decision by their fields, so that it outlives changes of the search and is
-skipped, not misread, once a template's problems or decisions have other fields.
+skipped, not misread, once a template asks or decides something else.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +73,20 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def as_json(value: Any) -> dict[str, Any]:
-    """Fields of a problem or decision as JSON values."""
-    fields: dict[str, Any] = json.loads(json.dumps(asdict(value)))
-    return fields
+    """Fields of a problem or decision as JSON values, without those at their defaults.
+
+    So a record outlives a new field whose default is what was before.
+    """
+    given = {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
+    plain = {name: as_json(part) if is_dataclass(part) else part for name, part in given.items()}
+    result: dict[str, Any] = json.loads(json.dumps(plain))
+    return result
 
 
 def record_key(template: str, problem: dict[str, Any], target: str, cores: int) -> str:
     """Text that is equal for equal problems on equal targets."""
-    fields = {name: value for name, value in problem.items() if name not in PLACEMENT}
-    return json.dumps([template, target, cores, fields], sort_keys=True)
+    what = {name: value for name, value in problem.items() if name not in PLACEMENT}
+    return json.dumps([template, target, cores, what], sort_keys=True)
 
 
 def problem_key(template: str, problem: Any, target: Target) -> str:
@@ -176,9 +181,9 @@ class Records:
         return decision
 
 
-def find_decision(fields: dict[str, Any], decisions: Sequence[Any]) -> Any | None:
+def find_decision(known: dict[str, Any], decisions: Sequence[Any]) -> Any | None:
     """The decision with these fields; None where there is no such one."""
-    return next((decision for decision in decisions if as_json(decision) == fields), None)
+    return next((decision for decision in decisions if as_json(decision) == known), None)
 
 
 def choose_one(key: str, chosen: Any, target: Target) -> Choose:
