@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -318,13 +322,23 @@ def test_tune_records_and_resumes(model, tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_was_found(model, tmp_path):
-    def interrupt(tasks, changed):
-        raise KeyboardInterrupt
-
-    report = tune_model(model, "host", tmp_path / "r.jsonl", tuning=QUICK, report=interrupt)
-    assert report.interrupted
-    assert report.whole is None
-    assert len(read_records(tmp_path / "r.jsonl", pytest.fail)) == 1
+    output = tmp_path / "r.jsonl"
+    command = [sys.executable, "-m", "tvm_ipu", "-v", "tune", model, "-o", output, "--tuner", "random"]
+    with subprocess.Popen(
+        [*map(str, command), "--trials", "1000", "--early-stopping", "1000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as tuning:
+        for line in tuning.stderr:
+            if line.startswith("gemm"):
+                break
+        os.killpg(tuning.pid, signal.SIGINT)
+        printed, _ = tuning.communicate(timeout=60)
+    assert tuning.returncode == 130
+    assert "what was found is kept" in printed
+    assert len(read_records(output, pytest.fail)) == 2
 
 
 FAULTS = {

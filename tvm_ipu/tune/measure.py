@@ -61,6 +61,11 @@ class Measured:
     microseconds: dict[str, list[float]] = field(default_factory=dict)
     error: str = ""
 
+    @property
+    def worst(self) -> float:
+        """Its time over that of the template's own choice, for the number of threads that likes it least."""
+        return max((mine / max(own, 1e-3) for own, mine in self.microseconds.values()), default=self.score)
+
 
 class TaskBench:
     """One task, ready to measure its decisions.

@@ -205,5 +205,5 @@ class Search:
         progress.tried[decision] = again.score
         if again.error:
             progress.wrong.append((decision, again.error))
-        elif again.score <= best * (1 - GAIN):
+        elif again.score <= best * (1 - GAIN) and again.worst <= 1 + GAIN:
             progress.best, progress.result, progress.stale = decision, again, 0

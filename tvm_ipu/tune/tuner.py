@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
+import signal
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -123,7 +126,7 @@ def tune(
         chosen = [record for key, record in records.items() if key in keys]
         return build(models[0], Records(chosen, target, warn).choose, path)
 
-    with tempfile.TemporaryDirectory(prefix="tvm_ipu-tune-") as name:
+    with tempfile.TemporaryDirectory(prefix="tvm_ipu-tune-") as name, noted_interrupts() as interrupts:
         folder = Path(name)
         runner = ImageRunner(options.timeout, options.tracker)
         try:
@@ -146,9 +149,30 @@ def tune(
                 )
                 records.update((t.key, _dropped(records[t.key], t)) for t in gains if t.key in whole.dropped)
                 write_records(output, records.values())
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Exception) as err:
+            if not (interrupts or isinstance(err, KeyboardInterrupt)):
+                raise
             return TuneReport(output, tuple(progresses), None, interrupted=True)
     return TuneReport(output, tuple(progresses), whole, interrupted=False)
+
+
+@contextmanager
+def noted_interrupts() -> Iterator[list[int]]:
+    """Notes every Ctrl-C: one that passes through TVM or a linker comes out as some other exception."""
+    seen: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # signals are not its business
+        yield seen
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def select_tasks(tasks: Sequence[Task], wanted: Sequence[str]) -> list[Task]:
