@@ -189,6 +189,25 @@ def test_bfloat16(product, convolution):
     np.testing.assert_allclose(conv2d(*convolution, target), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("columns", [16, 20])
+def test_results_are_rounded_to_nearest_even(columns):
+    """By the instruction, where a vector is full, as by operations on bits."""
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 2**32, (200, 1), np.uint32)
+    bits[:6, 0] = [0x7F800000, 0xFF800000, 0x7F800001, 0xFFC00000, 0x3F808000, 0x7F7FFFFF]
+    x = bits.view(np.float32)
+    x[np.abs(x) < np.finfo(np.float32).tiny] = 0  # which the instruction takes for zero
+    target = TARGETS["x86-64-vnni-bf16"]
+    packed = computes.pack_dense(np.ones((1, columns), np.float32), find_dot("float32", "float32", target))
+    left = te.placeholder(x.shape, "float32", name="left")
+    right = te.placeholder(packed.shape, "float32", name="right")
+    result = computes.dense(left, right, columns, "bfloat16")
+    got, _ = evaluate({left: x, right: packed}, result, target)
+    with np.errstate(invalid="ignore"):
+        expected = np.broadcast_to(x.astype(got.dtype), got.shape)
+    np.testing.assert_array_equal(got.astype(np.float32), expected.astype(np.float32))
+
+
 def test_a_nan_stays_in_its_row():
     """Padding of the reduction to whole groups reads no neighbouring element."""
     target = TARGETS["x86-64-vnni-bf16"]

@@ -17,8 +17,10 @@ import tvm_ffi
 from tvm import ir, tirx
 from tvm.tirx import Expr
 
+from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.emit import Emitter, flat_buffer, index
 from tvm_ipu.kernels.half import in_float32, is_half, narrow, widen
+from tvm_ipu.kernels.llvm import NARROW_BF16
 from tvm_ipu.kernels.memory import memory_shape, memory_size, row_pitch
 from tvm_ipu.kernels.registers import RegisterTile
 
@@ -54,6 +56,7 @@ class Epilogue:
         anchor: Buffer that the template computes; all steps have its shape.
         steps: Elementwise blocks in order.
         outputs: Those of ``anchor`` and the steps' targets that later kernels need.
+        target: Chip, for its conversion to bfloat16; None to convert by operations on bits.
 
     Attributes:
         sources: Buffers of the fused function that the epilogue reads and writes.
@@ -61,8 +64,15 @@ class Epilogue:
         has_half: Whether 16-bit floating point occurs.
     """
 
-    def __init__(self, anchor: tirx.Buffer, steps: Sequence[Step], outputs: Sequence[tirx.Buffer]) -> None:
+    def __init__(
+        self,
+        anchor: tirx.Buffer,
+        steps: Sequence[Step],
+        outputs: Sequence[tirx.Buffer],
+        target: Target | None = None,
+    ) -> None:
         self.anchor = anchor
+        self._rounds_vectors = target is not None and "avx512bf16" in target.isa
         self.steps = tuple(steps)
         self.outputs = tuple(outputs)
         internal = {anchor, *(step.target for step in steps)}
@@ -161,6 +171,10 @@ class Epilogue:
         finish: Finish | None,
     ) -> None:
         """Finish ``width`` elements of row ``m`` of a tile, ``at`` in its buffer, ``first`` in the result."""
+        late: dict[tirx.Buffer, tirx.Buffer] = {}
+        if finish is None and self._rounds_vectors and width == NARROW_BF16.lanes:
+            halves = [output for output in self.outputs if dtype_of(output) == "bfloat16"]
+            late = {output: e.alloc("wide", width, "float32") for output in halves}
         with e.loop("lane", 0, width, tirx.ForKind.VECTORIZED) as lane:
             place = first.moved(lane)
             value = e.bind("value", e.load(tile, at + lane))
@@ -173,8 +187,15 @@ class Epilogue:
                 finish(m, place.column, value)
             for output in self.outputs if finish is None else ():
                 value, dtype = values[output], dtype_of(output)
+                if output in late:
+                    e.store(late[output], lane, value)
+                    continue
                 value = narrow(value, dtype) if is_half(dtype) else value
                 e.store(self._flat[output], place.row * row_pitch(output) + place.column, value)
+        for output, wide in late.items():
+            at = first.row * row_pitch(output) + first.column
+            bits = NARROW_BF16.call(e.load(wide, 0, width))
+            e.store(self._flat[output], at, tirx.reinterpret(f"bfloat16x{width}", bits), width)
 
     def _decode(self, row: Expr) -> tuple[Expr, ...]:
         """Position of a row in the anchor's dimensions but the last."""

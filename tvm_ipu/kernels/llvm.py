@@ -27,6 +27,11 @@ class Function:
     dtype: str
     text: str
 
+    @property
+    def lanes(self) -> int:
+        """Elements of the result."""
+        return int(self.dtype.partition("x")[2])
+
     def call(self, *args: Expr) -> Expr:
         """A call."""
         return tirx.call_pure_extern(self.dtype, self.name, *args)
@@ -60,7 +65,7 @@ define <16 x i16> @tvm_ipu_narrow_bf16(<16 x float> %value) alwaysinline {
 }
 """,
 )
-"""Round 16 float32 numbers to bfloat16, to nearest even."""
+"""Round 16 float32 numbers to bfloat16, to nearest even; a NaN stays one, subnormal numbers become zero."""
 
 DOT_BF16_NEON = Function(
     "tvm_ipu_dot_bf16_neon",

@@ -101,7 +101,7 @@ class _Plan:
         """What a template computes, its anchor last, and the elementwise steps after it as one kernel."""
         (result,) = parts[-1].writes
         made = [result, *(step.target for step in steps)]
-        epilogue = Epilogue(result, steps, self._needed(made, rest))
+        epilogue = Epilogue(result, steps, self._needed(made, rest), self._target)
         name, kernel, buffers = emit_anchor(parts, epilogue, self._target, self._choose)
         args = tuple(self._ref(buffer) for buffer in buffers)
         self.stages.append(Stage(kernel.func, args, kernel.extent, kernel.grain, name, kernel.flops))
