@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from scripts.node_suite import compile_image
 from tvm_ipu.quantize.reference import Meaning
@@ -46,9 +46,12 @@ class Graph:
         self.feeds[name] = values
         return self.op("DequantizeLinear", [name, *self._parameters(meaning)])
 
-    def weight(self, values: Array, scale: Any, zero: Any = None, axis: int = 0) -> str:
+    def weight(self, values: Array | TensorProto, scale: Any, zero: Any = None, axis: int = 0) -> str:
         """The numbers of a quantised constant."""
         scale = np.asarray(scale, np.float32)
+        if isinstance(values, TensorProto):
+            self._constants.append(values)
+            return self.op("DequantizeLinear", [values.name, self.constant(scale)], axis=axis)
         zero = (
             np.zeros(scale.shape, values.dtype) if zero is None else np.full(scale.shape, zero, values.dtype)
         )

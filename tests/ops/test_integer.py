@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
+from scripts.node_suite import compile_image
 from tests.ops.integer_kit import Graph
 from tvm_ipu.quantize import reference as ref
 from tvm_ipu.quantize.reference import Meaning, Operand
+from tvm_ipu.runtime.session import Session
 
 FLOAT = "float-requant"
 Array = np.ndarray
@@ -272,4 +275,50 @@ def test_nearest_resize_and_moves():
     real = g.op("Reshape", [g.op("Transpose", [real], perm=[0, 2, 3, 1]), g.constant([8, -1])])
     g.result(real, x_is)
     expected = x.repeat(2, 2).repeat(2, 3).transpose(0, 2, 3, 1).reshape(8, -1)
+    np.testing.assert_array_equal(g.run()[0], expected)
+
+
+@pytest.mark.parametrize("weight_zero", [0, 128])
+def test_dynamic_quantisation(weight_zero):
+    """MatMulInteger and ConvInteger with zero points that are known at run time only."""
+    random = np.random.default_rng(weight_zero)
+    x = random.normal(size=(1, 8, 6, 16)).astype(np.float32)
+    w = random.integers(0, 256, (16, 20)).astype(np.uint8)
+    kernel = random.integers(-128, 128, (5, 8, 3, 3)).astype(np.int8)
+    for pads in ([0, 0, 0, 0], [1, 1, 1, 1]):
+        nodes = [
+            helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"]),
+            helper.make_node("MatMulInteger", ["q", "w", "zero", "w_zero"], ["product"]),
+            helper.make_node("ConvInteger", ["q", "kernel", "zero"], ["conv"], pads=pads),
+        ]
+        constants = {"w": w, "w_zero": np.uint8(weight_zero), "kernel": kernel}
+        graph = helper.make_graph(
+            nodes,
+            "dynamic",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+            [
+                helper.make_tensor_value_info(n, t, None)
+                for n, t in [("q", TensorProto.UINT8), ("zero", TensorProto.UINT8)]
+                + [(n, TensorProto.INT32) for n in ("product", "conv")]
+            ],
+            [numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        with Session(compile_image(model, {}, "host")) as session:
+            y = session.run({"x": x})
+        zero = int(y["zero"])
+        np.testing.assert_array_equal(y["product"], ref.matmul(y["q"], zero, w, weight_zero))
+        np.testing.assert_array_equal(y["conv"], ref.conv2d(y["q"], zero, kernel, padding=pads))
+
+
+def test_weights_of_4_bits():
+    random = np.random.default_rng(4)
+    x_is, y_is = Meaning("uint8", np.float32(0.02), 3), Meaning("uint8", np.float32(0.05), 128)
+    x, w = values(random, "uint8", 5, 24), random.integers(-8, 8, (24, 9)).astype(np.int8)
+    scale = np.full(9, 0.02, np.float32)
+    packed = helper.make_tensor("w", TensorProto.INT4, w.shape, w.ravel())
+    g = Graph()
+    g.result(g.op("MatMul", [g.input(x, x_is), g.weight(packed, scale, axis=1)]), y_is)
+    unit = np.float64(x_is.scale) * scale
+    expected = ref.requantize(ref.matmul(x, 3, w), unit / y_is.scale, y_is, FLOAT)
     np.testing.assert_array_equal(g.run()[0], expected)

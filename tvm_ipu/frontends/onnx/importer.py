@@ -17,7 +17,7 @@ from tvm_ipu.base.errors import ModelError, UnsupportedOperatorError
 from tvm_ipu.base.model import Model
 from tvm_ipu.base.tensor import DType, TensorSpec
 from tvm_ipu.frontends.onnx.builder import NodeBuilder
-from tvm_ipu.frontends.onnx.context import CONVERTERS, Context, Node, UnsupportedNode
+from tvm_ipu.frontends.onnx.context import CONVERTERS, Array, Context, Node, UnsupportedNode
 from tvm_ipu.frontends.onnx.evaluate import fold, infer_types
 from tvm_ipu.frontends.onnx.graph import (
     Const,
@@ -230,7 +230,7 @@ class _Importer:
             if not isinstance(value, Const):
                 raise UnsupportedNode(f"its input '{value.name}' has no value")
             try:
-                self._values[value] = self._context.const(value.array)
+                self._values[value] = self._context.const(_whole_bytes(value.array))
             except Exception as err:  # numpy's and TVM's, for strings, 4-bit integers ...
                 dtype = dtype_label(value.elem_type)
                 raise UnsupportedNode(
@@ -258,6 +258,12 @@ def _wanted(op: Op) -> list[Tensor]:
 
 def _copy(tensor: te.Tensor) -> te.Tensor:
     return te.compute(tensor.shape, lambda *index: tensor(*index), name="copy")
+
+
+def _whole_bytes(array: Array) -> Array:
+    """Integers of 4 bits in 8, which is where images keep them."""
+    wide = {"int4": np.int8, "uint4": np.uint8}.get(array.dtype.name)
+    return array if wide is None else array.astype(wide)
 
 
 def _array(value: Any) -> Any:

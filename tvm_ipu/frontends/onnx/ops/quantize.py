@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from tvm import relax, te, tirx
 
-from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
+from tvm_ipu.frontends.onnx.context import Array, Context, Node, UnsupportedNode, converter
 from tvm_ipu.frontends.onnx.ops.cast import convert, element_type, saturate
 from tvm_ipu.frontends.onnx.ops.common import (
     elementwise,
@@ -19,6 +20,7 @@ from tvm_ipu.frontends.onnx.ops.common import (
     required,
 )
 from tvm_ipu.frontends.onnx.ops.conv import convolve, reshape_weight
+from tvm_ipu.frontends.onnx.ops.shape import pad_constant
 from tvm_ipu.frontends.onnx.ops.window import read_window
 
 R = relax.op
@@ -147,6 +149,31 @@ def centered(ctx: Context, x: relax.Expr, zero: relax.Expr | None) -> relax.Expr
     return ctx.emit(R.subtract(wide, convert(ctx, zero, "int16")))
 
 
+def _constant_weight(ctx: Context, weight: relax.Expr, zero: relax.Expr | None) -> Array | None:
+    """Constant weights minus their zero points, where both are known and that fits int8."""
+    value = ctx.value(weight)
+    offset = np.zeros((), np.int16) if zero is None else ctx.value(zero)
+    if value is None or offset is None:
+        return None
+    wide = value.astype(np.int16) - offset.astype(np.int16)
+    fits = wide.size == 0 or (wide.min() >= -128 and wide.max() <= 127)
+    return wide.astype(np.int8) if fits else None
+
+
+def _without_zero(ctx: Context, total: relax.Expr, zero: relax.Expr | None, sums: Array) -> relax.Expr:
+    """Sums of products with ``x`` as sums with ``x - zero``.
+
+    Args:
+        sums: What a unit of the zero point adds to each of them, int32.
+    """
+    value = np.zeros((), np.int32) if zero is None else ctx.value(zero)
+    if value is not None:
+        correction = value.astype(np.int32) * sums
+        return ctx.emit(R.subtract(total, ctx.const(correction))) if correction.any() else total
+    assert zero is not None
+    return ctx.emit(R.subtract(total, R.multiply(convert(ctx, zero, "int32"), ctx.const(sums))))
+
+
 def _matched(ctx: Context, a: relax.Expr, b: relax.Expr) -> tuple[relax.Expr, relax.Expr]:
     """Two integer operands in one type."""
     if ctx.dtype(a) == ctx.dtype(b):
@@ -180,8 +207,19 @@ def int_conv(
         x_zero = reshape_weight(ctx, x_zero, ())
     if w_zero is not None and len(ctx.shape(w_zero)) == 1:
         w_zero = reshape_weight(ctx, w_zero, (ctx.shape(w_zero)[0], *[1] * (1 + len(kernel))))
+    known, groups = _constant_weight(ctx, weight, w_zero), int(node.attrs.get("group", 1))
+    fill = np.zeros(()) if x_zero is None else ctx.value(x_zero)
+    padded = any(window.padding)
+    if known is not None and (not padded or (fill is not None and min(window.padding) >= 0)):
+        if padded and fill is not None:
+            x = pad_constant(ctx, x, (0, 0, *window.begins), (0, 0, *window.ends), int(fill))
+            none = (0,) * window.rank
+            window = replace(window, begins=none, ends=none)
+        total = convolve(ctx, x, ctx.const(known), window, groups, "int32")
+        sums = known.sum(tuple(range(1, known.ndim)), dtype=np.int32)
+        return _without_zero(ctx, total, x_zero, sums.reshape(-1, *[1] * len(kernel)))
     a, b = _matched(ctx, centered(ctx, x, x_zero), centered(ctx, weight, w_zero))
-    return convolve(ctx, a, b, window, int(node.attrs.get("group", 1)), "int32")
+    return convolve(ctx, a, b, window, groups, "int32")
 
 
 @converter("MatMulInteger")
@@ -195,6 +233,10 @@ def int_matmul(
 ) -> relax.Expr:
     """Product of 8-bit integers with int32 sums; zero points for each row and column."""
     a_zero = None if a_zero is None else for_rows(ctx, a_zero)
+    weight = _constant_weight(ctx, b, b_zero)
+    if weight is not None and min(len(ctx.shape(a)), weight.ndim) > 1:
+        total = ctx.emit(R.matmul(a, ctx.const(weight), out_dtype="int32"))
+        return _without_zero(ctx, total, a_zero, weight.sum(-2, keepdims=True, dtype=np.int32))
     left, right = _matched(ctx, centered(ctx, a, a_zero), centered(ctx, b, b_zero))
     return ctx.emit(R.matmul(left, right, out_dtype="int32"))
 
