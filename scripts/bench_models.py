@@ -21,6 +21,7 @@ from typing import Any
 from scripts.bench_report import write_report
 from scripts.peaks import measure_peaks
 from tests.models import quantized, zoo
+from tvm_ipu.base.errors import ToolError
 from tvm_ipu.base.files import whole_file
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.shapes import format_input_shapes
@@ -113,7 +114,10 @@ def measure(
         if args.target in HELD_TO and not peer.startswith("openvino"):
             continue
         its = quantized.openvino_model(name) if precision == "int8" and peer.startswith("openvino") else model
-        contenders.append(open_peer(peer, its, inputs, threads))
+        try:
+            contenders.append(open_peer(peer, its, inputs, threads))
+        except ToolError as err:
+            print(f"{name} {precision}: without {peer}: {err}")
     results = compare(contenders, _runs(contenders[0].run, len(contenders), args), warmup=3)
     session = Session(image, threads=threads)
     session.run(inputs)
