@@ -22,7 +22,8 @@ from tvm_ipu.base.program import Program
 from tvm_ipu.base.shapes import parse_input_shapes
 from tvm_ipu.base.target import Target, load_target
 from tvm_ipu.bench.data import fill, load_arrays
-from tvm_ipu.codegen.build import Progress, build_program
+from tvm_ipu.codegen.build import build_program
+from tvm_ipu.codegen.kernel_set import KernelSet, Progress
 from tvm_ipu.frontends.loaders import LoadOptions, load_model
 from tvm_ipu.frontends.onnx.convert import convert
 from tvm_ipu.image.reader import read_image
@@ -88,9 +89,10 @@ def compile_model(
     clock = _Clock(progress)
     chip = load_target(target)
     records = _tuning_records(chip, options)
-    models = _fused_models(model, chip, input_shapes, batches, outputs, samples, options, clock)
+    kernels = KernelSet(chip, records.choose)
+    models = _fused_models(model, kernels, input_shapes, batches, outputs, samples, options, clock)
     with clock.stage("code generation"):
-        program = build_program(models, chip, options.jobs, progress, records.choose)
+        program = build_program(models, chip, options.jobs, progress, kernels)
     with clock.stage("writing"):
         write_image(program, output)
     if options.tuning_records and not records.used:
@@ -133,11 +135,12 @@ def tune_model(
     options = options or CompileOptions()
     chip = load_target(target)
     clock = _Clock(progress)
-    models = _fused_models(model, chip, input_shapes, batches, outputs, samples, options, clock)
+    kernels = KernelSet(chip)
+    models = _fused_models(model, kernels, input_shapes, batches, outputs, samples, options, clock)
     inputs = list(fill(models[0].inputs, "random").values())
 
     def build(one: Model, choose: Choose, path: Path) -> list[str]:
-        program = build_program([one], chip, 1, choose=choose)
+        program = build_program([one], chip, 1, kernels=KernelSet(chip, choose))
         write_image(program, path)
         return [call.layer for call in program.plans[0].calls]
 
@@ -155,7 +158,8 @@ def list_tasks(
 ) -> list[Task]:
     """What ``tune_model`` would tune; arguments and errors are the same."""
     options, chip = options or CompileOptions(), load_target(target)
-    models = _fused_models(model, chip, input_shapes, batches, outputs, None, options, _Clock(None))
+    clock = _Clock(None)
+    models = _fused_models(model, KernelSet(chip), input_shapes, batches, outputs, None, options, clock)
     return find_tasks(models, chip)
 
 
@@ -177,7 +181,7 @@ def convert_model(
 
 def _fused_models(
     model: Path,
-    chip: Target,
+    kernels: KernelSet,
     input_shapes: Sequence[str],
     batches: Sequence[int],
     outputs: Sequence[str],
@@ -192,7 +196,9 @@ def _fused_models(
         models = [load_model(model, load) for load in loads]
     if options.precision != "fp32" and options.max_error > 0:
         with clock.stage("sensitivity"):
-            options = replace(options, float32_layers=_float32_layers(models[0], options, samples))
+            kept = _float32_layers(models[0], options, samples, kernels)
+            options = replace(options, float32_layers=kept)
+    chip = kernels.target
     with clock.stage("passes"):
         return [
             one.with_module(run_phases(one.module, chip, options, _dumper(options, one))) for one in models
@@ -207,11 +213,15 @@ def _tuning_records(chip: Target, options: CompileOptions) -> Records:
     return Records(records, chip, warn_on_stderr)
 
 
-def _float32_layers(model: Model, options: CompileOptions, samples: Path | None) -> tuple[str, ...]:
+def _float32_layers(
+    model: Model, options: CompileOptions, samples: Path | None, kernels: KernelSet
+) -> tuple[str, ...]:
     """Layers that 16-bit precision would cost too much, measured with images for this machine."""
+    host = load_target("host")
+    kernels = kernels if kernels.target == host else KernelSet(host)
     inputs = load_arrays(samples) if samples else fill(model.inputs, "random")
     dtype = numpy_dtype(STORAGE_DTYPE[options.precision])
-    program, image, start = _host_image(model, replace(options, precision="fp32", winograd=False))
+    program, image, start = _host_image(model, replace(options, precision="fp32", winograd=False), kernels)
     with Session(memoryview(image), threads=options.jobs) as session:
 
         def run(weights: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
@@ -222,17 +232,17 @@ def _float32_layers(model: Model, options: CompileOptions, samples: Path | None)
         expected = run(np.frombuffer(program.weights, np.uint8))
 
     def measure(kept: tuple[str, ...]) -> float:
-        _, mixed, _ = _host_image(model, replace(options, float32_layers=kept))
+        _, mixed, _ = _host_image(model, replace(options, float32_layers=kept), kernels)
         with Session(memoryview(mixed), threads=options.jobs) as session:
             return output_error(list(session.run(inputs).values()), expected)
 
     return sensitive_layers(errors, measure, options.max_error)
 
 
-def _host_image(model: Model, options: CompileOptions) -> tuple[Program, mmap.mmap, int]:
+def _host_image(model: Model, options: CompileOptions, kernels: KernelSet) -> tuple[Program, mmap.mmap, int]:
     """A program for this machine, its image in memory, and where the weights start in there."""
-    chip = load_target("host")
-    program = build_program([model.with_module(run_phases(model.module, chip, options))], chip, options.jobs)
+    fused = model.with_module(run_phases(model.module, kernels.target, options))
+    program = build_program([fused], kernels.target, options.jobs, kernels=kernels)
     with tempfile.TemporaryDirectory(prefix="tvm_ipu-") as folder:
         path = Path(folder) / "host.img"
         write_image(program, path)

@@ -3,55 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-
-import tvm_ffi
-from tvm import tirx
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tvm_ipu.base.model import FLOAT_LAYERS_ATTR, Model
 from tvm_ipu.base.program import ALIGNMENT, Arg, Call, Plan, Program, Space
 from tvm_ipu.base.target import Target
 from tvm_ipu.base.tensor import DType
 from tvm_ipu.codegen.in_place import Step, copy_function
+from tvm_ipu.codegen.kernel_set import CompiledKernel, KernelSet, Progress, Unaligned
 from tvm_ipu.codegen.link import link
-from tvm_ipu.codegen.lower import LoweredKernel, compile_object, lower_kernel
 from tvm_ipu.codegen.straight_line import straight_line
 from tvm_ipu.codegen.tensors import ConstantPool, Storage, Value, align, plan_arena
-from tvm_ipu.kernels.decisions import Choose, preferred
 from tvm_ipu.kernels.memory import with_pitches
-from tvm_ipu.kernels.select import schedule
-from tvm_ipu.kernels.stage import Stage, TempSpec
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, steps done, steps in all)."""
-
-
-@dataclass
-class _Kernels:
-    """Kernels of a program: equal functions are scheduled and compiled once."""
-
-    target: Target
-    choose: Choose
-    scheduled: dict[tvm_ffi.StructuralKey, tuple[list[Stage], list[TempSpec]]] = field(default_factory=dict)
-    symbols: dict[tvm_ffi.StructuralKey, str] = field(default_factory=dict)
-    stages: dict[str, Stage] = field(default_factory=dict)
-
-    def schedule(self, func: tirx.PrimFunc) -> tuple[list[Stage], list[TempSpec]]:
-        """Stages and temporaries of one fused function."""
-        key = tvm_ffi.StructuralKey(func.without_attr("global_symbol"))
-        if key not in self.scheduled:
-            self.scheduled[key] = schedule(func, self.target, self.choose)
-        return self.scheduled[key]
-
-    def symbol(self, stage: Stage, name: str) -> str:
-        """Symbol of the stage's kernel, named after its first user."""
-        key = tvm_ffi.StructuralKey(stage.func.without_attr("global_symbol"))
-        if key not in self.symbols:
-            self.symbols[key] = f"k{len(self.symbols)}_{name}"[:60]
-            self.stages[self.symbols[key]] = stage
-        return self.symbols[key]
+from tvm_ipu.kernels.stage import Stage
 
 
 def build_program(
@@ -59,7 +24,7 @@ def build_program(
     target: Target,
     jobs: int = 2,
     progress: Progress | None = None,
-    choose: Choose = preferred,
+    kernels: KernelSet | None = None,
 ) -> Program:
     """Compile models, one for each set of input shapes, into one program over the same weights.
 
@@ -68,22 +33,21 @@ def build_program(
         target: Chip to compile for.
         jobs: Threads that lower and compile kernels.
         progress: Told what is being done.
-        choose: Makes the kernel templates' decisions.
+        kernels: Kernels of ``target`` that exist already, to which the program's are added.
 
     Raises:
         ToolError: No linker, or it failed.
     """
-    kernels = _Kernels(target, choose)
+    kernels = kernels or KernelSet(target)
     pool = ConstantPool()
     drafts = [_PlanDraft(model, kernels, pool) for model in models]
-    lowered = _lower(kernels, _unaligned(drafts), target, jobs, progress)
-    objects = _compile(list(lowered.values()), target, jobs, progress)
-    linked = link(objects, target, kernels.stages)
+    compiled = kernels.compile(_uses(drafts), jobs, progress)
+    linked = link([kernel.object for kernel in compiled.values()], target, compiled)
     return Program(
         target=target,
-        plans=tuple(draft.finish(kernels, lowered) for draft in drafts),
+        plans=tuple(draft.finish(kernels, compiled) for draft in drafts),
         code=linked.code,
-        symbols={name: linked.symbols[name] for name in kernels.stages},
+        symbols={name: linked.symbols[name] for name in compiled},
         weights=bytes(pool.weights),
         consts=bytes(pool.consts),
         metadata={"model": models[0].name, **models[0].source, **_float_layers(models[0])},
@@ -98,48 +62,13 @@ def _float_layers(model: Model) -> dict[str, object]:
     return {"float_layers": [str(line) for line in attrs[FLOAT_LAYERS_ATTR]]}
 
 
-def _unaligned(drafts: Sequence[_PlanDraft]) -> dict[str, set[int]]:
-    """Kernel -> parameters that some call gives an address off ``ALIGNMENT``: parts of other tensors."""
-    found: dict[str, set[int]] = {}
+def _uses(drafts: Sequence[_PlanDraft]) -> dict[str, Unaligned]:
+    """Kernels that the plans call, with the parameters that are parts of other tensors, off ``ALIGNMENT``."""
+    found: dict[str, Unaligned] = {}
     for call in (call for draft in drafts for call in draft.calls):
-        off = {i for i, value in enumerate(call.args) if value.offset % ALIGNMENT}
-        found.setdefault(call.symbol, set()).update(off)
+        off = frozenset(i for i, value in enumerate(call.args) if value.offset % ALIGNMENT)
+        found[call.symbol] = found.get(call.symbol, off) | off
     return found
-
-
-def _lower(
-    kernels: _Kernels,
-    unaligned: Mapping[str, set[int]],
-    target: Target,
-    jobs: int,
-    progress: Progress | None,
-) -> dict[str, LoweredKernel]:
-    lowered: dict[str, LoweredKernel] = {}
-    with ThreadPoolExecutor(max_workers=jobs) as threads:
-        results = threads.map(
-            lambda item: lower_kernel(item[1].func, item[0], target, unaligned[item[0]]),
-            kernels.stages.items(),
-        )
-        for name, kernel in zip(kernels.stages, results, strict=True):
-            lowered[name] = kernel
-            if progress:
-                progress("lowering kernels", len(lowered), len(kernels.stages))
-    return lowered
-
-
-def _compile(
-    kernels: list[LoweredKernel], target: Target, jobs: int, progress: Progress | None
-) -> list[bytes]:
-    """Object files of the kernels; several, so that threads share the work and progress shows."""
-    size = max(1, math.ceil(len(kernels) / (4 * jobs)))
-    chunks = [kernels[i : i + size] for i in range(0, len(kernels), size)]
-    objects: list[bytes] = []
-    with ThreadPoolExecutor(max_workers=jobs) as threads:
-        for obj in threads.map(lambda chunk: compile_object(chunk, target), chunks):
-            objects.append(obj)
-            if progress:
-                progress("compiling kernels", len(objects), len(chunks))
-    return objects
 
 
 @dataclass(frozen=True)
@@ -153,7 +82,7 @@ class _DraftCall:
 class _PlanDraft:
     """Calls of one plan while storages have no offsets yet."""
 
-    def __init__(self, model: Model, kernels: _Kernels, pool: ConstantPool) -> None:
+    def __init__(self, model: Model, kernels: KernelSet, pool: ConstantPool) -> None:
         self.model = model
         self.calls: list[_DraftCall] = []
         self._kernels = kernels
@@ -194,7 +123,7 @@ class _PlanDraft:
             placed.append(value)
         return placed
 
-    def finish(self, kernels: _Kernels, lowered: dict[str, LoweredKernel]) -> Plan:
+    def finish(self, kernels: KernelSet, compiled: dict[str, CompiledKernel]) -> Plan:
         """Plan the arena and fix every address."""
         top = 0
         io_offsets: list[list[int]] = []
@@ -214,7 +143,7 @@ class _PlanDraft:
             output_offsets=tuple(io_offsets[1]),
             calls=tuple(_finish_call(call, kernels.stages[call.symbol]) for call in self.calls),
             arena_size=arena_size,
-            scratch_size=max((lowered[c.symbol].scratch_size for c in self.calls), default=0),
+            scratch_size=max((compiled[c.symbol].scratch_size for c in self.calls), default=0),
             tensor_bytes=sum(s.size for s in arena),
         )
 
