@@ -232,3 +232,28 @@ def test_rows_apart(emulator, pitch, padding):
         packed = computes.pack_conv2d(filters, find_dot("uint8", "int8", EMULATED))
         run_stage(stage, [image, packed, got], EMULATED)
         check(got, expected)
+
+
+@pytest.mark.parametrize(("left", "right"), [("uint8", "int8"), ("int8", "int8"), ("bfloat16", "bfloat16")])
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(
+    batches=st.sampled_from([((), ()), ((3,), (3,)), ((2, 3), (3,)), ((2, 1), (1, 3))]),
+    rows=st.integers(8, 70),
+    groups=st.sampled_from([4, 8, 16, 18, 32]),
+    columns=st.integers(8, 100),
+    transposed=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_matmul(left, right, batches, rows, groups, columns, transposed, seed):
+    rng = np.random.default_rng(seed)
+    depth = groups * amx.group_of(left)
+    a = random_array(rng, (*batches[0], rows, depth), left)
+    b = random_array(rng, (*batches[1], depth, columns), right)
+    expected = np.matmul(wide(a), wide(b))
+    b = np.ascontiguousarray(b.swapaxes(-1, -2)) if transposed else b
+    with emulation():
+        got, templates = run(
+            lambda x, y: computes.matmul(x, y, transposed, accumulated(left)), a, b, any_decision(seed)
+        )
+    assert templates == ["tile_matmul"]
+    check(got, expected)

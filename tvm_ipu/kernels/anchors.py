@@ -25,6 +25,7 @@ from tvm_ipu.kernels.templates import (
     matmul,
     tile_conv2d,
     tile_gemm,
+    tile_matmul,
     winograd,
 )
 from tvm_ipu.kernels.templates.kernel import Kernel
@@ -145,7 +146,7 @@ def _matmul(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
     if math.prod(right_batch) == 1 and left_batch == batch:
         rows, batch, left_batch, right_batch = math.prod(batch) * rows, (), (), ()
     dtype = dtype_of(epilogue.anchor)
-    return matmul, matmul.Problem(
+    problem = matmul.Problem(
         batch=batch,
         left_batch=left_batch,
         right_batch=right_batch,
@@ -158,6 +159,8 @@ def _matmul(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
         right=dtype_of(right),
         dtype=dtype,
     )
+    tiled = tile_matmul.Problem(**{k: v for k, v in vars(problem).items() if k != "lanes"})
+    return (tile_matmul, tiled) if tile_matmul.takes(tiled, target) else (matmul, problem)
 
 
 def _window(anchor: Nest, image: tirx.Buffer) -> Window:

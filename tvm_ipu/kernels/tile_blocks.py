@@ -119,7 +119,8 @@ class TileBlocks:
         right: Right operand.
         dtype: Type of the sums.
         finish: Epilogue of a row.
-        row_blocks: Blocks of a unit that share the same columns.
+        row_blocks: Blocks of a unit that share the same columns, where those that come next are to be fetched
+            meanwhile.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class TileBlocks:
         right: Right,
         dtype: str,
         finish: Finish,
-        row_blocks: int,
+        row_blocks: int = 0,
     ) -> None:
         self._e = e
         self._shape = shape
@@ -178,7 +179,7 @@ class TileBlocks:
 
     def _fetch(self, start: Expr, count: int, number: Expr) -> None:
         """Ask for a share of the next columns' weights; ``number`` counts the steps of these columns."""
-        if self._row_blocks > MOST_FETCHING:
+        if not 0 < self._row_blocks <= MOST_FETCHING:
             return
         item = item_bytes(str(self._right.buffer.ty.dtype.dtype))
         line = CACHE_LINE // item

@@ -134,8 +134,8 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
         batch = e.bind("batch", tirx.floordiv(unit, rows.units * columns.units))
         row_unit = e.bind("row_unit", tirx.floormod(tirx.floordiv(unit, columns.units), rows.units))
         column_unit = e.bind("column_unit", tirx.floormod(unit, columns.units))
-        left = e.bind("left_base", body.base(batch, p.left_batch) * (p.rows * p.depth))
-        right = e.bind("right_base", body.base(batch, p.right_batch) * (p.depth * p.columns))
+        left = e.bind("left_base", matrix_number(batch, p.batch, p.left_batch) * (p.rows * p.depth))
+        right = e.bind("right_base", matrix_number(batch, p.batch, p.right_batch) * (p.depth * p.columns))
 
         def block(column: Expr, width: int) -> None:
             load = body.packed(right, column, width) if decision.packed else body.direct(right, column, width)
@@ -154,6 +154,19 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
     return Kernel(func, extent, tiles.grain(cycles(p, decision, target), extent), flops)
 
 
+def matrix_number(number: Expr, batch: tuple[int, ...], own: tuple[int, ...]) -> Expr:
+    """Number of an operand's matrix, of a batch ``own``, for matrix ``number`` of the result's batch."""
+    if own == batch:
+        return number
+    found: Expr = tirx.IntImm("int32", 0)
+    for axis, size in enumerate(own):
+        if size > 1:
+            inner = math.prod(batch[axis + 1 :])
+            at = tirx.floormod(tirx.floordiv(number, inner), size)
+            found = found + at * math.prod(own[axis + 1 :])
+    return found
+
+
 class _Body:
     """Statements inside a unit."""
 
@@ -165,18 +178,6 @@ class _Body:
         self._epilogue = epilogue
         self.left = flat_buffer("left", math.prod(p.left_batch) * p.rows * p.depth, p.left)
         self.right = flat_buffer("right", math.prod(p.right_batch) * p.depth * p.columns, p.right)
-
-    def base(self, batch: Expr, own: tuple[int, ...]) -> Expr:
-        """Number of an operand's matrix for a matrix of the result."""
-        if own == self._p.batch:
-            return batch
-        number: Expr = tirx.IntImm("int32", 0)
-        for axis, size in enumerate(own):
-            if size > 1:
-                inner = math.prod(self._p.batch[axis + 1 :])
-                at = tirx.floormod(tirx.floordiv(batch, inner), size)
-                number = number + at * math.prod(own[axis + 1 :])
-        return number
 
     def tile(self, number: Expr, left: Expr, height: int, column: Expr, width: int, load: Load) -> None:
         """One register tile: through the reduction, then finished."""
