@@ -59,7 +59,8 @@ class Batch:
         results = kit.run_jobs(runner, code.code, jobs, self.target, self.folder)
         for (label, _, expected), result in zip(self.jobs, results, strict=True):
             got = np.frombuffer(result[-1], expected.dtype).reshape(expected.shape)
-            np.testing.assert_array_equal(got, expected, err_msg=label)
+            error = 0 if expected.dtype.kind in "iu" else 1e-5
+            np.testing.assert_allclose(got, expected, rtol=error, atol=error, err_msg=label)
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +177,30 @@ def test_depthwise_convolutions_are_exact(batch: tuple[Batch, Path]) -> None:
             for shape, dtype in zip(((1, 9, 11, channels), (channels, 3, 3, 1)), pair, strict=True)
         )
         add_convolution(kernels, x, weight, stride, (1, 0, 1, 2), channels, requantise)
+
+    collect()
+    kernels.check(runner)
+
+
+@pytest.mark.parametrize("batch", ["aarch64-i8mm"], indirect=True)
+def test_bfloat16(batch: tuple[Batch, Path]) -> None:
+    """Products of bfloat16 are exact in float32, so that only sums are rounded."""
+    kernels, runner = batch
+    assert find_dot("bfloat16", "bfloat16", kernels.target).group == 2
+
+    @COLLECT
+    @given(products([("bfloat16", "bfloat16")]))
+    def collect(product) -> None:
+        a, b, transposed = product
+        expected = (a.astype(np.float64) @ b.astype(np.float64)).astype(np.float32)
+        packed = computes.pack_dense(b, find_dot("bfloat16", "bfloat16", kernels.target))
+        inputs = placeholders(a, packed)
+        kernels.add(
+            f"dense {a.shape} {b.shape}", inputs, computes.dense(*inputs, b.shape[1], "float32"), expected
+        )
+        inputs = placeholders(a, np.ascontiguousarray(b.T) if transposed else b)
+        result = computes.matmul(*inputs, transposed, "float32")
+        kernels.add(f"matmul {a.shape} {b.shape}", inputs, result, expected)
 
     collect()
     kernels.check(runner)
