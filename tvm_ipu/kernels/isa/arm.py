@@ -8,13 +8,14 @@ Manual; LLVM makes the patterns below one instruction each.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from tvm import tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.kernels.dot import Dot, Operand
+from tvm_ipu.kernels.dot import Dot, Operand, plain_dot
 from tvm_ipu.kernels.emit import Emitter, broadcast, lanes_of, zero
 from tvm_ipu.kernels.llvm import DOT_BF16_NEON
 
@@ -23,12 +24,8 @@ LANES = 4
 _Sum = Callable[[Expr, Expr, Expr], Expr]
 """Accumulators and two vectors of operands to the new accumulators."""
 
-_ADD_PAIRS = {
-    ("aarch64", "int8"): "llvm.aarch64.neon.saddlp",
-    ("aarch64", "uint8"): "llvm.aarch64.neon.uaddlp",
-    ("arm", "int8"): "llvm.arm.neon.vpaddls",
-    ("arm", "uint8"): "llvm.arm.neon.vpaddlu",
-}
+SPARE = 4
+"""Registers that a tile leaves to LLVM, which loads operands ahead."""
 
 
 def dots(target: Target) -> list[Dot]:
@@ -48,10 +45,12 @@ def dots(target: Target) -> list[Dot]:
         )
         found.append(Dot("int8", "uint8", "int32", 4, LANES, _offset_left, _flip, _left_offset, 2, 2, 1))
     for dtype in ("int8", "uint8"):
-        found.append(_single(dtype, dtype, 2, partial(_pairs, dtype, _ADD_PAIRS[target.arch, dtype]), 2.0))
+        found.append(_single(dtype, dtype, 2, partial(_pairs, target.arch), 2.0))
     if "bf16" in target.isa:
         found.append(_single("bfloat16", "bfloat16", 2, DOT_BF16_NEON.call))
-    return found
+    if target.arch == "arm":  # its products need a register too: there is no fused multiply-add
+        found.append(plain_dot("float32", "float32", target))
+    return [replace(dot, registers=target.vector_registers - SPARE) for dot in found]
 
 
 def _single(left: str, right: str, group: int, add: _Sum, cost: float = 1.0) -> Dot:
@@ -82,12 +81,14 @@ def _instruction(name: str, sums: Expr, a: Expr, b: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin(str(sums.ty), f"llvm.aarch64.neon.{name}", sums, a, b)
 
 
-def _pairs(dtype: str, add_pairs: str, sums: Expr, a: Expr, b: Expr) -> Expr:
+def _pairs(arch: str, sums: Expr, a: Expr, b: Expr) -> Expr:
     """Products of 16 bits, added in pairs to 32 bits: two of them need not fit 16 (``smull``, ``sadalp``)."""
-    products = a.astype(dtype.replace("8", f"16x{lanes_of(a)}")) * b.astype(
-        dtype.replace("8", f"16x{lanes_of(b)}")
-    )
-    added = tirx.call_llvm_pure_intrin(dtype.replace("8", f"32x{LANES}"), add_pairs, products)
+    dtype, sign = ("uint", "u") if str(a.ty).startswith("u") else ("int", "s")
+    wide = f"{dtype}16x{2 * LANES}"
+    products = a.astype(wide) * b.astype(wide)
+    if arch == "arm":
+        return tirx.call_llvm_pure_intrin(str(sums.ty), f"llvm.arm.neon.vpadal{sign}", sums, products)
+    added = tirx.call_llvm_pure_intrin(f"{dtype}32x{LANES}", f"llvm.aarch64.neon.{sign}addlp", products)
     return sums + added.astype(str(sums.ty))
 
 

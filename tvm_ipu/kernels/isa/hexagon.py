@@ -45,4 +45,6 @@ def _vrmpy(left: str, right: str, form: str, scalar: bool = False) -> Dot:
         operands = (b[0], a[0]) if scalar else (a[0], b[0])
         return tirx.call_llvm_pure_intrin(_VECTOR, name, sums, *operands)
 
-    return Dot(left, right, "int32", 4, LANES, spread, widen, multiply, registers=REGISTERS)
+    return Dot(
+        left, right, "int32", 4, LANES, spread, widen, multiply, prepare_cost=not scalar, registers=REGISTERS
+    )
