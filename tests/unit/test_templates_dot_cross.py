@@ -15,8 +15,7 @@ from tvm import te, tirx, topi
 
 from tests.unit import link_kit as kit
 from tests.unit.template_kit import random_array
-from tests.unit.test_templates_conv2d import conv2d_reference
-from tests.unit.test_templates_dot import PAIRS, convolutions, products
+from tests.unit.test_templates_dot import PAIRS, convolutions, convolve, products
 from tvm_ipu.base.target import Target, load_target, target_names
 from tvm_ipu.codegen.link import link
 from tvm_ipu.codegen.lower import compile_object, lower_kernel
@@ -135,17 +134,23 @@ def add_products(batch: Batch, a, b, transposed: bool, requantise: Requantise) -
     batch.add(f"matmul {label}", inputs, computes.matmul(*inputs, transposed, "int32"), expected)
 
 
-def add_convolution(batch: Batch, x, weight, stride, padding, groups, requantise: Requantise) -> None:
-    expected = conv2d_reference(x, weight, stride, padding, (1, 1), groups).astype(np.int32)
+def add_convolution(
+    batch: Batch, x, weight, stride, padding, groups, pad_value: int, requantise: Requantise
+) -> None:
+    expected = convolve(x, weight, stride, padding, groups, pad_value).astype(np.int32)
     if groups == x.shape[3] == weight.shape[0] > 1:
         packed = computes.pack_depthwise(weight, computes.weight_lanes(x.dtype.name, batch.target))
         inputs = placeholders(x, packed)
-        result = computes.depthwise_conv2d(*inputs, stride, padding, out_dtype="int32")
+        result = computes.depthwise_conv2d(*inputs, stride, padding, out_dtype="int32", pad_value=pad_value)
     else:
         packed = computes.pack_conv2d(weight, find_dot(x.dtype.name, weight.dtype.name, batch.target), groups)
         inputs = placeholders(x, packed)
-        result = computes.conv2d(*inputs, weight.shape[0], stride, padding, out_dtype="int32")
-    label = f"conv2d {x.shape} {x.dtype} {weight.shape} {weight.dtype} {stride} {padding} {groups}"
+        result = computes.conv2d(
+            *inputs, weight.shape[0], stride, padding, out_dtype="int32", pad_value=pad_value
+        )
+    label = (
+        f"conv2d {x.shape} {x.dtype} {weight.shape} {weight.dtype} {stride} {padding} {pad_value} {groups}"
+    )
     more, result, expected = requantise.apply(result, expected)
     batch.add(f"{label} {requantise}", inputs | more, result, expected)
 
@@ -170,13 +175,19 @@ def test_depthwise_convolutions_are_exact(batch: tuple[Batch, Path]) -> None:
     rng = np.random.default_rng(0)
 
     @COLLECT
-    @given(st.sampled_from(PAIRS), st.integers(2, 40), st.sampled_from([(1, 1), (2, 1), (2, 2)]), requantises)
-    def collect(pair, channels, stride, requantise) -> None:
+    @given(
+        st.sampled_from(PAIRS),
+        st.integers(2, 40),
+        st.sampled_from([(1, 1), (2, 1), (2, 2)]),
+        st.integers(0, 127),
+        requantises,
+    )
+    def collect(pair, channels, stride, pad_value, requantise) -> None:
         x, weight = (
             random_array(rng, shape, dtype)
             for shape, dtype in zip(((1, 9, 11, channels), (channels, 3, 3, 1)), pair, strict=True)
         )
-        add_convolution(kernels, x, weight, stride, (1, 0, 1, 2), channels, requantise)
+        add_convolution(kernels, x, weight, stride, (1, 0, 1, 2), channels, pad_value, requantise)
 
     collect()
     kernels.check(runner)
