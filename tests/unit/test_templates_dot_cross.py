@@ -25,7 +25,7 @@ from tvm_ipu.kernels.select import schedule
 
 TARGETS = [name for name in target_names() if load_target(name).qemu]
 pytestmark = [pytest.mark.qemu, pytest.mark.slow]
-COLLECT = settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate])
+COLLECT = settings(max_examples=8, deadline=None, derandomize=True, phases=[Phase.generate])
 
 
 @dataclass
