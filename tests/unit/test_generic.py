@@ -148,6 +148,22 @@ def test_both_results_of_an_arg_max_are_wanted(shape: tuple[int, ...], axis: int
         np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8", "float16", "bfloat16"])
+@pytest.mark.parametrize("lanes", [16, 4])
+@pytest.mark.parametrize("shape", [(1, 3, 20, 31), (2, 3, 16, 17), (1, 2, 40, 5), (3, 4, 33, 1)])
+def test_planes_become_pixels(shape: tuple[int, ...], dtype: str, lanes: int) -> None:
+    x = random_array(np.random.default_rng(0), shape, dtype)
+    batch, planes, height, width = shape
+
+    def pixels(a: Tensor) -> Tensor:
+        return te.compute(
+            (batch, height, width, planes), lambda b, y, z, c: a(b, c, y, z) * tirx.const(2, dtype)
+        )
+
+    found, _ = run(pixels, [x], TARGETS[lanes])
+    np.testing.assert_array_equal(found, np.moveaxis(x * x.dtype.type(2), 1, -1))
+
+
 def test_long_sum_is_shared_and_accurate() -> None:
     x = np.random.default_rng(0).uniform(0, 1, (64, 128 * 128)).astype("float32")
     found, stages = run(lambda a: topi.sum(a, (0, 1)), [x], TARGETS[16])

@@ -7,6 +7,7 @@ from tvm import ir, tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.kernels.fusion.expressions import contains, cost, i32, is_branch, strides, variables
+from tvm_ipu.kernels.fusion.interleaved import Interleaving, emit_interleaved, find_interleaving
 from tvm_ipu.kernels.fusion.lanes import branches_on, lane_cost, pieces
 from tvm_ipu.kernels.fusion.layout import make_analyzer
 from tvm_ipu.kernels.fusion.sums import reduce_across, reduce_along
@@ -51,6 +52,10 @@ def _choose_lane(tile: TileLoops) -> Loop | None:
 
 
 def _map(tile: TileLoops, lane: Loop | None) -> None:
+    interleaving = find_interleaving(tile)
+    if interleaving is not None:
+        _map_interleaved(tile, interleaving)
+        return
     found = None if lane is None else find_transposition(tile, lane)
     if lane is not None and found is not None:
         _map_transposed(tile, lane, found)
@@ -83,6 +88,18 @@ def _map_transposed(tile: TileLoops, lane: Loop, found: Transposition) -> None:
                 with tile.loop("row", end - start) as row:
                     point = {**env, across.axis.var: tile.coordinate(across, row + i32(start))}
                     _map_row(tile, lane, point, first)
+
+
+def _map_interleaved(tile: TileLoops, found: Interleaving) -> None:
+    """Full vectors of the sources together, and what remains of each by itself."""
+    inner, lane = found.inner, found.lane
+    full = lane.extent // tile.lanes
+    with tile.loops([loop for loop in tile.spatial if loop is not lane and loop is not inner]) as env:
+        with tile.loop("v", full) as number:
+            emit_interleaved(tile, found, env, number * i32(tile.lanes))
+        if lane.extent > full * tile.lanes:
+            with tile.loops([inner], env) as point:
+                _map_row(tile, lane, point, full * tile.lanes)
 
 
 def _bind_invariant(tile: TileLoops, value: Expr, lane: tirx.Var, env: Env) -> Expr:

@@ -77,9 +77,13 @@ class TileLoops:
         """Write the results at a point."""
         for target, offset, value in zip(self.op.targets, self.op.offsets, values, strict=True):
             at = self.analyzer.simplify(substitute(offset, env))
-            if target in self.op.kinds:
-                value = narrowed(self.e.bind("wide", value), self.op.kinds[target])
-            self.e.emit(tirx.BufferStore(target, value, [at]))
+            self.e.emit(tirx.BufferStore(target, self.stored(target, value), [at]))
+
+    def stored(self, target: tirx.Buffer, value: Expr) -> Expr:
+        """A result as ``target`` holds it."""
+        if target not in self.op.kinds:
+            return value
+        return narrowed(self.e.bind("wide", value), self.op.kinds[target])
 
     def value(self, value: Expr, env: Env, so_far: Env | None = None) -> Expr:
         """``value`` at a point."""

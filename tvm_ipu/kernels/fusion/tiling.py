@@ -70,8 +70,8 @@ def make_tiles(
     across = transposed_axis(group, local) if lane_is_common else None
     if across is not None:
         sizes = [1] * len(extents)
-        sizes[across] = _part(extents[across], TRANSPOSED_EDGE, lanes)
         sizes[-1] = _part(extents[-1], TRANSPOSED_EDGE, lanes)
+        sizes[across] = _part(extents[across], TRANSPOSED_EDGE * (TRANSPOSED_EDGE // sizes[-1]), lanes)
         return Tiles(extents, tuple(sizes))
     inner = max((math.prod(a.extent for a in inner_axes(group, op)) for op in group.ops), default=1)
     room = max(1, TILE_ELEMENTS[len(group.ops) == 1] // inner)
