@@ -164,6 +164,19 @@ def test_planes_become_pixels(shape: tuple[int, ...], dtype: str, lanes: int) ->
     np.testing.assert_array_equal(found, np.moveaxis(x * x.dtype.type(2), 1, -1))
 
 
+@pytest.mark.parametrize("lanes", [16, 4])
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("shape", [(1, 20, 20, 64), (3, 777), (5, 7, 13), (40, 130)])
+def test_tables_of_bytes(shape: tuple[int, ...], dtype: str, lanes: int) -> None:
+    rng = np.random.default_rng(0)
+    table, x = (
+        rng.integers(0, 256, 256).astype("uint8").view(dtype),
+        rng.integers(0, 256, shape).astype("uint8"),
+    )
+    found, _ = run(lambda t, a: topi.take(t, a, axis=0, mode="fast"), [table, x], TARGETS[lanes])
+    np.testing.assert_array_equal(found, table[x])
+
+
 def test_long_sum_is_shared_and_accurate() -> None:
     x = np.random.default_rng(0).uniform(0, 1, (64, 128 * 128)).astype("float32")
     found, stages = run(lambda a: topi.sum(a, (0, 1)), [x], TARGETS[16])

@@ -95,7 +95,50 @@ define i32 @tvm_ipu_opaque(i32 %value) alwaysinline {
 )
 """The number itself, of which LLVM knows nothing. No instruction."""
 
-FUNCTIONS = {function.name: function for function in (DOT_BF16, DOT_BF16_NEON, NARROW_BF16, OPAQUE)}
+TABLE_BYTES = Function(
+    "tvm_ipu_table_bytes",
+    "uint8x64",
+    """
+declare <32 x i16> @llvm.x86.avx512.vpermi2var.hi.512(<32 x i16>, <32 x i16>, <32 x i16>)
+define <32 x i16> @tvm_ipu_table_words(<32 x i16> %t0, <32 x i16> %t1, <32 x i16> %t2, <32 x i16> %t3,
+    <32 x i16> %at) alwaysinline {
+  %word = lshr <32 x i16> %at, splat (i16 1)
+  %low = call <32 x i16> @llvm.x86.avx512.vpermi2var.hi.512(<32 x i16> %t0, <32 x i16> %word, <32 x i16> %t1)
+  %high = call <32 x i16> @llvm.x86.avx512.vpermi2var.hi.512(<32 x i16> %t2, <32 x i16> %word, <32 x i16> %t3)
+  %is_low = icmp ult <32 x i16> %at, splat (i16 128)
+  %pair = select <32 x i1> %is_low, <32 x i16> %low, <32 x i16> %high
+  %odd = and <32 x i16> %at, splat (i16 1)
+  %shift = shl <32 x i16> %odd, splat (i16 3)
+  %byte = lshr <32 x i16> %pair, %shift
+  %result = and <32 x i16> %byte, splat (i16 255)
+  ret <32 x i16> %result
+}
+define <64 x i8> @tvm_ipu_table_bytes(<64 x i8> %b0, <64 x i8> %b1, <64 x i8> %b2, <64 x i8> %b3,
+    <64 x i8> %bytes) alwaysinline {
+  %t0 = bitcast <64 x i8> %b0 to <32 x i16>
+  %t1 = bitcast <64 x i8> %b1 to <32 x i16>
+  %t2 = bitcast <64 x i8> %b2 to <32 x i16>
+  %t3 = bitcast <64 x i8> %b3 to <32 x i16>
+  %at = bitcast <64 x i8> %bytes to <32 x i16>
+  %even = and <32 x i16> %at, splat (i16 255)
+  %odd = lshr <32 x i16> %at, splat (i16 8)
+  %first = call <32 x i16> @tvm_ipu_table_words(<32 x i16> %t0, <32 x i16> %t1, <32 x i16> %t2,
+    <32 x i16> %t3, <32 x i16> %even)
+  %second = call <32 x i16> @tvm_ipu_table_words(<32 x i16> %t0, <32 x i16> %t1, <32 x i16> %t2,
+    <32 x i16> %t3, <32 x i16> %odd)
+  %upper = shl <32 x i16> %second, splat (i16 8)
+  %both = or <32 x i16> %first, %upper
+  %result = bitcast <32 x i16> %both to <64 x i8>
+  ret <64 x i8> %result
+}
+""",
+)
+"""64 bytes looked up in a table of 256, given as its four quarters: pairs of bytes are looked up as words, by
+AVX-512 BW, and shifted."""
+
+FUNCTIONS = {
+    function.name: function for function in (DOT_BF16, DOT_BF16_NEON, NARROW_BF16, OPAQUE, TABLE_BYTES)
+}
 
 
 def import_functions(func: tirx.PrimFunc) -> tirx.PrimFunc:

@@ -11,6 +11,7 @@ from tvm_ipu.kernels.fusion.interleaved import Interleaving, emit_interleaved, f
 from tvm_ipu.kernels.fusion.lanes import branches_on, lane_cost, pieces
 from tvm_ipu.kernels.fusion.layout import make_analyzer
 from tvm_ipu.kernels.fusion.sums import reduce_across, reduce_along
+from tvm_ipu.kernels.fusion.tables import emit_table, find_table
 from tvm_ipu.kernels.fusion.tile import Env, Loop, TileLoops
 from tvm_ipu.kernels.fusion.transposed import Transposition, emit_block, find_transposition
 
@@ -64,7 +65,8 @@ def _map(tile: TileLoops, lane: Loop | None) -> None:
         if lane is None:
             tile.store(env, [tile.value(value, env) for value in tile.op.values])
         else:
-            _map_row(tile, lane, env, 0)
+            table = find_table(tile, lane)
+            _map_row(tile, lane, env, emit_table(tile, table, lane, env) if table else 0)
 
 
 def _map_row(tile: TileLoops, lane: Loop, env: Env, first: int) -> None:
