@@ -11,7 +11,7 @@ from tests.unit.template_kit import SCALAR, evaluate, random_array
 from tests.unit.test_templates_conv2d import conv2d_reference
 from tvm_ipu.base.target import load_target
 from tvm_ipu.kernels import computes
-from tvm_ipu.kernels.isa import find_dot
+from tvm_ipu.kernels.isa import find_dot, storage_for
 
 _V3 = load_target("x86-64-v3")
 AVX_VNNI = replace(
@@ -29,7 +29,18 @@ TARGETS = {
         *(load_target(f"x86-64-{level}") for level in ("v2", "v3", "v4", "vnni", "vnni-bf16")),
     )
 }
-PAIRS = [(a, b) for a in ("uint8", "int8") for b in ("int8", "uint8")] + [("int16", "int16")]
+PAIRS = [(a, b) for a in ("uint8", "int8") for b in ("int8", "uint8")] + [
+    ("int16", "int16"),
+    ("int16", "int8"),
+]
+
+
+def test_storage():
+    """Bytes lie in memory as 16-bit numbers where only instructions on those multiply them."""
+    wide = {name for name, target in TARGETS.items() if storage_for("uint8", "int8", target) == "int16"}
+    assert wide == {"x86-64-v2", "x86-64-v3", "x86-64-v4"}
+    assert storage_for("int8", "int8", TARGETS["x86-64-vnni"]) == "int16"
+    assert storage_for("float32", "float32", TARGETS["x86-64-v3"]) == "float32"
 
 
 def test_instructions():

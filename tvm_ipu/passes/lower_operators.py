@@ -18,7 +18,7 @@ from tvm import relax, te
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import algorithms, computes
 from tvm_ipu.kernels.dot import Dot, accumulator
-from tvm_ipu.kernels.isa import find_dot
+from tvm_ipu.kernels.isa import find_dot, storage_for
 from tvm_ipu.kernels.templates import conv2d
 from tvm_ipu.kernels.window import Window
 from tvm_ipu.passes.rewrite import Rewriter, constant, make_constant, op_name, rewrite, shape_of
@@ -75,6 +75,7 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
         pack_te = partial(computes.pack_depthwise_te, lanes=lanes)
         compute = partial(computes.depthwise_conv2d, **window)
         return call_te(rewriter, "depthwise_conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
+    x = _stored(rewriter, x, weight, target)
     dot = find_dot(str(x.ty.dtype), str(weight.ty.dtype), target)
     value = constant(weight)
     problem = _problem(call, x, padding, pad_value, dot.lanes)
@@ -104,6 +105,16 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
     pack_te = partial(computes.pack_conv2d_te, dot=dot, groups=groups)
     compute = partial(computes.conv2d, channels=channels, **window)
     return call_te(rewriter, "conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
+
+
+def _stored(rewriter: Rewriter, x: relax.Expr, weight: relax.Expr, target: Target) -> relax.Expr:
+    """The left operand of a product in the type that the target's instructions want it in memory.
+
+    The conversion joins the kernel that computes the operand, so that it is done once for all products.
+    """
+    dtype = str(x.ty.dtype)
+    wanted = storage_for(dtype, str(weight.ty.dtype), target)
+    return x if wanted == dtype else rewriter.emit(relax.op.astype(x, wanted))
 
 
 def _problem(
@@ -163,6 +174,7 @@ def _matmul(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr 
     matrix = constant(b)
     if matrix is not None and matrix.size == math.prod(matrix.shape[-2:]) and matrix.ndim <= len(shape_of(a)):
         depth, units = shape_of(b)[-2:]
+        a = _stored(rewriter, a, b, target)
         dot = find_dot(str(a.ty.dtype), str(b.ty.dtype), target)
         packed = make_constant(computes.pack_dense(matrix.reshape(depth, units), dot))
         compute = partial(computes.dense, units=units, out_dtype=out_dtype)

@@ -20,6 +20,20 @@ _DOTS: dict[str, Callable[[Target], list[Dot]]] = {
 
 
 @cache
+def storage_for(left: str, right: str, target: Target) -> str:
+    """The type in which a left operand should lie in memory.
+
+    It is int16 where bytes would have to be taken apart each time they are used. Tile registers take bytes of
+    any sign.
+    """
+    if "amx" in target.isa:
+        return left
+    dot, wide = find_dot(left, right, target), find_dot("int16", right, target)
+    is_better = dot.prepare_cost > 0 and wide.group > 1 and wide.cost / wide.group <= dot.cost / dot.group
+    return "int16" if is_better else left
+
+
+@cache
 def find_dot(left: str, right: str, target: Target) -> Dot:
     """The target's best dot product for a pair of element types; the plain one where it has no other."""
     known = _DOTS[target.arch](target) if target.arch in _DOTS else []

@@ -43,6 +43,7 @@ def dots(target: Target) -> list[Dot]:
         found.append(_single("uint8", "int8", "int32", 4, lanes, add))
     found += [_split_bytes(left, right, lanes, pairs, cost) for left in _BYTES for right in _BYTES]
     found.append(_single("int16", "int16", "int32", 2, lanes, pairs, cost))
+    found.append(_with_bytes(lanes, pairs, cost))
     if bits == 512 and "avx512bf16" in target.isa:
         found.append(_single("bfloat16", "bfloat16", "float32", 2, lanes, DOT_BF16.call))
     return found
@@ -64,6 +65,21 @@ def _single(left: str, right: str, acc: str, group: int, lanes: int, add: _Sum, 
     return Dot(left, right, acc, group, lanes, spread, widen, multiply, cost=cost)
 
 
+def _with_bytes(lanes: int, add: _Sum, cost: float) -> Dot:
+    """A dot product of 16-bit numbers and signed bytes, which are extended as they are loaded."""
+
+    def spread(_: Emitter, value: Expr) -> Operand:
+        return (_all_lanes(value, lanes, f"int16x{2 * lanes}"),)
+
+    def widen(_: Emitter, value: Expr) -> Operand:
+        return (value.astype(f"int16x{2 * lanes}"),)
+
+    def multiply(_: Emitter, sums: Expr, a: Operand, b: Operand) -> Expr:
+        return add(sums, a[0], b[0])
+
+    return Dot("int16", "int8", "int32", 2, lanes, spread, widen, multiply, cost=cost)
+
+
 def _split_bytes(left: str, right: str, lanes: int, add: _Sum, cost: float) -> Dot:
     """A dot product of bytes as two of 16-bit numbers."""
 
@@ -76,7 +92,7 @@ def _split_bytes(left: str, right: str, lanes: int, add: _Sum, cost: float) -> D
     def multiply(_: Emitter, sums: Expr, a: Operand, b: Operand) -> Expr:
         return add(add(sums, a[0], b[0]), a[1], b[1])
 
-    return Dot(left, right, "int32", 4, lanes, spread, widen, multiply, 2, 2 * cost, 2)
+    return Dot(left, right, "int32", 4, lanes, spread, widen, multiply, 2, 2 * cost, prepare_cost=2)
 
 
 def _all_lanes(value: Expr, lanes: int, dtype: str) -> Expr:
