@@ -86,8 +86,8 @@ def to_table(real: Array, result: Result) -> Array:
 
 def look_up(x: Quantized, table: Array, dtype: str) -> relax.Expr:
     """The table's entry for every element; entry 0 is for the type's lowest integer."""
-    position: Any = R.astype(x.expr, "int32")
+    position: Any = x.expr
     lowest = LIMITS[x.dtype][0]
     if lowest:
-        position = R.subtract(position, int32_constant(lowest))
+        position = R.subtract(R.astype(position, "int32"), int32_constant(lowest))
     return R.take(make_constant(table.astype(dtype)), position, axis=0)
