@@ -64,7 +64,8 @@ def attention(
         k: Keys ``[..., keys, depth]``, permuted; leading dimensions of 1 are shared.
         v: Values ``[..., keys, width]``, permuted likewise.
         axes: How the tensors are stored.
-        transform: What is done to the scores ``[..., queries, keys]``, element by element, before softmax.
+        transform: What is done to the scores ``[..., queries, keys]``, element by element, before softmax; it
+            makes floats of the sums of 8-bit operands.
         dtype: Type to which the weights are rounded before they meet the values.
 
     Returns:
@@ -107,7 +108,8 @@ def attention(
     def context(*stored: Any) -> Any:
         *row, element = (stored[axis] for axis in axes.result)
         value = v[_stored(axes.value, (*row[:-1], last, element), v)]
-        return te.sum(weights[(*row, last)].astype(work) * value.astype(work), axis=last)
+        result = accumulator(dtype)
+        return te.sum(weights[(*row, last)].astype(result) * value.astype(result), axis=last)
 
     shape = [0] * len(axes.result)
     for size, axis in zip((*rows, width), axes.result, strict=True):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import tvm
 from tvm import relax, te, tirx, topi
@@ -35,7 +36,10 @@ ELEMENTWISE: dict[str, Callable[..., te.Tensor]] = {
     "relax.where": where,
     "relax.tanh": topi.tanh,
 }
-"""Operators that may lie between the scores and softmax."""
+"""Operators that may lie between the scores and softmax, beside ``astype``."""
+
+FLOATS = ("float32", "float16", "bfloat16")
+"""Types of values."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,7 @@ def _fits(call: relax.Call, query: relax.Expr, key: relax.Expr, value: relax.Exp
         and 0 not in (*shape_of(call), *shape_of(key))
         and all(len(own) == len(batch) for own in shared)
         and all(mine in (1, size) for own in shared for mine, size in zip(own, batch, strict=True))
-        and all(
-            str(operand.ty.dtype) in ("float32", "float16", "bfloat16") for operand in (query, key, value)
-        )
+        and str(value.ty.dtype) in FLOATS
     )
 
 
@@ -115,15 +117,18 @@ def _find_scores(
         return None
     name = op_name(call)
     if name == "relax.matmul":
-        return (call, []) if str(call.ty.dtype) == "float32" else None
-    if name not in ELEMENTWISE:
+        return (call, []) if str(call.ty.dtype) in ("float32", "int32") else None
+    apply = ELEMENTWISE.get(name)
+    if name == "relax.astype":
+        apply = partial(topi.cast, dtype=str(call.ty.dtype))
+    if apply is None:
         return None
     for number, arg in enumerate(call.args):
         found = _find_scores(rewriter, arg, shape)
         if found is not None:
             product, steps = found
             args = tuple(None if i == number else other for i, other in enumerate(call.args))
-            return product, [*steps, _Step(ELEMENTWISE[name], args)]
+            return product, [*steps, _Step(apply, args)]
     return None
 
 

@@ -81,6 +81,9 @@ def _is_bracket(rewriter: Rewriter, expr: relax.Expr, x: relax.Expr) -> bool:
             if op_name(scaled) == "relax.multiply":
                 factor, others = _factors(rewriter, scaled)
                 return math.isclose(factor, math.sqrt(0.5), rel_tol=1e-6) and others == [x]
+            if op_name(scaled) == "relax.divide":
+                divisor = _number(scaled.args[1]) or 0.0
+                return math.isclose(divisor, math.sqrt(2), rel_tol=1e-6) and scaled.args[0] == x
     return False
 
 

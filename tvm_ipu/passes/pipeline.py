@@ -49,6 +49,7 @@ def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
         "user": [load_user_pass(spec) for spec in options.passes],
         "integer": [
             relax.transform.CanonicalizeBindings(),
+            fuse_gelu,
             partial(to_integer, target=target),  # before constants fold: it reads integer weights
         ],
         "canonical": [

@@ -308,7 +308,7 @@ class _Body:
             if self.tiles:
                 tile_scores(self.tiles, column, width)
                 return
-            registers = RegisterTile(e, height, column_widths(width, p.lanes), p.lanes, "float32")
+            registers = RegisterTile(e, height, column_widths(width, p.lanes), p.lanes, first_dot.acc)
             steps = first_dot.steps(p.depth)
             panel_at = e.bind("panel_at", column * steps)
             registers.add_dots(
