@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from tvm_ipu.base.target import Target
@@ -44,8 +45,13 @@ def space(problem: conv2d.Problem, target: Target) -> list[Algorithm]:
     """Algorithms that compute the convolution, the one that the model prefers first."""
     if not winograd.applies(problem.window, problem.groups) or problem.dtype != winograd.DTYPE:
         return [DIRECT]
+    return list(_ranked(problem, target))
+
+
+@cache
+def _ranked(problem: conv2d.Problem, target: Target) -> tuple[Algorithm, ...]:
     found = [Algorithm(outputs) for outputs in (0, *OUTPUTS)]
-    return sorted(found, key=lambda algorithm: cycles(problem, algorithm, target))
+    return tuple(sorted(found, key=lambda algorithm: cycles(problem, algorithm, target)))
 
 
 def cycles(problem: conv2d.Problem, algorithm: Algorithm, target: Target) -> float:
