@@ -46,6 +46,11 @@ class Blocks:
         """Units that the blocks make."""
         return math.ceil(self.count / self.per_unit)
 
+    @property
+    def filled(self) -> float:
+        """Blocks of the mean unit as a share of the largest one's."""
+        return self.count / (self.units * min(self.per_unit, self.count))
+
     def pieces(self) -> list[tuple[int, int]]:
         """(length, how many) of the blocks."""
         return [(length, n) for length, n in ((self.block, self.full), (self.tail, 1)) if length and n]

@@ -127,9 +127,15 @@ def overlapped(compute: float, traffic: float) -> float:
     return math.hypot(compute, traffic)
 
 
-def imbalance(units: int, cores: int) -> float:
-    """Time of the slowest core over the mean, with whole units dealt to cores."""
-    return math.ceil(units / cores) * cores / units
+def imbalance(units: int, cores: int, filled: float = 1.0) -> float:
+    """Time of the slowest core over the mean, with whole units dealt to cores.
+
+    Args:
+        units: Units of work.
+        cores: Cores that share them.
+        filled: Work of the mean unit as a share of the largest one's (``Blocks.filled``).
+    """
+    return min(math.ceil(units / cores) / filled, units) * cores / units
 
 
 def grain(cycles: float, units: int) -> int:

@@ -138,7 +138,9 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
         column_blocks=channels.count,
     )
     total = p.groups * tiles.overlapped(_compute(p, decision, target), traffic.cycles(target))
-    return total * tiles.imbalance(p.groups * rows.units * channels.units, target.cores)
+    return total * tiles.imbalance(
+        p.groups * rows.units * channels.units, target.cores, rows.filled * channels.filled
+    )
 
 
 def _compute(problem: Problem, decision: Decision, target: Target) -> float:

@@ -123,7 +123,7 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     total = tiles.overlapped(_compute(problem, decision, target), traffic.cycles(target))
     cold = right * problem.columns / COLD_BYTES_PER_CYCLE
     total += cold if rows.per_unit < FEWEST_TILES else cold * 2 / rows.per_unit
-    return total * tiles.imbalance(rows.units * columns.units, target.cores)
+    return total * tiles.imbalance(rows.units * columns.units, target.cores, rows.filled * columns.filled)
 
 
 def _compute(problem: Problem, decision: Decision, target: Target) -> float:

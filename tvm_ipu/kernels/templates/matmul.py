@@ -120,7 +120,7 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     else:
         total += panel_loads * rows.count * 0.5
     units = math.prod(p.batch) * rows.units * columns.units
-    return total * math.prod(p.batch) * tiles.imbalance(units, target.cores)
+    return total * math.prod(p.batch) * tiles.imbalance(units, target.cores, rows.filled)
 
 
 def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Target) -> Kernel:

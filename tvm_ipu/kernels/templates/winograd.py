@@ -147,7 +147,9 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
         from_l3 += blocks.count * channels.count * block
     from_l2 = blocks.count * (weights * decision.row_blocks + channels.count * 2 * block)
     traffic = from_l3 / tiles.L3_BYTES_PER_CYCLE + from_l2 / tiles.L2_BYTES_PER_CYCLE
-    return tiles.overlapped(compute, traffic) * tiles.imbalance(blocks.units * channels.units, target.cores)
+    filled = Blocks(p.tiles, decision.rows, decision.row_blocks).filled * channels.filled
+    units = blocks.units * channels.units
+    return tiles.overlapped(compute, traffic) * tiles.imbalance(units, target.cores, filled)
 
 
 def _multiply(problem: Problem, decision: Decision, target: Target) -> float:
