@@ -3,7 +3,9 @@
  * a bad configuration, tiles whose shapes do not fit, a tile in two roles.
  *
  * Semantics: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1 chapter 18 and volume 2. */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <math.h>
 #include <signal.h>
 #include <stdint.h>
