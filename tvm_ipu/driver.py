@@ -21,7 +21,7 @@ from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.program import Program
 from tvm_ipu.base.shapes import parse_input_shapes
 from tvm_ipu.base.target import Target, load_target
-from tvm_ipu.bench.data import fill, load_arrays
+from tvm_ipu.bench.data import fill, load_arrays, split_samples
 from tvm_ipu.codegen.build import build_program
 from tvm_ipu.codegen.kernel_set import KernelSet, Progress
 from tvm_ipu.frontends.loaders import LoadOptions, load_model
@@ -219,14 +219,16 @@ def _float32_layers(
     """Layers that 16-bit precision would cost too much, measured with images for this machine."""
     host = load_target("host")
     kernels = kernels if kernels.target == host else KernelSet(host)
-    inputs = load_arrays(samples) if samples else fill(model.inputs, "random")
+    feeds = [fill(model.inputs, "random")]
+    if samples is not None:
+        feeds = split_samples(load_arrays(samples), model.inputs, samples)
     dtype = numpy_dtype(STORAGE_DTYPE[options.precision])
     program, image, start = _host_image(model, replace(options, precision="fp32", winograd=False), kernels)
     with Session(memoryview(image), threads=options.jobs) as session:
 
         def run(weights: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
             np.frombuffer(image, np.uint8)[start : start + weights.size] = weights
-            return list(session.run(inputs).values())
+            return [value for feed in feeds for value in session.run(feed).values()]
 
         errors = layer_errors(program, run, dtype)
         expected = run(np.frombuffer(program.weights, np.uint8))
@@ -234,7 +236,8 @@ def _float32_layers(
     def measure(kept: tuple[str, ...]) -> float:
         _, mixed, _ = _host_image(model, replace(options, float32_layers=kept), kernels)
         with Session(memoryview(mixed), threads=options.jobs) as session:
-            return output_error(list(session.run(inputs).values()), expected)
+            found = [value for feed in feeds for value in session.run(feed).values()]
+        return output_error(found, expected)
 
     return sensitive_layers(errors, measure, options.max_error)
 

@@ -17,8 +17,8 @@ from tvm_ipu.runtime.session import Session
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 2e-2}
 """Largest error by the largest absolute value of an output."""
 
-SAMPLES_SEED = 7
-"""The precision of layers is chosen on other inputs than those of the test."""
+SAMPLES = range(7, 10)
+"""Seeds: the precision of layers is chosen on other inputs than those of the test."""
 
 CASES = [(name, 1, precision) for name in zoo.names() for precision in TOLERANCE]
 LARGE = [(name, 16, precision) for name in ("resnet50", "bert_base") for precision in TOLERANCE]
@@ -27,7 +27,8 @@ LARGE = [(name, 16, precision) for name in ("resnet50", "bert_base") for precisi
 def compile_for_host(name: str, folder: Path, precision: str = "fp32", batch: int = 1) -> Path:
     image, samples = folder / f"{name}.img", folder / "samples.npz"
     shapes = [format_input_shapes(zoo.shapes(name, batch))]
-    np.savez(samples, **zoo.inputs(name, seed=SAMPLES_SEED, batch=batch))
+    feeds = [zoo.inputs(name, seed, batch) for seed in (SAMPLES if batch == 1 else SAMPLES[:1])]
+    np.savez(samples, **{key: np.concatenate([feed[key] for feed in feeds]) for key in feeds[0]})
     options = CompileOptions(precision=precision)
     compile_model(zoo.get(name), "host", image, input_shapes=shapes, samples=samples, options=options)
     return image

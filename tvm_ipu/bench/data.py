@@ -61,6 +61,34 @@ def load_arrays(path: Path) -> dict[str, Array]:
         raise RunError(f"{path}: not a file of numpy.savez with plain arrays ({err})") from err
 
 
+def split_samples(
+    arrays: Mapping[str, Array], specs: Iterable[TensorSpec], source: Path
+) -> list[dict[str, Array]]:
+    """Samples that lie one after another along the first dimension of each array.
+
+    Args:
+        arrays: One array for each of ``specs``, of its shape or several times as long in the first dimension.
+        specs: A model's inputs.
+        source: File that the arrays come from, for messages.
+
+    Raises:
+        RunError: An input has no array, or one of another shape or of another number of samples.
+    """
+    parts: dict[str, list[Array]] = {}
+    for spec in specs:
+        if spec.name not in arrays:
+            raise RunError(f"{source}: there is no array '{spec.name}'", f"it holds {', '.join(arrays)}")
+        array, size = arrays[spec.name], (spec.shape or (1,))[0]
+        whole = array.reshape(-1) if not array.ndim else array
+        if whole.shape[1:] != spec.shape[1:] or not len(whole) or len(whole) % size:
+            raise RunError(f"{source}: '{spec.name}' has shape {array.shape}, the model needs {spec.shape}")
+        parts[spec.name] = [part.reshape(spec.shape) for part in np.split(whole, len(whole) // size)]
+    counts = {name: len(found) for name, found in parts.items()}
+    if len(set(counts.values())) > 1:
+        raise RunError(f"{source}: inputs have different numbers of samples: {counts}")
+    return [{name: parts[name][i] for name in parts} for i in range(max(counts.values(), default=1))]
+
+
 def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write ``arrays`` as an ``.npz`` file, which appears whole or not at all.
 

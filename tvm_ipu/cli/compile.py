@@ -37,7 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--samples",
         type=Path,
         metavar="NPZ",
-        help="inputs by name on which fp16 and bf16 are judged; random ones by default",
+        help="inputs by name, a sample or several one after another, on which fp16 and bf16 are judged; "
+        "random ones by default",
     )
     parser.add_argument(
         "--max-error",
