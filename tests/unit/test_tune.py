@@ -162,7 +162,7 @@ def test_search_stops_at_its_limits_and_keeps_the_best(tuner):
     (found,) = search.tasks
     assert found.trials == 60
     assert found.done == "enough trials"
-    assert found.best == min(found.tried, key=bench.score)
+    assert bench.score(found.best) == min(map(bench.score, found.tried))
     assert found.gain == pytest.approx(1 - bench.score(found.best))
     assert len(steps) > 5
 
@@ -342,18 +342,18 @@ def test_ctrl_c_keeps_what_was_found(model, tmp_path):
 
 
 FAULTS = {
-    "forgets a unit": (1, lambda extent: extent - 1, 4, 60, "output 0 is wrong with 1 threads"),
-    "writes beyond its output": (1 << 16, lambda extent: extent, 3, 60, "Subprocess terminated"),
-    "does not end": (1, lambda extent: (1 << 31) - 1, 2, 5, "it took too long"),
+    "forgets a unit": (1, lambda extent: extent - 1, 4, 60, {"output 0 is wrong with 1 threads"}),
+    "writes beyond its output": (1 << 16, lambda extent: extent, 3, 60, {"Subprocess terminated"}),
+    "goes on and on": (1, lambda extent: (1 << 31) - 1, 2, 5, {"it took too long", "Subprocess terminated"}),
 }
 """What a faulty kernel does -> how many times too many rows it takes, its number of units; trials, timeout,
-and what is said about it."""
+and what may be said about it."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_wrong_kernel_is_never_recorded(model, tmp_path, monkeypatch, fault):
-    rows, extent, trials, timeout, reason = FAULTS[fault]
+    rows, extent, trials, timeout, reasons = FAULTS[fault]
     emit = gemm.emit
 
     def faulty(problem, decision, epilogue, target):
@@ -368,7 +368,8 @@ def test_a_wrong_kernel_is_never_recorded(model, tmp_path, monkeypatch, fault):
     (found,) = tune_model(model, "host", tmp_path / "r.jsonl", tuning=options).tasks
     assert found.task.template == "gemm"
     assert found.trials == trials
-    assert {why for _, why in found.wrong} == {reason}
+    assert found.wrong
+    assert {why for _, why in found.wrong} <= reasons
     failed = [decision for decision, _ in found.wrong]
     assert found.best not in failed
     (record,) = read_records(tmp_path / "r.jsonl", pytest.fail)
