@@ -135,7 +135,8 @@ def measure(
         its = quantized.openvino_model(name) if precision == "int8" else model
         cell["openvino_kernels"] = openvino_kernels(its, inputs)
     if threads == 1 and not args.no_cold_start:
-        cell["cold"] = cold_starts(image, model, inputs, args)
+        others = sorted({result.name.partition(":")[0] for result in results[1:]})
+        cell["cold"] = cold_starts(image, model, others, inputs, args)
     best = min((r for r in results[1:]), key=lambda r: r.timing.median, default=results[0])
     rows = [(r.name, f"{r.timing.median:.3f}", f"{r.timing.min:.3f}", f"{r.difference:.1e}") for r in results]
     print(f"\n{name} {precision}, threads: {threads}; ours / best peer: ", end="")
@@ -177,7 +178,9 @@ def openvino_kernels(model: Path, inputs: Any) -> dict[str, int]:
     return {kind: ran.count(kind) for kind in sorted(set(ran))}
 
 
-def cold_starts(image: Path, model: Path, inputs: Any, args: argparse.Namespace) -> dict[str, Any]:
+def cold_starts(
+    image: Path, model: Path, peers: list[str], inputs: Any, args: argparse.Namespace
+) -> dict[str, Any]:
     """Best of five: milliseconds of a process that infers once, and its peak memory."""
     import numpy as np
 
@@ -185,7 +188,7 @@ def cold_starts(image: Path, model: Path, inputs: Any, args: argparse.Namespace)
     np.savez(data, **inputs)
     root = str(Path(__file__).resolve().parent.parent)
     commands = {"ipu-run": [str(native_runner()), str(image), "--fill", "random"]}
-    for peer in ("onnxruntime", "openvino"):
+    for peer in peers:
         program = _COLD.format(root=root, inputs=str(data), peer=peer, model=str(model))
         commands[peer] = [sys.executable, "-c", program]
     return {name: _best_process(command) for name, command in commands.items()}

@@ -78,8 +78,10 @@ def _report(facts: dict[str, Any]) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for cell in cells:
         if "cold" in cell:
-            who = [cell["cold"][name] for name in ("ipu-run", "onnxruntime", "openvino")]
-            times, memory = (" | ".join(f"{w[key]:.0f}" for w in who) for key in ("ms", "memory_mb"))
+            who = [cell["cold"].get(name) for name in ("ipu-run", "onnxruntime", "openvino")]
+            times, memory = (
+                " | ".join(f"{w[key]:.0f}" if w else "" for w in who) for key in ("ms", "memory_mb")
+            )
             yield f"| {cell['model']} | {cell['precision']} | {times} | {memory} |"
     yield ""
     yield "## Layers below a tenth of their roofline"
