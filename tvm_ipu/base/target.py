@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -146,8 +146,3 @@ def _convert(path: Path, key: str, value: object, wanted: str) -> object:
     if isinstance(value, list):
         return frozenset(value) if wanted.startswith("frozenset") else tuple(value)
     return value
-
-
-def with_cores(target: Target, cores: int) -> Target:
-    """``target`` with another number of cores."""
-    return replace(target, cores=cores)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tvm_ipu.base.target import Target
+from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.dot import Dot
 
 LATENCY = 4.0
@@ -58,6 +59,23 @@ class Traffic:
     row_tiles: int
     column_blocks: int
     left_streams: bool = False
+
+    @classmethod
+    def of_matrices(
+        cls, rows: Blocks, columns: Blocks, left: int, right: int, left_streams: bool = False
+    ) -> Traffic:
+        """Of a product of matrices, with ``left`` bytes a row and ``right`` bytes a column."""
+        return cls(
+            left=left * rows.size,
+            right=right * columns.size,
+            left_unit=left * rows.block * rows.per_unit,
+            left_tile=left * rows.block,
+            right_block=right * columns.block,
+            row_units=rows.units,
+            row_tiles=rows.count,
+            column_blocks=columns.count,
+            left_streams=left_streams,
+        )
 
     def cycles(self, target: Target) -> float:
         """Cycles that moving the operands takes, units taken with columns fastest and rows innermost."""

@@ -110,16 +110,7 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     """Modelled cycles on all cores of the target together."""
     rows, columns = decision.cut(problem)
     left, right = item_bytes(problem.left) * problem.depth, item_bytes(problem.right) * problem.depth
-    traffic = tiles.Traffic(
-        left=left * problem.rows,
-        right=right * problem.columns,
-        left_unit=left * rows.block * rows.per_unit,
-        left_tile=left * rows.block,
-        right_block=right * columns.block,
-        row_units=rows.units,
-        row_tiles=rows.count,
-        column_blocks=columns.count,
-    )
+    traffic = tiles.Traffic.of_matrices(rows, columns, left, right)
     total = tiles.overlapped(_compute(problem, decision, target), traffic.cycles(target))
     cold = right * problem.columns / COLD_BYTES_PER_CYCLE
     total += cold if rows.per_unit < FEWEST_TILES else cold * 2 / rows.per_unit

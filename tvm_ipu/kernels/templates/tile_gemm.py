@@ -115,17 +115,8 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     """Modelled cycles on all cores of the target together."""
     p, (rows, columns) = problem, decision.cut(problem)
     left, right = item_bytes(p.left) * p.depth, item_bytes(p.right) * p.depth
-    traffic = tiles.Traffic(
-        left=left * p.rows,
-        right=right * p.columns,
-        left_unit=left * rows.block * rows.per_unit,
-        left_tile=left * rows.block,
-        right_block=right * columns.block,
-        row_units=rows.units,
-        row_tiles=rows.count,
-        column_blocks=columns.count,
-        left_streams=_left_streams(p, decision, target),
-    )
+    streams = _left_streams(p, decision, target)
+    traffic = tiles.Traffic.of_matrices(rows, columns, left, right, streams)
     blocks = tile_model.Blocks(decision.shape(p.groups), amx.steps_of(p.groups), rows.count, columns.count)
     total = tiles.overlapped(blocks.cycles(rows.units * columns.units), traffic.cycles(target))
     total = tile_model.with_cold_weights(total, right * p.columns)
