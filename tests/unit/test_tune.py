@@ -28,7 +28,7 @@ from tvm_ipu.tune import reference
 from tvm_ipu.tune.measure import Effort, Measured
 from tvm_ipu.tune.records import Record, Records, as_json, find_decision, read_records, write_records
 from tvm_ipu.tune.reference import expected_outputs, is_close
-from tvm_ipu.tune.search import Limits, Progress, Search
+from tvm_ipu.tune.search import GAIN, Limits, Progress, Search
 from tvm_ipu.tune.tasks import Task, task_inputs
 from tvm_ipu.tune.tuner import TuneOptions, select_tasks
 
@@ -162,7 +162,8 @@ def test_search_stops_at_its_limits_and_keeps_the_best(tuner):
     (found,) = search.tasks
     assert found.trials == 60
     assert found.done == "enough trials"
-    assert bench.score(found.best) == min(map(bench.score, found.tried))
+    # a decision that is better by less than GAIN does not displace the best
+    assert bench.score(found.best) * (1 - GAIN) < min(map(bench.score, found.tried))
     assert found.gain == pytest.approx(1 - bench.score(found.best))
     assert len(steps) > 5
 
