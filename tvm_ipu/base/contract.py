@@ -1,0 +1,109 @@
+"""What the bytes at a fixed model's inputs and outputs mean: the content of ``input_config.ini``.
+
+A board feeds raw bytes (a camera's frame, an array) and reads raw bytes. Colour conversion, normalisation,
+layout, alignment and the types of the outputs are part of the fixed and of the offline model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+IMAGE_FORMATS = ("RGB", "BGR", "GRAY", "RGBA", "BGRA", "YUV_NV12")
+RAW_FORMATS = ("RAWDATA_U8_NHWC", "RAWDATA_S16_NHWC", "RAWDATA_U16_NHWC", "RAWDATA_F32_NHWC")
+LAYOUTS = ("NHWC", "NCHW")
+
+
+@dataclass(frozen=True)
+class InputContract:
+    """One input.
+
+    Attributes:
+        name: Name of the model's input.
+        training_format: What the model was trained on: RGB, BGR, GRAY or a raw format.
+        input_format: What the board feeds: one of ``IMAGE_FORMATS`` or ``RAW_FORMATS``.
+        quantize: Whether the input is quantised.
+        mean: Mean of each channel in pixel values, in the order R, G, B; one for GRAY; empty for raw data.
+        std: What the pixels less the mean are divided by, one for all channels or one each, in that order;
+            empty for raw data.
+        width_alignment: Rows that the board feeds are padded to a multiple of so many pixels.
+        height_alignment: Frames that the board feeds are padded to a multiple of so many rows.
+        layout: ``NHWC`` or ``NCHW``: of the arrays that the float model and the preprocess script use.
+    """
+
+    name: str
+    training_format: str
+    input_format: str
+    quantize: bool = True
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    width_alignment: int = 1
+    height_alignment: int = 1
+    layout: str = "NHWC"
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether the input is data and no picture."""
+        return self.input_format in RAW_FORMATS
+
+
+@dataclass(frozen=True)
+class OutputContract:
+    """One output.
+
+    Attributes:
+        name: Name of the model's output.
+        dequantize: Whether the integers are turned into the numbers that they stand for.
+        format: ``RAWDATA_F32_NHWC``, ``RAWDATA_S16_NHWC`` or ``RAWDATA_U8_NHWC``.
+        layout: ``NHWC`` or ``NCHW``.
+    """
+
+    name: str
+    dequantize: bool = True
+    format: str = "RAWDATA_F32_NHWC"
+    layout: str = "NHWC"
+
+
+@dataclass(frozen=True)
+class ConvConfig:
+    """How convolutions are quantised, whatever calibration would choose.
+
+    Attributes:
+        input_format: ``ALL_UINT8``, ``ALL_INT16``, ``CONV2D_INT16``, ``DEPTHWISE_INT16`` or empty.
+        tensors: First inputs of convolutions that get 16 bits; the network's first convolution is exempt.
+    """
+
+    input_format: str = ""
+    tensors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Contract:
+    """All inputs and outputs of a model, in the order of its configuration file."""
+
+    inputs: tuple[InputContract, ...] = ()
+    outputs: tuple[OutputContract, ...] = ()
+    conv: ConvConfig = field(default_factory=ConvConfig)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a file."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Contract:
+        """The contract that ``to_json`` described.
+
+        Raises:
+            KeyError: Something is missing.
+            TypeError: Something has another type, or is not known.
+        """
+        conv = data["conv"]
+        return cls(
+            tuple(InputContract(**_tuples(one)) for one in data["inputs"]),
+            tuple(OutputContract(**_tuples(one)) for one in data["outputs"]),
+            ConvConfig(**_tuples(conv)),
+        )
+
+
+def _tuples(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
