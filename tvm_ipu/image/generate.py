@@ -1,4 +1,4 @@
-"""Derive the C header and the tables of docs/image-format.md from ``schema``.
+"""Derive the C header and the tables of docs/image-format.md and docs/stage-format.md from ``schema``.
 
 Run ``python -m tvm_ipu.image.generate`` to write them; with ``--check`` it changes nothing and exits with
 code 1 if one of them is stale.
@@ -7,7 +7,7 @@ code 1 if one of them is stale.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tvm_ipu.image import schema
 _PACKAGE = Path(__file__).resolve().parent.parent
 HEADER_PATH = _PACKAGE / "runtime" / "native" / "ipu_format.h"
 DOC_PATH = _PACKAGE.parent / "docs" / "image-format.md"
+STAGE_DOC_PATH = DOC_PATH.with_name("stage-format.md")
 _C_TYPES = {"u16": "uint16_t", "u32": "uint32_t", "i32": "int32_t", "u64": "uint64_t", "i64": "int64_t"}
 
 
@@ -93,17 +94,27 @@ def _c_section_specs() -> list[str]:
 def doc_tables() -> dict[str, str]:
     """Markdown of each generated block of docs/image-format.md, by block name."""
     tables = {record.name: _doc_record(record) for record in schema.RECORDS}
-    tables["sections"] = _doc_table(
-        "type section required checked_at_load alignment holds",
-        [
-            (s.type.value, f"`{s.name}`", _yes(s.required), _yes(s.verified), s.alignment, s.doc)
-            for s in sorted(schema.SECTIONS, key=lambda s: s.type)
-        ],
-    )
+    tables["sections"] = _doc_sections(schema.SECTIONS)
     tables["dtypes"] = _doc_enum(DType, "element_type")
     tables["spaces"] = _doc_enum(Space, "space")
     tables["version"] = f"This document describes version **{schema.VERSION_MAJOR}.{schema.VERSION_MINOR}**."
     return tables
+
+
+def stage_doc_tables() -> dict[str, str]:
+    """Markdown of each generated block of docs/stage-format.md, by block name."""
+    kinds = [(kind.value, kind.name.lower().replace("_", " ")) for kind in schema.STAGE_KINDS]
+    return {"sections": _doc_sections(schema.STAGE_SECTIONS), "kinds": _doc_table("kind content", kinds)}
+
+
+def _doc_sections(specs: Sequence[schema.SectionSpec]) -> str:
+    return _doc_table(
+        "type section required checked_at_load alignment holds",
+        [
+            (s.type.value, f"`{s.name}`", _yes(s.required), _yes(s.verified), s.alignment, s.doc)
+            for s in sorted(specs, key=lambda s: s.type)
+        ],
+    )
 
 
 def _yes(value: bool) -> str:
@@ -126,18 +137,18 @@ def _doc_table(titles: str, rows: Sequence[tuple[object, ...]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def fill_doc(text: str) -> str:
+def fill_doc(text: str, tables: Mapping[str, str]) -> str:
     """``text`` with the content between each pair of ``generated`` markers renewed.
 
     Raises:
         ValueError: A marker is missing.
     """
-    for name, table in doc_tables().items():
+    for name, table in tables.items():
         begin, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
         head, found, rest = text.partition(begin)
         _, closed, tail = rest.partition(end)
         if not found or not closed:
-            raise ValueError(f"{DOC_PATH}: no block '{name}'")
+            raise ValueError(f"the document has no block '{name}'")
         text = f"{head}{begin}\n{table}\n{end}{tail}"
     return text
 
@@ -145,7 +156,10 @@ def fill_doc(text: str) -> str:
 def main(arguments: list[str]) -> int:
     """Write the generated files, or with ``--check`` compare them. Returns the exit code."""
     stale = []
-    for path, text in ((HEADER_PATH, c_header()), (DOC_PATH, fill_doc(DOC_PATH.read_text()))):
+    documents = {DOC_PATH: doc_tables(), STAGE_DOC_PATH: stage_doc_tables()}
+    texts = {HEADER_PATH: c_header()}
+    texts |= {path: fill_doc(path.read_text(), tables) for path, tables in documents.items()}
+    for path, text in texts.items():
         if not path.exists() or path.read_text() != text:
             stale.append(path)
             if "--check" not in arguments:

@@ -3,38 +3,15 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvm_ipu.base.errors import ImageError
 from tvm_ipu.base.program import Arg, Call, Plan, Space
 from tvm_ipu.base.tensor import DType, TensorSpec
 from tvm_ipu.image import schema
-
-_DAMAGED = "the file is damaged: compile the model again, or copy the file again"
-
-
-@dataclass(frozen=True)
-class Section:
-    """One section of a file.
-
-    Attributes:
-        name: ``code``, ``weights`` ...; ``type <n>`` for one of a newer version, which is skipped.
-        offset: In the file, bytes.
-        size: Bytes.
-        crc32: Checksum that the file records.
-        verified: That checksum was compared with the bytes.
-    """
-
-    name: str
-    offset: int
-    size: int
-    crc32: int
-    verified: bool
+from tvm_ipu.image.container import Container, Section, read_container, read_kind
 
 
 @dataclass(frozen=True)
@@ -81,11 +58,8 @@ def is_image(path: Path) -> bool:
     Raises:
         ImageError: The file cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            return file.read(len(schema.MAGIC_BYTES)) == schema.MAGIC_BYTES
-    except OSError as err:
-        raise ImageError(f"cannot read '{path}': {err.strerror or err}") from err
+    kind = read_kind(path)
+    return kind is not None and kind not in schema.STAGE_KINDS
 
 
 def read_image(path: str | os.PathLike[str], verify_weights: bool = False) -> ImageInfo:
@@ -94,108 +68,39 @@ def read_image(path: str | os.PathLike[str], verify_weights: bool = False) -> Im
     Raises:
         ImageError: The file is missing, not an image, of a newer version or damaged.
     """
-    path = Path(path)
-    if path.exists() and not path.is_file():
-        raise ImageError(f"{path}: not a regular file")
-    try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size < schema.HEADER.size:
-                raise ImageError(f"{path}: too short for an offline image", _DAMAGED)
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except OSError as err:
-        raise ImageError(f"{path}: cannot read the image: {err.strerror or err}") from err
-    return _Reader(path, data).read(verify_weights)
+    verify = "weights" if verify_weights else ""
+    kinds = (schema.Kind.IMAGE,)
+    return _Reader(read_container(Path(path), "an offline image", kinds, schema.SECTIONS, verify)).read()
 
 
 class _Reader:
-    """Decodes one file. ``data`` is the whole file."""
+    """Decodes one file, whose checksums agree."""
 
-    def __init__(self, path: Path, data: memoryview) -> None:
-        self._path, self._data = path, data
-        self._sections: dict[int, dict[str, int]] = {}
-        self._strings = b""
+    def __init__(self, file: Container) -> None:
+        self._file = file
+        self._strings = bytes(file.section(schema.SectionType.STRINGS))
 
-    def read(self, verify_weights: bool) -> ImageInfo:
-        header = self._header()
-        sections = self._section_table(header, verify_weights)
-        self._strings = bytes(self._section_bytes("STRINGS"))
+    def read(self) -> ImageInfo:
+        file = self._file
         try:
             return ImageInfo(
-                path=self._path,
-                version=(header["version_major"], header["version_minor"]),
-                file_size=header["file_size"],
+                path=file.path,
+                version=(file.header["version_major"], file.header["version_minor"]),
+                file_size=file.header["file_size"],
                 target=self._target(),
                 plans=self._plans(),
                 symbols={
                     self._string(k["name"]): k["offset"] for k in self._records(schema.KERNEL, "KERNELS")
                 },
-                sections=sections,
+                sections=file.sections,
                 metadata=self._metadata(),
             )
         except (IndexError, ValueError, KeyError, struct.error) as err:
-            raise self._error(f"the checksums agree but the tables do not ({err})") from err
-
-    def _error(self, what: str) -> ImageError:
-        return ImageError(f"{self._path}: {what}", _DAMAGED)
-
-    def _header(self) -> dict[str, int]:
-        if self._data[: len(schema.MAGIC_BYTES)] != schema.MAGIC_BYTES:
-            raise ImageError(f"{self._path}: not an offline image", "make one with 'tvm-ipu compile'")
-        header = schema.HEADER.unpack(self._data)
-        found = f"{header['version_major']}.{header['version_minor']}"
-        known = f"{schema.VERSION_MAJOR}.{schema.VERSION_MINOR}"
-        if header["version_major"] != schema.VERSION_MAJOR:
-            raise ImageError(
-                f"{self._path}: image format {found}, but this tvm_ipu reads {known}",
-                "use the tvm_ipu that made it, or compile the model again",
-            )
-        if header["incompatible_flags"] & ~schema.KNOWN_INCOMPATIBLE_FLAGS:
-            raise ImageError(
-                f"{self._path}: format {found} uses a feature newer than {known}", "update tvm_ipu"
-            )
-        if header["kind"] != schema.Kind.IMAGE:
-            raise ImageError(f"{self._path}: holds no offline image (kind {header['kind']})")
-        if header["file_size"] != len(self._data):
-            raise self._error(f"has {len(self._data)} bytes, but its header says {header['file_size']}")
-        return header
-
-    def _section_table(self, header: dict[str, int], verify_weights: bool) -> tuple[Section, ...]:
-        begin, count = header["table_offset"], header["section_count"]
-        end = begin + count * schema.SECTION.size
-        if count > schema.MAX_SECTIONS or end > len(self._data):
-            raise self._error("section table leaves the file")
-        covered = self._data[: schema.HEADER.offset_of("crc32")]
-        if zlib.crc32(self._data[begin:end], zlib.crc32(covered)) != header["crc32"]:
-            raise self._error("checksum of the header is wrong")
-        found, previous_end = [], end
-        for offset in range(begin, end, schema.SECTION.size):
-            entry = schema.SECTION.unpack(self._data, offset)
-            spec = schema.section_spec(entry["type"])
-            name = spec.name if spec else f"type {entry['type']}"
-            if spec is None and entry["flags"] & schema.SectionFlag.REQUIRED:
-                raise ImageError(f"{self._path}: needs section {name} of a newer version", "update tvm_ipu")
-            if entry["offset"] < previous_end or entry["offset"] + entry["size"] > len(self._data):
-                raise self._error(f"section {name} leaves the file or overlaps another")
-            if entry["type"] in self._sections:
-                raise self._error(f"section {name} appears twice")
-            previous_end = entry["offset"] + entry["size"]
-            verify = spec is not None and (spec.verified or (verify_weights and spec.name == "weights"))
-            if verify and zlib.crc32(self._data[entry["offset"] : previous_end]) != entry["crc32"]:
-                raise self._error(f"checksum of section {name} is wrong")
-            self._sections[entry["type"]] = entry
-            found.append(Section(name, entry["offset"], entry["size"], entry["crc32"], verify))
-        missing = [s.name for s in schema.SECTIONS if s.required and s.type not in self._sections]
-        if missing:
-            raise self._error(f"section {missing[0]} is missing")
-        return tuple(found)
-
-    def _section_bytes(self, name: str) -> memoryview:
-        entry = self._sections.get(schema.SectionType[name])
-        return self._data[entry["offset"] : entry["offset"] + entry["size"]] if entry else self._data[:0]
+            raise file.error(f"the checksums agree but the tables do not ({err})") from err
 
     def _records(self, record: schema.Record, section: str) -> list[dict[str, int]]:
-        data = self._section_bytes(section)
-        stride = self._sections[schema.SectionType[section]]["record_size"]
+        kind = schema.SectionType[section]
+        data, stride = self._file.section(kind), self._file.entries[kind]["record_size"]
         if stride < record.size or len(data) % stride:
             raise ValueError(f"section {section.lower()} has records of {stride} bytes")
         return [record.unpack(data, at) for at in range(0, len(data), stride)]
@@ -271,7 +176,7 @@ class _Reader:
         return tuple(plans)
 
     def _metadata(self) -> dict[str, object]:
-        value = json.loads(bytes(self._section_bytes("METADATA")) or b"{}")
+        value = json.loads(bytes(self._file.section(schema.SectionType.METADATA)) or b"{}")
         if not isinstance(value, dict):
             raise ValueError("metadata is no JSON object")
         return value

@@ -30,6 +30,11 @@ class Kind(IntEnum):
     """What a container holds."""
 
     IMAGE = 1
+    FLOAT_STAGE = 2
+    FIXED_STAGE = 3
+
+
+STAGE_KINDS = (Kind.FLOAT_STAGE, Kind.FIXED_STAGE)
 
 
 class SectionFlag(IntEnum):
@@ -95,7 +100,7 @@ HEADER = Record(
     Field("u64", "magic", "`89 49 50 55 0D 0A 1A 0A`"),
     Field("u16", "version_major", f"{VERSION_MAJOR}; a newer one is refused"),
     Field("u16", "version_minor", f"{VERSION_MINOR}; a newer one is read, see the version policy"),
-    Field("u32", "kind", "what the container holds: 1 = offline image"),
+    Field("u32", "kind", "what the container holds: 1 = offline image, 2 = float stage, 3 = fixed stage"),
     Field("u64", "file_size", "bytes of the whole file"),
     Field("u64", "table_offset", "offset of the section table, a multiple of 8"),
     Field("u32", "section_count", f"entries of the section table, at most {MAX_SECTIONS}"),
@@ -202,6 +207,10 @@ class SectionType(IntEnum):
     PREPROCESSING = 32
     QUANTIZATION = 33
     SIGNATURE = 34
+    MODEL = 40
+    CONTRACT = 41
+    RANGES = 42
+    RANGE_DATA = 43
 
 
 @dataclass(frozen=True)
@@ -227,6 +236,10 @@ class SectionSpec:
     def name(self) -> str:
         """Lower-case name, as in the documentation and in messages."""
         return self.type.name.lower()
+
+
+def _plain(kind: SectionType, required: bool, doc: str) -> SectionSpec:
+    return SectionSpec(kind, None, SECTION_ALIGNMENT, required, True, doc)
 
 
 def _table(kind: SectionType, record: Record, doc: str) -> SectionSpec:
@@ -286,10 +299,18 @@ SECTIONS = (
     _reserved(SectionType.QUANTIZATION, "scales and zero points of fixed-point tensors"),
     _reserved(SectionType.SIGNATURE, "a signature over the sections before it"),
 )
-"""All sections, in the order in which the writer lays them out."""
+"""All sections of an image, in the order in which the writer lays them out."""
+
+STAGE_SECTIONS = (
+    _plain(
+        SectionType.METADATA,
+        True,
+        "UTF-8 JSON object: `target`, and facts about the model, its source, the options and the producer.",
+    ),
+    _plain(SectionType.CONTRACT, True, "UTF-8 JSON object: what the raw bytes at inputs and outputs mean."),
+    _plain(SectionType.RANGES, True, "UTF-8 JSON object: how tensors are quantised; empty in a float stage."),
+    _plain(SectionType.RANGE_DATA, False, "Values of weights that calibration has changed."),
+    _plain(SectionType.MODEL, True, "The network: an ONNX `ModelProto` with all its weights inside."),
+)
+"""All sections of a float or fixed stage, in the order in which the writer lays them out."""
 RECORDS = (HEADER, SECTION, TARGET, DIM, TENSOR, PLAN, CALL, ARG, KERNEL)
-
-
-def section_spec(kind: int) -> SectionSpec | None:
-    """What is known about the section type ``kind``; None for a type of a newer version."""
-    return next((spec for spec in SECTIONS if spec.type == kind), None)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import struct
-import threading
-import zlib
 from pathlib import Path
 
 from tvm_ipu.base.errors import ImageError
@@ -15,6 +12,7 @@ from tvm_ipu.base.program import ALIGNMENT, Arg, Call, Plan, Program, Space
 from tvm_ipu.base.target import Target
 from tvm_ipu.base.tensor import TensorSpec
 from tvm_ipu.image import schema
+from tvm_ipu.image.container import write_container
 
 
 def write_image(program: Program, path: str | os.PathLike[str]) -> None:
@@ -23,24 +21,8 @@ def write_image(program: Program, path: str | os.PathLike[str]) -> None:
     Raises:
         ImageError: The program breaks a rule of the format, or the file cannot be written.
     """
-    path = Path(path)
     sections = _Encoder(program).encode()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            for piece in _layout(sections):
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as err:
-        hint = "free some space or choose another folder with --output" if err.errno in _NO_SPACE else ""
-        raise ImageError(f"{path}: cannot write the image: {err.strerror or err}", hint) from err
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-_NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+    write_container(Path(path), schema.Kind.IMAGE, schema.SECTIONS, sections)
 
 
 class _Strings:
@@ -202,35 +184,3 @@ class _Encoder:
             raise ImageError(
                 f"{where} has {limit} bytes; the call uses {arg.offset} to {arg.offset + arg.size}"
             )
-
-
-def _layout(sections: dict[schema.SectionType, bytes]) -> list[bytes]:
-    """Header, section table, then every section behind its padding."""
-    specs = [spec for spec in schema.SECTIONS if spec.type in sections]
-    end = schema.HEADER.size + schema.SECTION.size * len(specs)
-    table, body = bytearray(), []
-    for spec in specs:
-        data = sections[spec.type]
-        offset = -(-end // spec.alignment) * spec.alignment
-        body += [bytes(offset - end), data]
-        end = offset + len(data)
-        table += schema.SECTION.pack(
-            type=spec.type,
-            flags=schema.SectionFlag.REQUIRED if spec.required else 0,
-            offset=offset,
-            size=len(data),
-            record_size=spec.record.size if spec.record else 0,
-            crc32=zlib.crc32(data),
-        )
-    header = schema.HEADER.pack(
-        magic=schema.MAGIC,
-        version_major=schema.VERSION_MAJOR,
-        version_minor=schema.VERSION_MINOR,
-        kind=schema.Kind.IMAGE,
-        file_size=end,
-        table_offset=schema.HEADER.size,
-        section_count=len(specs),
-    )
-    covered = header[: schema.HEADER.offset_of("crc32")]
-    crc = zlib.crc32(bytes(table), zlib.crc32(covered))
-    return [covered, struct.pack("<I", crc), bytes(table), *body]

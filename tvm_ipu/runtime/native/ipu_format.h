@@ -14,6 +14,8 @@
 
 enum ipu_kind {
   IPU_KIND_IMAGE = 1,
+  IPU_KIND_FLOAT_STAGE = 2,
+  IPU_KIND_FIXED_STAGE = 3,
 };
 
 enum ipu_section_flag {
@@ -36,7 +38,11 @@ enum ipu_section_type {
   IPU_SECTION_PREPROCESSING = 32,
   IPU_SECTION_QUANTIZATION = 33,
   IPU_SECTION_SIGNATURE = 34,
-  IPU_SECTION_TYPE_END = 35, /* for arrays indexed by section type */
+  IPU_SECTION_MODEL = 40,
+  IPU_SECTION_CONTRACT = 41,
+  IPU_SECTION_RANGES = 42,
+  IPU_SECTION_RANGE_DATA = 43,
+  IPU_SECTION_TYPE_END = 44, /* for arrays indexed by section type */
 };
 
 enum ipu_dtype {
@@ -68,7 +74,7 @@ struct ipu_header {
   uint64_t magic;  /* 89 49 50 55 0D 0A 1A 0A */
   uint16_t version_major;  /* 1; a newer one is refused */
   uint16_t version_minor;  /* 0; a newer one is read, see the version policy */
-  uint32_t kind;  /* what the container holds: 1 = offline image */
+  uint32_t kind;  /* what the container holds: 1 = offline image, 2 = float stage, 3 = fixed stage */
   uint64_t file_size;  /* bytes of the whole file */
   uint64_t table_offset;  /* offset of the section table, a multiple of 8 */
   uint32_t section_count;  /* entries of the section table, at most 256 */
