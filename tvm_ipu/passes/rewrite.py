@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -40,7 +40,13 @@ class Rewriter:
         for var in used_vars(main.body.body):
             self.uses[var].append("")
 
-    def run(self, rule: Rule, outputs: Outputs | None = None, typed: bool = True) -> tvm.ir.IRModule:
+    def run(
+        self,
+        rule: Rule,
+        outputs: Outputs | None = None,
+        typed: bool = True,
+        params: Sequence[relax.Var] | None = None,
+    ) -> tvm.ir.IRModule:
         """The new module.
 
         Args:
@@ -48,9 +54,10 @@ class Rewriter:
             outputs: Makes the new outputs from the rewritten ones; None keeps them.
             typed: Infer a call's type before the rule sees it; False where its new arguments may not fit
                 together until the rule has mended them.
+            params: New parameters; the rule replaces all uses of the old ones that are not among them.
         """
         self._typed = typed
-        with self.builder.function("main", list(self._main.params)):
+        with self.builder.function("main", list(self._main.params if params is None else params)):
             with self.builder.dataflow():
                 for binding in bindings(self._main):
                     self._bind(binding, rule)

@@ -1,0 +1,220 @@
+"""A fixed model that takes and gives the bytes that its contract names."""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import relax
+
+from tvm_ipu.base.contract import RAW_FORMATS, Contract, InputContract
+from tvm_ipu.base.errors import ModelError
+from tvm_ipu.base.model import Model
+from tvm_ipu.base.tensor import DType, TensorSpec
+from tvm_ipu.passes.raw.frames import Frame
+from tvm_ipu.passes.raw.normalise import quantized_pixels, real_pixels
+from tvm_ipu.passes.raw.outputs import raw_output
+from tvm_ipu.passes.rewrite import Rewriter, bindings, constant, op_name, used_vars
+
+R = relax.op
+
+RAW_DTYPE = {
+    "RAWDATA_U8_NHWC": "uint8",
+    "RAWDATA_S16_NHWC": "int16",
+    "RAWDATA_U16_NHWC": "uint16",
+    "RAWDATA_F32_NHWC": "float32",
+}
+
+
+def apply_contract(model: Model, contract: Contract) -> Model:
+    """The model with raw bytes in and out; itself where the contract is empty.
+
+    Args:
+        model: A quantised model as it was imported, before any pass: what reads an input quantises it.
+        contract: What the board feeds and reads. Inputs and outputs that it does not name stay as they are.
+
+    Raises:
+        ModelError: An input or output does not fit what the contract says of it.
+    """
+    if not contract.inputs and not contract.outputs:
+        return model
+    named = {one.name: one for one in contract.inputs}
+    outputs = {one.name: one for one in contract.outputs}
+    main = model.module["main"]
+    rewriter = Rewriter(model.module)
+    inputs = {}
+    for spec, var in zip(model.inputs, main.params, strict=True):
+        if spec.name in named:
+            readers = [b.value for b in bindings(main) if var in used_vars(b.value)]
+            inputs[var] = _make_input(rewriter, spec, named[spec.name], readers)
+
+    def rule(_: Rewriter, call: relax.Call) -> relax.Expr | None:
+        old = [arg for arg in used_vars(call) if arg in inputs]
+        if not old:
+            return None
+        if op_name(call) == "relax.quantize":
+            return inputs[old[0]].quantized(call)
+        args = [inputs[arg].real() if arg in inputs else arg for arg in call.args]
+        return relax.Call(call.op, args, call.attrs, None, call.span)
+
+    def converted(_: Rewriter, results: list[relax.Expr]) -> list[relax.Expr]:
+        reals = [inputs[result].real() if result in inputs else result for result in results]
+        return [
+            raw_output(rewriter, real, outputs[spec.name]) if spec.name in outputs else real
+            for spec, real in zip(model.outputs, reals, strict=True)
+        ]
+
+    params = [inputs[var].param if var in inputs else var for var in main.params]
+    module = rewriter.run(rule, converted, params=params)
+    return Model(
+        module,
+        tuple(
+            inputs[var].spec if var in inputs else spec
+            for spec, var in zip(model.inputs, main.params, strict=True)
+        ),
+        tuple(
+            TensorSpec(spec.name, tuple(int(d) for d in ty.shape), DType.parse(str(ty.dtype)))
+            for spec, ty in zip(model.outputs, module["main"].ret_ty.fields, strict=True)
+        ),
+        model.name,
+        {**model.source, "contract": contract.to_json()},
+    )
+
+
+class _Input:
+    """One input: the old one's numbers, made of what is fed.
+
+    Attributes:
+        spec: What is fed.
+        param: The new parameter of ``main``.
+    """
+
+    def __init__(self, rewriter: Rewriter, old: TensorSpec, contract: InputContract, dtype: str) -> None:
+        self._rewriter, self._old, self._contract = rewriter, old, contract
+        self.spec = TensorSpec(old.name, self._raw_shape(), DType.parse(dtype))
+        self.param = relax.Var(old.name, relax.TensorType(self.spec.shape, dtype))
+        self._real: relax.Expr | None = None
+
+    def _raw_shape(self) -> tuple[int, ...]:
+        return self._old.shape
+
+    def quantized(self, call: relax.Call) -> relax.Expr:
+        """What stands for the input's quantised value."""
+        return relax.Call(call.op, [self.real(), *call.args[1:]], call.attrs)
+
+    def real(self) -> relax.Expr:
+        """What stands for the input's numbers."""
+        if self._real is None:
+            self._real = self._make_real()
+        return self._real
+
+    def _make_real(self) -> relax.Expr:
+        """The integers that are fed, as the numbers that the model takes."""
+        dtype = self._old.dtype.label
+        return self.param if dtype == self.spec.dtype.label else self._emit(R.astype(self.param, dtype))
+
+    def _emit(self, expr: relax.Expr) -> relax.Expr:
+        return self._rewriter.emit(expr, self._old.name)
+
+
+class _Integers(_Input):
+    """Quantised integers that are fed as they are."""
+
+    def quantized(self, call: relax.Call) -> relax.Expr:
+        found, fed = str(call.attrs.out_dtype), self.spec.dtype.label
+        if found != fed:
+            raise ModelError(
+                f"input '{self._old.name}': {self._contract.input_format} feeds {fed}, but the model "
+                f"quantises it to {found}",
+                f"calibrate the input with {8 * self.spec.dtype.itemsize} bits, or feed RAWDATA_F32_NHWC",
+            )
+        return self.param
+
+    def _make_real(self) -> relax.Expr:
+        raise ModelError(
+            f"input '{self._old.name}': {self._contract.input_format} with quantizations=TRUE feeds "
+            "quantised integers, but the model reads the input as float",
+            "set quantizations=FALSE to feed whole numbers, or feed RAWDATA_F32_NHWC",
+        )
+
+
+class _Picture(_Input):
+    """A camera's frame."""
+
+    def __init__(self, rewriter: Rewriter, old: TensorSpec, contract: InputContract, dtype: str) -> None:
+        self._frame = Frame(contract, old.shape)
+        self._pixels: relax.Expr | None = None
+        super().__init__(rewriter, old, contract, dtype)
+
+    def _raw_shape(self) -> tuple[int, ...]:
+        return self._frame.raw_shape
+
+    @property
+    def _axis(self) -> int:
+        return 1 if self._frame.is_planar else 3
+
+    def pixels(self) -> relax.Expr:
+        """The picture as the model was trained on."""
+        if self._pixels is None:
+            pixels = self._frame.pixels(self.param)
+            self._pixels = pixels if pixels is self.param else self._emit(pixels)
+        return self._pixels
+
+    def quantized(self, call: relax.Call) -> relax.Expr:
+        scale, zero = constant(call.args[1]), constant(call.args[2])
+        if scale is None or zero is None or scale.size != 1 or zero.size != 1:
+            return super().quantized(call)
+        integers = quantized_pixels(
+            self.pixels(),
+            self._contract,
+            float(np.float64(scale.ravel()[0])),
+            int(zero.ravel()[0]),
+            str(call.attrs.out_dtype),
+            self._axis,
+        )
+        return integers if isinstance(integers, relax.Var) else self._emit(integers)
+
+    def _make_real(self) -> relax.Expr:
+        return self._emit(real_pixels(self.pixels(), self._contract, self._axis))
+
+
+def _make_input(
+    rewriter: Rewriter, spec: TensorSpec, contract: InputContract, readers: list[relax.Expr]
+) -> _Input:
+    """How the input's bytes are taken.
+
+    Raises:
+        ModelError: The input does not go with its format.
+    """
+    if contract.input_format not in RAW_FORMATS:
+        _check_picture(spec, contract)
+        return _Picture(rewriter, spec, contract, "uint8")
+    dtype = RAW_DTYPE[contract.input_format]
+    if dtype == "float32" and not spec.dtype.is_float:
+        dtype = spec.dtype.label
+    if dtype == "uint16" and not all(_is_index(reader) for reader in readers):
+        raise ModelError(
+            f"input '{spec.name}': RAWDATA_U16_NHWC is for indices that an embedding reads, but other "
+            f"operators read it",
+            "use RAWDATA_S16_NHWC or RAWDATA_F32_NHWC",
+        )
+    if dtype == "int16" and spec.dtype.is_float and contract.quantize:
+        return _Integers(rewriter, spec, contract, dtype)
+    return _Input(rewriter, spec, contract, dtype)
+
+
+def _is_index(reader: relax.Expr) -> bool:
+    """Whether an operator uses the input to pick rows of a table."""
+    return op_name(reader) == "relax.take" or op_name(reader) == "relax.astype"
+
+
+def _check_picture(spec: TensorSpec, contract: InputContract) -> None:
+    channels = 1 if contract.training_format == "GRAY" else 3
+    axis = 1 if contract.layout == "NCHW" else 3
+    if len(spec.shape) != 4 or spec.shape[axis] != channels:
+        wanted = f"[N, {channels}, H, W]" if axis == 1 else f"[N, H, W, {channels}]"
+        raise ModelError(
+            f"input '{spec.name}': {contract.training_format} pictures have the shape {wanted}, "
+            f"found {list(spec.shape)}",
+            "correct input_layouts or training_input_formats, or use a RAWDATA format",
+        )
+    if not spec.dtype.is_float:
+        raise ModelError(f"input '{spec.name}': pictures become float numbers, found {spec.dtype.label}")

@@ -1,0 +1,139 @@
+"""Frames of a camera as pixels of the format that a model was trained on (docs/numerics.md, raw inputs)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from tvm import relax
+
+from tvm_ipu.base.contract import InputContract
+from tvm_ipu.base.errors import ModelError
+from tvm_ipu.passes.rewrite import make_constant
+
+R = relax.op
+
+CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4, "YUV_NV12": 3}
+"""Channels of a pixel in memory; a frame in YUV_NV12 has 3 when it is taken apart."""
+
+YUV_BITS = 20
+"""Fractional bits of the coefficients from YUV to RGB: sums stay below 2**30."""
+
+
+def yuv_coefficients() -> tuple[np.ndarray, np.ndarray]:
+    """ITU-R BT.601, 8 bits, Y from 16 to 235: factors of Y, U and V for R, G and B, and what is added.
+
+    Returns:
+        int32 [3, 3], rows R, G, B, in units of 2**-20; int32 [3], one half included, so that a shift to the
+        right by 20 rounds half up.
+    """
+    red, blue = Fraction(299, 1000), Fraction(114, 1000)
+    green = 1 - red - blue
+    luma = Fraction(255, 219)
+    chroma = Fraction(255, 112)
+    rows = [
+        (luma, Fraction(0), chroma * (1 - red)),
+        (luma, -chroma * (1 - blue) * blue / green, -chroma * (1 - red) * red / green),
+        (luma, chroma * (1 - blue), Fraction(0)),
+    ]
+    factors = np.array([[round(value * 2**YUV_BITS) for value in row] for row in rows], np.int32)
+    added = 2 ** (YUV_BITS - 1) - factors @ np.array([16, 128, 128], np.int32)
+    return factors, added.astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How a picture lies in the bytes that a board feeds.
+
+    Attributes:
+        contract: Formats, alignment and layout.
+        shape: Of the model's input: [N, H, W, C], or [N, C, H, W] where the layout is NCHW.
+    """
+
+    contract: InputContract
+    shape: tuple[int, ...]
+
+    @property
+    def is_planar(self) -> bool:
+        """Whether the model's input is NCHW."""
+        return self.contract.layout == "NCHW"
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """N, H and W of the model's input."""
+        height, width = self.shape[2:] if self.is_planar else self.shape[1:3]
+        return self.shape[0], height, width
+
+    @property
+    def aligned(self) -> tuple[int, int]:
+        """Rows and columns in memory."""
+        _, height, width = self.size
+        rows, columns = self.contract.height_alignment, self.contract.width_alignment
+        return -(-height // rows) * rows, -(-width // columns) * columns
+
+    @property
+    def raw_shape(self) -> tuple[int, ...]:
+        """Shape of the uint8 array that is fed: [N, rows * 3/2, columns] for YUV_NV12.
+
+        Raises:
+            ModelError: A frame in YUV_NV12 has an odd number of rows or columns.
+        """
+        n, (rows, columns) = self.shape[0], self.aligned
+        if self.contract.input_format == "YUV_NV12":
+            if rows % 2 or columns % 2:
+                raise ModelError(
+                    f"input '{self.contract.name}': YUV_NV12 needs an even number of rows and columns, "
+                    f"found {rows} x {columns}",
+                    "set input_width_alignment and input_height_alignment to 2 or a multiple",
+                )
+            return (n, rows * 3 // 2, columns)
+        channels = CHANNELS[self.contract.input_format]
+        return (n, channels, rows, columns) if self.is_planar else (n, rows, columns, channels)
+
+    def pixels(self, raw: relax.Expr) -> relax.Expr:
+        """The picture in the model's shape and trained format: uint8, or int32 where it was computed."""
+        if self.contract.input_format == "YUV_NV12":
+            return self._from_nv12(raw)
+        channel, row = (1, 2) if self.is_planar else (3, 1)
+        _, height, width = self.size
+        if self.aligned != (height, width):
+            raw = _slice(raw, [row, row + 1], [0, 0], [height, width])
+        order = _order(self.contract.input_format, self.contract.training_format)
+        if order == list(range(len(order))):
+            fewer = len(order) < CHANNELS[self.contract.input_format]
+            return _slice(raw, [channel], [0], [len(order)]) if fewer else raw
+        return R.take(raw, make_constant(np.array(order, np.int64)), axis=channel)
+
+    def _from_nv12(self, raw: relax.Expr) -> relax.Expr:
+        n, height, width = self.size
+        rows, columns = self.aligned
+        luma = R.reshape(_slice(raw, [1, 2], [0, 0], [height, width]), (n, height, width, 1))
+        halves = ((height + 1) // 2, (width + 1) // 2)
+        pairs = R.reshape(_slice(raw, [1], [rows], [rows * 3 // 2]), (n, rows // 2, columns // 2, 2))
+        pairs = R.repeat(R.repeat(_slice(pairs, [1, 2], [0, 0], list(halves)), 2, 1), 2, 2)
+        pairs = _slice(pairs, [1, 2], [0, 0], [height, width])
+        chroma = [_slice(pairs, [3], [i], [i + 1]) for i in (0, 1)]
+        factors, added = yuv_coefficients()
+        trained = self.contract.training_format
+        order = [0] if trained == "GRAY" else _order("RGB", trained)
+        total = make_constant(added[order])
+        for plane, factor in zip([luma, *chroma], factors.T, strict=True):
+            if trained == "GRAY" and plane is not luma:
+                total = R.add(total, make_constant((factor[order] * 128).astype(np.int32)))
+                continue
+            total = R.add(R.multiply(R.astype(plane, "int32"), make_constant(factor[order])), total)
+        shifted = R.right_shift(total, relax.const(YUV_BITS, "int32"))
+        found = R.clip(shifted, 0, 255)
+        return R.permute_dims(found, [0, 3, 1, 2]) if self.is_planar else found
+
+
+def _order(fed: str, trained: str) -> list[int]:
+    """For each trained channel, which one of those that are fed it is."""
+    if trained == "GRAY":
+        return [0]
+    return [fed.index(channel) for channel in trained]
+
+
+def _slice(x: relax.Expr, axes: list[int], begin: list[int], end: list[int]) -> relax.Expr:
+    return R.strided_slice(x, axes, begin, end)
