@@ -39,7 +39,10 @@ class LoadOptions:
 SUFFIXES = {".onnx": "tvm_ipu.frontends.onnx.loader:load_file"}
 """File suffix -> loader, a function of a path and options."""
 
-TYPES = {"onnx.onnx_ml_pb2.ModelProto": "tvm_ipu.frontends.onnx.loader:load_proto"}
+TYPES = {
+    "builtins.bytes": "tvm_ipu.frontends.onnx.loader:load_bytes",
+    "onnx.onnx_ml_pb2.ModelProto": "tvm_ipu.frontends.onnx.loader:load_proto",
+}
 """Type of an object -> loader, a function of the object and options."""
 
 

@@ -79,6 +79,18 @@ def parse_file(path: Path) -> ModelProto:
         raise ModelError(f"'{path}' is not an ONNX model, or it is truncated") from err
 
 
+def parse_bytes(model: bytes) -> ModelProto:
+    """The message in ``model``.
+
+    Raises:
+        ModelError: There is none.
+    """
+    try:
+        return ModelProto.FromString(model)
+    except DecodeError as err:
+        raise ModelError("these bytes are not an ONNX model, or they are truncated") from err
+
+
 def read_proto(model: ModelProto, folder: Path = Path(), name: str = "", label: str = "") -> Source:
     """Take a model apart into graph and weights; ``model`` itself is left as it is.
 
