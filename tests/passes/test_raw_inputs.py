@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +13,20 @@ from hypothesis import given, settings, strategies as st
 from onnx import helper, numpy_helper
 
 from tvm_ipu.base.contract import Contract, InputContract, OutputContract
-from tvm_ipu.base.errors import ModelError
+from tvm_ipu.base.errors import ModelError, RunError
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.target import load_target
+from tvm_ipu.base.tensor import DType, TensorSpec
+from tvm_ipu.cli.main import main
 from tvm_ipu.codegen.build import build_program
 from tvm_ipu.frontends.loaders import load_model
+from tvm_ipu.image.reader import read_image
 from tvm_ipu.image.writer import write_image
 from tvm_ipu.passes.pipeline import run_phases
 from tvm_ipu.passes.raw.apply import apply_contract
 from tvm_ipu.quantize.reference_raw import nv12_to_rgb, quantize_pixels
 from tvm_ipu.runtime import Session
+from tvm_ipu.runtime.build import native_runner
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -239,3 +246,35 @@ def test_raw_output_of_a_float_layer_is_refused():
     contract = Contract((), (OutputContract("r", False, "RAWDATA_S16_NHWC"),))
     with pytest.raises(ModelError, match="the output is not quantised"):
         apply_contract(model_of([1, 8], outputs=("r",)), contract)
+
+
+def test_the_image_says_what_its_bytes_are(tmp_path):
+    contract = replace(
+        picture("YUV_NV12", width_alignment=16, height_alignment=2),
+        outputs=(OutputContract("y", False, "RAWDATA_S16_NHWC"),),
+    )
+    frame = np.zeros((1, 9, 16), np.uint8)
+    run(model_of([1, 6, 10, 3], outputs=("y",)), contract, frame, tmp_path)
+    image = read_image(tmp_path / "m.img")
+    assert image.contract == contract
+    with Session(tmp_path / "m.img") as session:
+        assert (*session.inputs, *session.outputs) == (*image.plans[0].inputs, *image.plans[0].outputs)
+        assert session.inputs[0] == TensorSpec("x", (1, 9, 16), DType.UINT8, "YUV_NV12")
+        made = session.outputs[0]
+        assert (made.dtype, made.format, made.zero) == (DType.INT16, "RAWDATA_S16_NHWC", 0)
+        assert made.scale == np.float32(0.0187)
+        with pytest.raises(RunError, match="6 rows of Y, then the rows of U and V in turn"):
+            session.run({"x": np.zeros((1, 6, 10, 3), np.uint8)})
+    listed = subprocess.run(
+        [native_runner(), tmp_path / "m.img", "--list"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "uint8[1,9,16]  144 bytes  YUV_NV12" in listed
+    assert "RAWDATA_S16_NHWC  (q - 0) * 0.0186999999" in listed
+
+
+def test_inspect_shows_the_contract(tmp_path, capsys):
+    contract = picture("BGR", width_alignment=16)
+    run(model_of([1, 6, 10, 3]), contract, np.zeros((1, 6, 16, 3), np.uint8), tmp_path)
+    assert main(["inspect", str(tmp_path / "m.img")]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"x\s+BGR\s+RGB\s+123.675:116.28:103.53\s+58.395:57.12:57.375\s+16 x 1\s+NHWC", shown)

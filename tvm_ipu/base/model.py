@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from tvm_ipu.base.contract import Contract
 from tvm_ipu.base.tensor import TensorSpec
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Model:
         outputs: Outputs of the model, as the caller sees them.
         name: Name for messages and for the image's metadata.
         source: Facts about where it came from (file, opset, producer) for the image's metadata.
+        contract: What raw bytes at inputs and outputs mean; empty where they are plain arrays.
     """
 
     module: tvm.ir.IRModule
@@ -43,6 +45,7 @@ class Model:
     outputs: tuple[TensorSpec, ...]
     name: str
     source: dict[str, object] = field(default_factory=dict)
+    contract: Contract = field(default_factory=Contract)
 
     def with_module(self, module: tvm.ir.IRModule) -> Model:
         """The same contract over another module."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from tvm_ipu.base.contract import Contract
 from tvm_ipu.base.target import Target
 from tvm_ipu.base.tensor import TensorSpec
 
@@ -99,6 +100,7 @@ class Program:
         weights: Floating-point and other value constants; damage changes results, never addresses.
         consts: Constants that may be used as indices; the runtime verifies them before use.
         metadata: Model name, producer versions and other facts for ``inspect`` (JSON values only).
+        contract: What raw bytes at inputs and outputs mean.
     """
 
     target: Target
@@ -108,3 +110,4 @@ class Program:
     weights: bytes
     consts: bytes
     metadata: dict[str, object] = field(default_factory=dict)
+    contract: Contract = field(default_factory=Contract)

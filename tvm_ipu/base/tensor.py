@@ -79,11 +79,17 @@ class TensorSpec:
         name: Name in the source model, unchanged.
         shape: Static dimensions; ``()`` is a scalar.
         dtype: Element type.
+        format: What the elements are, as ``base.contract`` names it (``YUV_NV12`` ...); empty for numbers.
+        scale: Step of integers that stand for ``(q - zero) * scale``; 0 where they stand for themselves.
+        zero: Zero point of such integers.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: DType
+    format: str = ""
+    scale: float = 0.0
+    zero: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -91,4 +97,7 @@ class TensorSpec:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.dtype.label}[{','.join(map(str, self.shape))}]"
+        text = f"{self.name}: {self.dtype.label}[{','.join(map(str, self.shape))}]"
+        if self.format:
+            text += f" {self.format}"
+        return f"{text} = (q - {self.zero}) * {self.scale:.9g}" if self.scale else text

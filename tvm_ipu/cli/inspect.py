@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tvm_ipu.base.contract import Contract
 from tvm_ipu.base.program import Plan
 from tvm_ipu.cli.arguments import add_input_shapes
 from tvm_ipu.cli.terminal import print_facts, print_table, scaled, size
@@ -74,6 +75,7 @@ def _print_image(image: ImageInfo) -> None:
             ("kernels", len(image.symbols)),
         ]
     )
+    _print_contract(image.contract)
     for number, plan in enumerate(image.plans):
         print(f"\nPlan {number}")
         _print_plan(plan)
@@ -82,6 +84,29 @@ def _print_image(image: ImageInfo) -> None:
     checked = {True: "yes", False: "no"}
     rows = ((s.name, s.offset, s.size, f"{s.crc32:08x}", checked[s.verified]) for s in image.sections)
     print_table(("section", ">offset", ">bytes", "CRC-32", "checked at load"), rows)
+
+
+def _print_contract(contract: Contract) -> None:
+    """What raw bytes at inputs and outputs mean."""
+    if contract.inputs:
+        print("\nRaw inputs")
+        rows = [
+            (
+                one.name,
+                one.input_format,
+                one.training_format,
+                ":".join(f"{value:g}" for value in one.mean) or "-",
+                ":".join(f"{value:g}" for value in one.std) or "-",
+                f"{one.width_alignment} x {one.height_alignment}",
+                one.layout,
+            )
+            for one in contract.inputs
+        ]
+        print_table(("input", "fed", "trained on", "mean", "divisor", "alignment w x h", "layout"), rows)
+    if contract.outputs:
+        print("\nRaw outputs")
+        made = [(o.name, o.format, "yes" if o.dequantize else "no", o.layout) for o in contract.outputs]
+        print_table(("output", "format", "dequantised", "layout"), made)
 
 
 def print_float_layers(metadata: Mapping[str, object]) -> None:

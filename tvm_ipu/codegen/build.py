@@ -51,6 +51,7 @@ def build_program(
         weights=bytes(pool.weights),
         consts=bytes(pool.consts),
         metadata={"model": models[0].name, **models[0].source, **_float_layers(models[0])},
+        contract=models[0].contract,
     )
 
 

@@ -8,6 +8,9 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from tvm_ipu.base.contract import Contract
 from tvm_ipu.base.program import Arg, Call, Plan, Space
 from tvm_ipu.base.tensor import DType, TensorSpec
 from tvm_ipu.image import schema
@@ -36,6 +39,7 @@ class ImageInfo:
         version: Major and minor number of the format.
         file_size: Bytes of the whole file.
         symbols: Kernel name -> byte offset in the code.
+        contract: What raw bytes at inputs and outputs mean.
     """
 
     path: Path
@@ -46,6 +50,7 @@ class ImageInfo:
     symbols: dict[str, int]
     sections: tuple[Section, ...]
     metadata: dict[str, object]
+    contract: Contract
 
     def section_size(self, name: str) -> int:
         """Bytes of the section ``name``; 0 where there is none."""
@@ -94,8 +99,9 @@ class _Reader:
                 },
                 sections=file.sections,
                 metadata=self._metadata(),
+                contract=self._contract(),
             )
-        except (IndexError, ValueError, KeyError, struct.error) as err:
+        except (IndexError, ValueError, KeyError, TypeError, struct.error) as err:
             raise file.error(f"the checksums agree but the tables do not ({err})") from err
 
     def _records(self, record: schema.Record, section: str) -> list[dict[str, int]]:
@@ -153,6 +159,9 @@ class _Reader:
                     self._string(row["name"]),
                     tuple(dims[row["dims_begin"] : row["dims_begin"] + row["rank"]]),
                     DType(row["dtype"]),
+                    self._string(row["format"]),
+                    float(np.uint32(row["scale"]).view(np.float32)),
+                    row["zero"],
                 )
                 for row in rows
             )
@@ -174,6 +183,10 @@ class _Reader:
                 )
             )
         return tuple(plans)
+
+    def _contract(self) -> Contract:
+        text = bytes(self._file.section(schema.SectionType.PREPROCESSING))
+        return Contract.from_json(json.loads(text)) if text else Contract()
 
     def _metadata(self) -> dict[str, object]:
         value = json.loads(bytes(self._file.section(schema.SectionType.METADATA)) or b"{}")

@@ -143,6 +143,12 @@ TENSOR = Record(
     Field("u32", "dims_begin", "index of the first dimension in `dims`"),
     Field("u64", "nbytes", "bytes of the dense, row-major tensor: the dimensions times the element's size"),
     Field("u64", "arena_offset", f"of the session's own buffer, a multiple of {SECTION_ALIGNMENT}"),
+    Field("u32", "format", "string: colour format of a frame, format of raw data; empty for numbers"),
+    Field(
+        "u32", "scale", "bits of a float32: integers q mean (q - zero) * scale; 0 where they mean themselves"
+    ),
+    Field("i32", "zero", "zero point"),
+    Field("u32", "reserved0", "zero"),
 )
 DIM = Record("dim", "One dimension of a tensor.", Field("i64", "extent", "elements, 0 or more"))
 PLAN = Record(
@@ -295,7 +301,15 @@ SECTIONS = (
         False,
         "Value constants, packed as the kernels want them; the checksum is compared only on request.",
     ),
-    _reserved(SectionType.PREPROCESSING, "colour format, mean and standard deviation of image inputs"),
+    SectionSpec(
+        SectionType.PREPROCESSING,
+        None,
+        SECTION_ALIGNMENT,
+        False,
+        True,
+        "UTF-8 JSON object: what the raw bytes at inputs and outputs mean (`base.contract.Contract`): colour "
+        "formats, mean, divisor, alignment, layouts. The kernels have it built in.",
+    ),
     _reserved(SectionType.QUANTIZATION, "scales and zero points of fixed-point tensors"),
     _reserved(SectionType.SIGNATURE, "a signature over the sections before it"),
 )

@@ -7,6 +7,9 @@ import os
 import struct
 from pathlib import Path
 
+import numpy as np
+
+from tvm_ipu.base.contract import Contract
 from tvm_ipu.base.errors import ImageError
 from tvm_ipu.base.program import ALIGNMENT, Arg, Call, Plan, Program, Space
 from tvm_ipu.base.target import Target
@@ -23,6 +26,11 @@ def write_image(program: Program, path: str | os.PathLike[str]) -> None:
     """
     sections = _Encoder(program).encode()
     write_container(Path(path), schema.Kind.IMAGE, schema.SECTIONS, sections)
+
+
+def _contract_json(contract: Contract) -> bytes:
+    """The preprocessing section; empty, and so left out, for an empty contract."""
+    return b"" if contract == Contract() else json.dumps(contract.to_json(), sort_keys=True).encode()
 
 
 class _Strings:
@@ -85,6 +93,7 @@ class _Encoder:
         return {kind: bytes(table.data) for kind, table in self._tables.items()} | {
             schema.SectionType.STRINGS: bytes(self._strings.data),
             schema.SectionType.METADATA: metadata,
+            schema.SectionType.PREPROCESSING: _contract_json(program.contract),
             schema.SectionType.CONSTS: program.consts,
             schema.SectionType.CODE: program.code,
             schema.SectionType.WEIGHTS: program.weights,
@@ -143,6 +152,9 @@ class _Encoder:
             dims_begin=len(dims),
             nbytes=spec.nbytes,
             arena_offset=offset,
+            format=self._strings.add(spec.format),
+            scale=int(np.float32(spec.scale).view(np.uint32)),
+            zero=spec.zero,
         )
         for extent in spec.shape:
             dims.add(extent=extent)

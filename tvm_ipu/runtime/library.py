@@ -31,6 +31,9 @@ class Tensor(ctypes.Structure):
         ("rank", ctypes.c_uint32),
         ("shape", ctypes.POINTER(ctypes.c_int64)),
         ("nbytes", ctypes.c_size_t),
+        ("format", ctypes.c_char_p),
+        ("scale", ctypes.c_float),
+        ("zero", ctypes.c_int32),
     )
 
 

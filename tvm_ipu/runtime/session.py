@@ -285,16 +285,32 @@ def _checked(given: object, spec: TensorSpec, kind: str) -> Array:
     if array.dtype != dtype and spec.dtype is DType.BFLOAT16 and array.dtype == np.uint16:
         array = array.view(dtype)
     if array.dtype != dtype:
-        raise RunError(f"{kind} '{spec.name}' has type {array.dtype}, but the model needs {spec.dtype.label}")
+        raise RunError(
+            f"{kind} '{spec.name}' has type {array.dtype}, but the model needs {spec.dtype.label}",
+            _format_hint(spec),
+        )
     if array.shape != spec.shape:
-        raise RunError(f"{kind} '{spec.name}' has shape {array.shape}, but the model needs {spec.shape}")
+        raise RunError(
+            f"{kind} '{spec.name}' has shape {array.shape}, but the model needs {spec.shape}",
+            _format_hint(spec),
+        )
     return array
+
+
+def _format_hint(spec: TensorSpec) -> str:
+    """What the bytes of a frame or of raw data must be."""
+    if spec.format == "YUV_NV12":
+        return f"a frame in YUV_NV12: {spec.shape[1] * 2 // 3} rows of Y, then the rows of U and V in turn"
+    return f"the bytes are {spec.format}, not normalised" if spec.format else ""
 
 
 def _specs(tensors: Any, count: int) -> tuple[TensorSpec, ...]:
     """Specifications of ``count`` C tensors."""
     return tuple(
-        TensorSpec(t.name.decode(), tuple(t.shape[: t.rank]), DType(t.dtype)) for t in tensors[:count]
+        TensorSpec(
+            t.name.decode(), tuple(t.shape[: t.rank]), DType(t.dtype), t.format.decode(), t.scale, t.zero
+        )
+        for t in tensors[:count]
     )
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from tvm import relax
 
-from tvm_ipu.base.contract import RAW_FORMATS, Contract, InputContract
+from tvm_ipu.base.contract import RAW_FORMATS, Contract, InputContract, OutputContract
 from tvm_ipu.base.errors import ModelError
 from tvm_ipu.base.model import Model
 from tvm_ipu.base.tensor import DType, TensorSpec
 from tvm_ipu.passes.raw.frames import Frame
 from tvm_ipu.passes.raw.normalise import quantized_pixels, real_pixels
-from tvm_ipu.passes.raw.outputs import raw_output
+from tvm_ipu.passes.raw.outputs import RawOutput, raw_output
 from tvm_ipu.passes.rewrite import Rewriter, bindings, constant, op_name, used_vars
 
 R = relax.op
@@ -55,12 +57,15 @@ def apply_contract(model: Model, contract: Contract) -> Model:
         args = [inputs[arg].real() if arg in inputs else arg for arg in call.args]
         return relax.Call(call.op, args, call.attrs, None, call.span)
 
+    raw: list[RawOutput] = []
+
     def converted(_: Rewriter, results: list[relax.Expr]) -> list[relax.Expr]:
         reals = [inputs[result].real() if result in inputs else result for result in results]
-        return [
-            raw_output(rewriter, real, outputs[spec.name]) if spec.name in outputs else real
+        raw.extend(
+            raw_output(rewriter, real, outputs[spec.name]) if spec.name in outputs else RawOutput(real)
             for spec, real in zip(model.outputs, reals, strict=True)
-        ]
+        )
+        return [one.expr for one in raw]
 
     params = [inputs[var].param if var in inputs else var for var in main.params]
     module = rewriter.run(rule, converted, params=params)
@@ -71,12 +76,19 @@ def apply_contract(model: Model, contract: Contract) -> Model:
             for spec, var in zip(model.inputs, main.params, strict=True)
         ),
         tuple(
-            TensorSpec(spec.name, tuple(int(d) for d in ty.shape), DType.parse(str(ty.dtype)))
-            for spec, ty in zip(model.outputs, module["main"].ret_ty.fields, strict=True)
+            _output_spec(spec.name, one, outputs.get(spec.name))
+            for spec, one in zip(model.outputs, raw, strict=True)
         ),
         model.name,
-        {**model.source, "contract": contract.to_json()},
+        model.source,
+        contract,
     )
+
+
+def _output_spec(name: str, raw: RawOutput, contract: OutputContract | None) -> TensorSpec:
+    shape, dtype = tuple(int(dim) for dim in raw.expr.ty.shape), DType.parse(str(raw.expr.ty.dtype))
+    raw_format = contract.format if contract and contract.format != "RAWDATA_F32_NHWC" else ""
+    return TensorSpec(name, shape, dtype, raw_format, raw.scale, raw.zero)
 
 
 class _Input:
@@ -89,7 +101,8 @@ class _Input:
 
     def __init__(self, rewriter: Rewriter, old: TensorSpec, contract: InputContract, dtype: str) -> None:
         self._rewriter, self._old, self._contract = rewriter, old, contract
-        self.spec = TensorSpec(old.name, self._raw_shape(), DType.parse(dtype))
+        fed = contract.input_format if contract.input_format != "RAWDATA_F32_NHWC" else ""
+        self.spec = TensorSpec(old.name, self._raw_shape(), DType.parse(dtype), fed)
         self.param = relax.Var(old.name, relax.TensorType(self.spec.shape, dtype))
         self._real: relax.Expr | None = None
 
@@ -126,6 +139,9 @@ class _Integers(_Input):
                 f"quantises it to {found}",
                 f"calibrate the input with {8 * self.spec.dtype.itemsize} bits, or feed RAWDATA_F32_NHWC",
             )
+        scale, zero = constant(call.args[1]), constant(call.args[2])
+        if scale is not None and zero is not None and scale.size == zero.size == 1:
+            self.spec = replace(self.spec, scale=float(scale.flat[0]), zero=int(zero.flat[0]))
         return self.param
 
     def _make_real(self) -> relax.Expr:

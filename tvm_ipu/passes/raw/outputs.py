@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 from tvm import relax
 
@@ -16,7 +18,22 @@ LIMITS = {"int16": (-(2**15), 2**15 - 1), "uint8": (0, 255)}
 DTYPE = {"RAWDATA_S16_NHWC": "int16", "RAWDATA_U8_NHWC": "uint8"}
 
 
-def raw_output(rewriter: Rewriter, real: relax.Expr, contract: OutputContract) -> relax.Expr:
+@dataclass(frozen=True)
+class RawOutput:
+    """An output as the board reads it.
+
+    Attributes:
+        expr: The integers or numbers.
+        scale: Step of quantised integers; 0 for numbers.
+        zero: Their zero point.
+    """
+
+    expr: relax.Expr
+    scale: float = 0.0
+    zero: int = 0
+
+
+def raw_output(rewriter: Rewriter, real: relax.Expr, contract: OutputContract) -> RawOutput:
     """The output as the board reads it.
 
     Args:
@@ -29,39 +46,42 @@ def raw_output(rewriter: Rewriter, real: relax.Expr, contract: OutputContract) -
     """
     found = str(real.ty.dtype)
     if contract.format == "RAWDATA_F32_NHWC":
-        return real if found == "float32" else rewriter.emit(R.astype(real, "float32"))
+        return RawOutput(real if found == "float32" else rewriter.emit(R.astype(real, "float32")))
     wanted = DTYPE[contract.format]
     low, high = LIMITS[wanted]
     if contract.dequantize or not found.startswith("float"):
         if found.startswith("float"):
-            return rewriter.emit(R.astype(R.round(R.clip(real, low, high)), wanted))
-        return real if found == wanted else rewriter.emit(R.astype(R.clip(real, low, high), wanted))
-    integers, zero = _quantized(rewriter, real, contract.name)
-    if str(integers.ty.dtype) == wanted and not (wanted == "int16" and zero):
-        return integers
-    wide = R.subtract(R.astype(integers, "int32"), relax.const(zero, "int32")) if wanted == "int16" else None
-    if wide is None:
+            return RawOutput(rewriter.emit(R.astype(R.round(R.clip(real, low, high)), wanted)))
+        if found != wanted:
+            real = rewriter.emit(R.astype(R.clip(real, low, high), wanted))
+        return RawOutput(real)
+    quantized = _quantized(rewriter, real, contract.name)
+    if str(quantized.expr.ty.dtype) == wanted and not (wanted == "int16" and quantized.zero):
+        return quantized
+    if wanted == "uint8":
         raise ModelError(
             f"output '{contract.name}': RAWDATA_U8_NHWC with dequantizations=FALSE needs an output of 8 "
-            f"bits, found {integers.ty.dtype}",
+            f"bits, found {quantized.expr.ty.dtype}",
             "use RAWDATA_S16_NHWC, or dequantizations=TRUE",
         )
-    return rewriter.emit(R.astype(R.clip(wide, low, high), wanted))
+    wide = R.subtract(R.astype(quantized.expr, "int32"), relax.const(quantized.zero, "int32"))
+    return RawOutput(rewriter.emit(R.astype(R.clip(wide, low, high), wanted)), quantized.scale)
 
 
-def _quantized(rewriter: Rewriter, real: relax.Expr, name: str) -> tuple[relax.Expr, int]:
-    """The integers that an output is made of by moves only, and their zero point."""
+def _quantized(rewriter: Rewriter, real: relax.Expr, name: str) -> RawOutput:
+    """The integers that an output is made of by moves only."""
     call = rewriter.value(real)
     if op_name(call) in MOVES:
-        source, zero = _quantized(rewriter, call.args[0], name)
-        return rewriter.emit(relax.Call(call.op, [source, *call.args[1:]], call.attrs)), zero
+        source = _quantized(rewriter, call.args[0], name)
+        moved = relax.Call(call.op, [source.expr, *call.args[1:]], call.attrs)
+        return replace(source, expr=rewriter.emit(moved))
     if op_name(call) != "relax.dequantize":
         raise ModelError(
             f"output '{name}': dequantizations=FALSE gives the quantised integers, but the output is not "
             "quantised",
             "set dequantizations=TRUE for it, or calibrate the model so that its last operator is quantised",
         )
-    zero_point = constant(call.args[2])
-    if zero_point is None or np.unique(zero_point).size > 1:
-        raise ModelError(f"output '{name}': its zero points differ between channels")
-    return call.args[0], int(zero_point.flat[0])
+    scale, zero = constant(call.args[1]), constant(call.args[2])
+    if scale is None or zero is None or scale.size > 1 or np.unique(zero).size > 1:
+        raise ModelError(f"output '{name}': its scales or zero points differ between channels")
+    return RawOutput(call.args[0], float(scale.flat[0]), int(zero.flat[0]))

@@ -124,8 +124,12 @@ struct ipu_tensor {
   uint32_t dims_begin;  /* index of the first dimension in dims */
   uint64_t nbytes;  /* bytes of the dense, row-major tensor: the dimensions times the element's size */
   uint64_t arena_offset;  /* of the session's own buffer, a multiple of 64 */
+  uint32_t format;  /* string: colour format of a frame, format of raw data; empty for numbers */
+  uint32_t scale;  /* bits of a float32: integers q mean (q - zero) * scale; 0 where they mean themselves */
+  int32_t zero;  /* zero point */
+  uint32_t reserved0;  /* zero */
 };
-_Static_assert(sizeof(struct ipu_tensor) == 32, "ipu_tensor has padding");
+_Static_assert(sizeof(struct ipu_tensor) == 48, "ipu_tensor has padding");
 
 /* The calls of one set of input shapes and the memory that they need. */
 struct ipu_plan {
@@ -186,7 +190,7 @@ static const struct ipu_section_spec ipu_section_specs[] = {
   {"target", IPU_SECTION_TARGET, 32, 64, 1, 1},
   {"strings", IPU_SECTION_STRINGS, 0, 64, 1, 1},
   {"dims", IPU_SECTION_DIMS, 8, 64, 1, 1},
-  {"tensors", IPU_SECTION_TENSORS, 32, 64, 1, 1},
+  {"tensors", IPU_SECTION_TENSORS, 48, 64, 1, 1},
   {"plans", IPU_SECTION_PLANS, 48, 64, 1, 1},
   {"calls", IPU_SECTION_CALLS, 48, 64, 1, 1},
   {"args", IPU_SECTION_ARGS, 24, 64, 1, 1},
@@ -195,7 +199,7 @@ static const struct ipu_section_spec ipu_section_specs[] = {
   {"consts", IPU_SECTION_CONSTS, 0, 64, 1, 1},
   {"code", IPU_SECTION_CODE, 0, 4096, 1, 1},
   {"weights", IPU_SECTION_WEIGHTS, 0, 4096, 1, 0},
-  {"preprocessing", IPU_SECTION_PREPROCESSING, 0, 64, 0, 0},
+  {"preprocessing", IPU_SECTION_PREPROCESSING, 0, 64, 0, 1},
   {"quantization", IPU_SECTION_QUANTIZATION, 0, 64, 0, 0},
   {"signature", IPU_SECTION_SIGNATURE, 0, 64, 0, 0},
 };

@@ -191,7 +191,9 @@ static int write_outputs(const char *dir, const tvm_ipu_plan *plan, const tvm_ip
 static void print_tensor(const char *kind, uint32_t index, const tvm_ipu_tensor *tensor) {
   printf("%s %u  %s  %s[", kind, index, tensor->name, tvm_ipu_dtype_name(tensor->dtype));
   for (uint32_t i = 0; i < tensor->rank; i++) printf(i ? ",%lld" : "%lld", (long long)tensor->shape[i]);
-  printf("]  %llu bytes\n", (unsigned long long)tensor->nbytes);
+  printf("]  %llu bytes%s%s", (unsigned long long)tensor->nbytes, tensor->format[0] ? "  " : "", tensor->format);
+  if (tensor->scale != 0) printf("  (q - %d) * %.9g", (int)tensor->zero, (double)tensor->scale);
+  printf("\n");
 }
 
 /* --- Reports --- */

@@ -56,7 +56,10 @@ static tvm_ipu_status read_tensors(tvm_ipu_image *image, tvm_ipu_error *error) {
     tensor->name = ipu_image_string(image, record->name);
     tensor->dtype = (tvm_ipu_dtype)record->dtype;
     size_t item = tvm_ipu_dtype_size(tensor->dtype);
-    if (!tensor->name || item == 0 || !range_inside(record->dims_begin, record->rank, dim_count)) {
+    tensor->format = ipu_image_string(image, record->format);
+    memcpy(&tensor->scale, &record->scale, sizeof tensor->scale);
+    tensor->zero = record->zero;
+    if (!tensor->name || !tensor->format || item == 0 || !range_inside(record->dims_begin, record->rank, dim_count)) {
       return bad(error, "tensor", i);
     }
     tensor->rank = record->rank;

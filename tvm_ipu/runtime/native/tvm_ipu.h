@@ -83,6 +83,9 @@ typedef struct tvm_ipu_tensor {
   uint32_t rank;
   const int64_t *shape; /* `rank` dimensions */
   size_t nbytes;
+  const char *format; /* of a camera's frame ("YUV_NV12" ...) or of raw data; "" for plain numbers */
+  float scale;        /* integers q mean (q - zero) * scale; 0 where they mean themselves */
+  int32_t zero;
 } tvm_ipu_tensor;
 
 /* One kernel call of a plan, for profiles. Lives as long as its image. */
