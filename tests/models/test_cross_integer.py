@@ -37,22 +37,30 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "int8.onnx"
 
 
+@pytest.fixture(scope="module", params=["", "ipu-ref"])
+def chip(request: pytest.FixtureRequest) -> str:
+    """A simulated chip, or none."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def on_host(quantised: Path) -> tuple[np.ndarray, bytes]:
+def on_host(quantised: Path, chip: str) -> tuple[np.ndarray, bytes]:
     """An input, and the result of this machine's image, which other tests compare with onnxruntime."""
     x = np.random.default_rng(2).normal(size=SHAPE).astype(np.float32)
-    compile_model(quantised, "host", quantised.with_suffix(".img"))
+    compile_model(quantised, chip or "host", quantised.with_suffix(".img"))
     with Session(quantised.with_suffix(".img")) as session:
         assert session.metadata["float_layers"] == []
         return x, session.run({"x": x})["y"].tobytes()
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_same_bytes(name: str, quantised: Path, on_host: tuple[np.ndarray, bytes], tmp_path: Path) -> None:
+def test_same_bytes(
+    name: str, chip: str, quantised: Path, on_host: tuple[np.ndarray, bytes], tmp_path: Path
+) -> None:
     x, expected = on_host
     x.tofile(tmp_path / "x.bin")
     target, image = load_target(name), tmp_path / "int8.img"
-    compile_model(quantised, name, image)
+    compile_model(quantised, f"{chip}@{name}" if chip else name, image)
     files = ["--inputs", str(tmp_path / "x.bin"), "--output", str(tmp_path)]
     subprocess.run([*target.qemu, str(build_runner(target)), str(image), *files], check=True, timeout=300)
     assert (tmp_path / "output_0.bin").read_bytes() == expected

@@ -16,8 +16,10 @@ from tvm_ipu.quantize import reference as ref
 from tvm_ipu.quantize.reference import Meaning, Operand
 from tvm_ipu.runtime.session import Session
 
-FLOAT = "float-requant"
+TARGETS = {"float-requant": "host", "integer-requant": "ipu-ref"}
+"""A target of each family of numerics."""
 Array = np.ndarray
+families = pytest.mark.parametrize("family", TARGETS)
 examples = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 
@@ -44,6 +46,7 @@ def wide_step(sums: Array, scale: Any) -> np.float32:
     return np.float32(max(float(np.abs(sums * scale).max()) / 100, 1e-6))
 
 
+@families
 @examples
 @given(
     seeds,
@@ -53,7 +56,7 @@ def wide_step(sums: Array, scale: Any) -> np.float32:
     st.sampled_from([(1, 1), (2, 1)]),
     st.booleans(),
 )
-def test_conv(seed, kind, strides, padding, dilation, per_channel):
+def test_conv(family, seed, kind, strides, padding, dilation, per_channel):
     random = np.random.default_rng(seed)
     groups = {"dense": 1, "groups": 2, "depthwise": int(random.integers(2, 40)), "pointwise": 1}[kind]
     depth = 1 if kind == "depthwise" else int(random.integers(1, 40))
@@ -79,13 +82,14 @@ def test_conv(seed, kind, strides, padding, dilation, per_channel):
         group=groups,
     )
     g.result(g.op("Relu", [real]) if relu else real, y_is)
-    expected = ref.requantize(sums, unit / y_is.scale, y_is.clipped(0, np.inf) if relu else y_is, FLOAT)
-    np.testing.assert_array_equal(g.run()[0], expected)
+    expected = ref.requantize(sums, unit / y_is.scale, y_is.clipped(0, np.inf) if relu else y_is, family)
+    np.testing.assert_array_equal(g.run(TARGETS[family])[0], expected)
 
 
+@families
 @examples
 @given(seeds, st.booleans(), st.sampled_from([None, 128, 3]))
-def test_dense(seed, gemm, weight_zero):
+def test_dense(family, seed, gemm, weight_zero):
     random = np.random.default_rng(seed)
     depth, units = int(random.integers(1, 200)), int(random.integers(1, 70))
     x_is = meaning(random)
@@ -101,12 +105,15 @@ def test_dense(seed, gemm, weight_zero):
     else:
         real = g.op("MatMul", [g.input(x, x_is), g.weight(w, scale, weight_zero, 1)])
     g.result(real, y_is)
-    np.testing.assert_array_equal(g.run()[0], ref.requantize(sums, unit / y_is.scale, y_is, FLOAT))
+    np.testing.assert_array_equal(
+        g.run(TARGETS[family])[0], ref.requantize(sums, unit / y_is.scale, y_is, family)
+    )
 
 
+@families
 @examples
 @given(seeds, st.booleans())
-def test_product_of_two_inputs(seed, transposed):
+def test_product_of_two_inputs(family, seed, transposed):
     random = np.random.default_rng(seed)
     a_is, b_is = meaning(random), meaning(random)
     rows, depth, columns = (int(v) for v in random.integers(1, 40, 3))
@@ -119,12 +126,15 @@ def test_product_of_two_inputs(seed, transposed):
     left, right = g.input(a, a_is), g.input(b, b_is)
     right = g.op("Transpose", [right], perm=[0, 1, 3, 2]) if transposed else right
     g.result(g.op("MatMul", [left, right]), y_is)
-    np.testing.assert_array_equal(g.run()[0], ref.requantize(sums, unit / y_is.scale, y_is, FLOAT))
+    np.testing.assert_array_equal(
+        g.run(TARGETS[family])[0], ref.requantize(sums, unit / y_is.scale, y_is, family)
+    )
 
 
+@families
 @examples
 @given(seeds, st.sampled_from(["Add", "Mul", "Concat"]), st.booleans())
-def test_two_tensors(seed, op, relu):
+def test_two_tensors(family, seed, op, relu):
     random = np.random.default_rng(seed)
     a_is, b_is, y_is = meaning(random), meaning(random), meaning(random)
     shape = (2, int(random.integers(1, 40)), 5, 3)
@@ -135,17 +145,18 @@ def test_two_tensors(seed, op, relu):
     result = y_is.clipped(0, np.inf) if relu else y_is
     left, right = Operand(a, a_is), Operand(b, b_is)
     if op == "Add":
-        expected = ref.add([left, right], result, FLOAT)
+        expected = ref.add([left, right], result, family)
     elif op == "Mul":
-        expected = ref.multiply(left, right, result, FLOAT)
+        expected = ref.multiply(left, right, result, family)
     else:
-        expected = np.concatenate([ref.rescale(o, result, FLOAT) for o in (left, right)], 1)
-    np.testing.assert_array_equal(g.run()[0], expected)
+        expected = np.concatenate([ref.rescale(o, result, family) for o in (left, right)], 1)
+    np.testing.assert_array_equal(g.run(TARGETS[family])[0], expected)
 
 
+@families
 @examples
 @given(seeds)
-def test_residual_of_a_convolution(seed):
+def test_residual_of_a_convolution(family, seed):
     """A sum that was not quantised is an operand of an addition."""
     random = np.random.default_rng(seed)
     x_is, r_is = meaning(random), meaning(random)
@@ -159,12 +170,13 @@ def test_residual_of_a_convolution(seed):
     real = g.op("Conv", [g.input(x, x_is), g.weight(w, np.float32(0.003))])
     g.result(g.op("Add", [real, g.input(r, r_is)]), y_is)
     operands = [Operand(sums, Meaning("int32", unit), is_sum=True), Operand(r, r_is)]
-    np.testing.assert_array_equal(g.run()[0], ref.add(operands, y_is, FLOAT))
+    np.testing.assert_array_equal(g.run(TARGETS[family])[0], ref.add(operands, y_is, family))
 
 
+@families
 @examples
 @given(seeds, st.sampled_from([(0, 0, 0, 0), (1, 1, 1, 1), (1, 0, 0, 1)]), st.booleans())
-def test_pools(seed, padding, counted):
+def test_pools(family, seed, padding, counted):
     random = np.random.default_rng(seed)
     x_is, y_is = meaning(random), meaning(random)
     x = values(random, x_is.dtype, 2, int(random.integers(1, 40)), 7, 6)
@@ -175,11 +187,11 @@ def test_pools(seed, padding, counted):
     g.result(g.op("AveragePool", [real], count_include_pad=int(counted), **window), y_is)
     g.result(g.op("GlobalAveragePool", [real]), y_is)
     g.result(g.op("MaxPool", [real], **window), x_is)
-    average, whole, largest = g.run()
+    average, whole, largest = g.run(TARGETS[family])
     source = Operand(x, x_is)
-    expected = ref.average_pool(source, kernel, strides, padding, counted, y_is, FLOAT)
+    expected = ref.average_pool(source, kernel, strides, padding, counted, y_is, family)
     np.testing.assert_array_equal(average, expected)
-    np.testing.assert_array_equal(whole, ref.global_average_pool(source, y_is, FLOAT))
+    np.testing.assert_array_equal(whole, ref.global_average_pool(source, y_is, family))
     np.testing.assert_array_equal(largest, ref.max_pool(x, kernel, strides, padding))
 
 
@@ -197,9 +209,10 @@ FUNCTIONS = {
 }
 
 
+@families
 @pytest.mark.parametrize("op", FUNCTIONS)
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
-def test_functions(op, dtype):
+def test_functions(family, op, dtype):
     random = np.random.default_rng(len(op))
     low = np.iinfo(dtype).min
     x_is = Meaning(dtype, np.float32(0.05), low + 120)
@@ -209,10 +222,13 @@ def test_functions(op, dtype):
     domain = "com.microsoft" if op == "Gelu" else ""
     g.result(g.op(op, [g.input(random.permutation(x), x_is)], domain=domain), y_is)
     (x,) = g.feeds.values()
-    np.testing.assert_array_equal(g.run()[0], ref.look_up(x, ref.table(FUNCTIONS[op], x_is, y_is)))
+    np.testing.assert_array_equal(
+        g.run(TARGETS[family])[0], ref.look_up(x, ref.table(FUNCTIONS[op], x_is, y_is))
+    )
 
 
-def test_function_with_quantised_steps():
+@families
+def test_function_with_quantised_steps(family):
     """x * sigmoid(x), the sigmoid quantised in between, is one table."""
     x_is, s_is = Meaning("uint8", np.float32(0.06), 128), Meaning("uint8", np.float32(1 / 255), 0)
     y_is = Meaning("uint8", np.float32(0.03), 10)
@@ -226,12 +242,13 @@ def test_function_with_quantised_steps():
     def function(real: Array) -> Array:
         return real * (gate * np.float64(s_is.scale))
 
-    np.testing.assert_array_equal(g.run()[0], ref.look_up(x, ref.table(function, x_is, y_is)))
+    np.testing.assert_array_equal(g.run(TARGETS[family])[0], ref.look_up(x, ref.table(function, x_is, y_is)))
 
 
+@families
 @examples
 @given(seeds, st.floats(0.02, 0.2))
-def test_function_of_sums(seed, step):
+def test_function_of_sums(family, seed, step):
     """A convolution and SiLU with nothing quantised between them."""
     random = np.random.default_rng(seed)
     x_is = meaning(random)
@@ -247,26 +264,28 @@ def test_function_of_sums(seed, step):
     g = Graph()
     real = g.op("Conv", [g.input(x, x_is), g.weight(w, scale)])
     g.result(g.op("Mul", [real, g.op("Sigmoid", [real])]), y_is)
-    expected = ref.function_of_sums(_silu, sums, unit, reach, y_is, FLOAT)
-    np.testing.assert_array_equal(g.run()[0], expected)
+    expected = ref.function_of_sums(_silu, sums, unit, reach, y_is, family)
+    np.testing.assert_array_equal(g.run(TARGETS[family])[0], expected)
     exact = np.clip(_silu(sums * unit) / y_is.scale + y_is.zero, 0, 255)
     assert np.abs(expected - exact).max() < 0.7
 
 
+@families
 @pytest.mark.parametrize(("depth", "overflows"), [(20_000, False), (40_000, True)])
-def test_sums_at_their_bound(depth, overflows):
+def test_sums_at_their_bound(family, depth, overflows):
     x_is = Meaning("uint8", np.float32(0.01), 0)
     x, w = np.full((1, depth), 255, np.uint8), np.full((depth, 3), -128, np.int8)
     y_is = Meaning("int8", np.float32(depth / 1000), 100)
     g = Graph()
     g.result(g.op("MatMul", [g.input(x, x_is), g.weight(w, np.full(3, 0.003, np.float32), axis=1)]), y_is)
-    (y,) = g.run(float_layers=overflows)
+    (y,) = g.run(TARGETS[family], float_layers=overflows)
     unit = np.float64(x_is.scale) * np.float32(0.003)
-    expected = ref.requantize(ref.matmul(x, 0, w), unit / y_is.scale, y_is, FLOAT)
+    expected = ref.requantize(ref.matmul(x, 0, w), unit / y_is.scale, y_is, family)
     assert np.abs(y.astype(int) - expected).max() <= overflows
 
 
-def test_nearest_resize_and_moves():
+@families
+def test_nearest_resize_and_moves(family):
     random = np.random.default_rng(5)
     x_is = Meaning("int8", np.float32(0.1), -7)
     x = values(random, "int8", 1, 6, 4, 5)
@@ -275,7 +294,7 @@ def test_nearest_resize_and_moves():
     real = g.op("Reshape", [g.op("Transpose", [real], perm=[0, 2, 3, 1]), g.constant([8, -1])])
     g.result(real, x_is)
     expected = x.repeat(2, 2).repeat(2, 3).transpose(0, 2, 3, 1).reshape(8, -1)
-    np.testing.assert_array_equal(g.run()[0], expected)
+    np.testing.assert_array_equal(g.run(TARGETS[family])[0], expected)
 
 
 @pytest.mark.parametrize("weight_zero", [0, 128])
@@ -311,7 +330,8 @@ def test_dynamic_quantisation(weight_zero):
         np.testing.assert_array_equal(y["conv"], ref.conv2d(y["q"], zero, kernel, padding=pads))
 
 
-def test_weights_of_4_bits():
+@families
+def test_weights_of_4_bits(family):
     random = np.random.default_rng(4)
     x_is, y_is = Meaning("uint8", np.float32(0.02), 3), Meaning("uint8", np.float32(0.05), 128)
     x, w = values(random, "uint8", 5, 24), random.integers(-8, 8, (24, 9)).astype(np.int8)
@@ -320,5 +340,5 @@ def test_weights_of_4_bits():
     g = Graph()
     g.result(g.op("MatMul", [g.input(x, x_is), g.weight(packed, scale, axis=1)]), y_is)
     unit = np.float64(x_is.scale) * scale
-    expected = ref.requantize(ref.matmul(x, 3, w), unit / y_is.scale, y_is, FLOAT)
-    np.testing.assert_array_equal(g.run()[0], expected)
+    expected = ref.requantize(ref.matmul(x, 3, w), unit / y_is.scale, y_is, family)
+    np.testing.assert_array_equal(g.run(TARGETS[family])[0], expected)

@@ -91,8 +91,9 @@ def test_network_runs_on_integers(tmp_path: Path, form: str, activations: str, w
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     expected = onnxruntime.InferenceSession(str(quantised), options).run(None, {"x": x})[0]
-    with Session(compile_image(model, {}, "host")) as session:
-        result = session.run({"x": x})["y"]
-        assert session.metadata["float_layers"] == []
-    assert np.abs(result - expected).max() < 1.5 * step
-    assert np.unique(np.rint(result / step)).size > 5
+    for target in ("host", "ipu-ref"):
+        with Session(compile_image(model, {}, target)) as session:
+            result = session.run({"x": x})["y"]
+            assert session.metadata["float_layers"] == []
+        assert np.abs(result - expected).max() < 1.5 * step
+        assert np.unique(np.rint(result / step)).size > 5

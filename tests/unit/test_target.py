@@ -7,6 +7,8 @@ import pytest
 from tvm.target import codegen
 
 from tests.unit import link_kit as kit
+from tvm_ipu.base.chip import parse_chip
+from tvm_ipu.base.contract import Contract, InputContract, OutputContract
 from tvm_ipu.base.errors import TargetError
 from tvm_ipu.base.target import load_target, parse_target, target_names
 from tvm_ipu.codegen.tvm_target import to_tvm, to_tvm_lowering
@@ -21,6 +23,59 @@ GOOD = 'description = "a chip"\narch = "aarch64"\ntriple = "aarch64-unknown-linu
 
 def test_targets() -> None:
     assert target_names() == NAMED
+    assert target_names("ipu") == ["ipu-ref"]
+
+
+def test_a_chip_is_simulated_by_a_machine() -> None:
+    target, machine = load_target("ipu-ref@aarch64-neon"), load_target("aarch64-neon")
+    assert (target.name, target.machine, target.kind) == ("ipu-ref@aarch64-neon", "aarch64-neon", "ipu")
+    assert (target.numerics, machine.numerics) == ("integer-requant", "float-requant")
+    assert (target.triple, target.requires) == (machine.triple, machine.requires)
+    assert target.chip is not None
+    assert target.chip.convolution_bits == (8, 16)
+    assert load_target("ipu-ref").machine == load_target("host").name
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ipu-ref@z80", "unknown target 'z80'"),
+        (
+            "aarch64-neon@host",
+            r"'aarch64-neon' in .* is no chip to simulate \(allowed before '@' are ipu-ref\)",
+        ),
+    ],
+)
+def test_wrong_simulation(name: str, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
+        load_target(name)
+
+
+CHIP = 'kind = "ipu"\ndescription = "a chip"\nconvolution_bits = [8]\noperator_bits = [16]\n'
+
+
+def test_formats_of_a_chip(tmp_path: Path) -> None:
+    (tmp_path / "chip.toml").write_text(CHIP + 'input_formats = ["RGB"]')
+    chip = parse_chip(tmp_path / "chip.toml")
+    chip.check(Contract((InputContract("x", "RGB", "RGB"),), (OutputContract("y"),)))
+    with pytest.raises(TargetError, match=r"input_formats: 'BGR' of input 'x' is not known to target 'chip'"):
+        chip.check(Contract((InputContract("x", "RGB", "BGR"),)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (CHIP.replace("[8]", "[12]"), r"'convolution_bits' is \[12\] \(allowed are 8, 16\)"),
+        (CHIP.replace("[16]", '["16"]'), r"'operator_bits' is \['16'\] but must be a list of numbers"),
+        (CHIP.replace("operator_bits = [16]\n", ""), "key 'operator_bits' is missing"),
+        (CHIP + 'numerics = "float-requant"', r"allowed are integer-requant"),
+        (CHIP + 'triple = "x"', "unknown key 'triple'"),
+    ],
+)
+def test_wrong_chip_file(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "chip.toml").write_text(text)
+    with pytest.raises(TargetError, match=message):
+        parse_chip(tmp_path / "chip.toml")
 
 
 def test_unknown_target() -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
+from tvm_ipu.base.chip import Chip, parse_chip
 from tvm_ipu.base.errors import TargetError
+from tvm_ipu.base.toml_file import checked, read_toml
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+KINDS = ("cpu", "ipu")
+"""What runs an image: the chip itself, or machine code of another one that computes the same bytes."""
 
 _PACKAGE_DIR = Path(__file__).resolve().parent.parent
 _ALLOWED: dict[str, tuple[object, ...]] = {
+    "kind": KINDS,
     "arch": ("x86_64", "aarch64", "arm", "riscv64", "hexagon"),
     "pointer_bits": (32, 64),
     "numerics": ("float-requant", "integer-requant"),
@@ -29,7 +28,8 @@ class Target:
     """A chip. How to compile for it is not here but in ``options.CompileOptions``.
 
     Attributes:
-        name: Name of the file without ``.toml``, as given to ``--target``.
+        name: Name of the file without ``.toml``, as given to ``--target``; of a chip that is simulated,
+            its name, ``@`` and the machine's.
         description: One line for ``tvm-ipu targets``.
         arch: ``x86_64``, ``aarch64``, ``arm``, ``riscv64`` or ``hexagon``; fixes the C calling convention.
         triple: LLVM target triple of the kernels.
@@ -49,6 +49,8 @@ class Target:
         numerics: ``float-requant`` or ``integer-requant`` (docs/numerics.md).
         activation_dtype: ``uint8`` or ``int8``: which 8-bit tensors multiply fastest with int8 weights.
         isa: Instruction-set extensions that templates may ask for (``avx512``, ``vnni``, ``hvx`` ...).
+        kind: ``cpu``, or ``ipu`` where a chip is simulated.
+        chip: What is simulated on this machine; None where it computes for itself.
     """
 
     name: str
@@ -71,6 +73,13 @@ class Target:
     numerics: str = "float-requant"
     activation_dtype: str = "uint8"
     isa: frozenset[str] = frozenset()
+    kind: str = "cpu"
+    chip: Chip | None = None
+
+    @property
+    def machine(self) -> str:
+        """Name of the machine that the kernels are for."""
+        return self.name.rpartition("@")[2]
 
     def lanes(self, bits: int = 32) -> int:
         """Elements of ``bits`` bits in one vector register; 1 where the chip has no vectors."""
@@ -82,14 +91,18 @@ def target_dirs() -> tuple[Path, ...]:
     return (_PACKAGE_DIR / "_targets", _PACKAGE_DIR.parent / "targets")
 
 
-def target_names() -> list[str]:
-    """Names of all targets that this build knows, sorted."""
-    return sorted({f.stem for d in target_dirs() if d.is_dir() for f in d.glob("*.toml")})
+def target_names(kind: str = "cpu") -> list[str]:
+    """Names of all targets of a kind that this build knows, sorted."""
+    files = {f.stem: f for d in reversed(target_dirs()) if d.is_dir() for f in d.glob("*.toml")}
+    return sorted(name for name, file in files.items() if _kind(file) == kind)
 
 
 @cache
 def load_target(name: str) -> Target:
     """Read the target ``name`` from its file; ``host`` resolves to the best one this machine can run.
+
+    ``CHIP@MACHINE`` is a chip of the kind ``ipu``, simulated by code for the target ``MACHINE``; ``CHIP``
+    alone is simulated on this machine.
 
     Raises:
         TargetError: No such target, or its file has an unknown or missing key.
@@ -98,51 +111,45 @@ def load_target(name: str) -> Target:
         from tvm_ipu.base.host import detect_host  # not at import: it runs system calls
 
         return detect_host()
+    first, at, machine = name.partition("@")
     for folder in target_dirs():
-        path = folder / f"{name}.toml"
-        if path.is_file():
-            return parse_target(path)
-    raise TargetError(f"--target: unknown target '{name}'", f"known are host, {', '.join(target_names())}")
+        path = folder / f"{first}.toml"
+        if not path.is_file():
+            continue
+        if _kind(path) == "ipu":
+            return simulated(parse_chip(path), load_target(machine or "host"))
+        if at:
+            raise TargetError(
+                f"--target: '{first}' in '{name}' is no chip to simulate",
+                f"allowed before '@' are {', '.join(target_names('ipu'))}",
+            )
+        return parse_target(path)
+    known = ", ".join(["host", *target_names(), *target_names("ipu")])
+    raise TargetError(f"--target: unknown target '{name}'", f"known are {known}")
+
+
+@cache
+def _kind(path: Path) -> str:
+    return str(read_toml(path).get("kind", "cpu"))
 
 
 def parse_target(path: Path) -> Target:
-    """Read one target file.
+    """Read the file of one CPU.
 
     Raises:
         TargetError: The file cannot be read, is not TOML or has an unknown, missing or wrongly typed key.
     """
-    try:
-        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise TargetError(f"{path}: cannot be read: {err.strerror}") from err
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-        raise TargetError(f"{path}: not a TOML file: {err}") from err
-    types = {f.name: str(f.type) for f in fields(Target) if f.name != "name"}
-    for key, value in data.items():
-        if key not in types:
-            raise TargetError(f"{path}: unknown key '{key}'", f"allowed are {', '.join(sorted(types))}")
-        data[key] = _convert(path, key, value, types[key])
-    for key in ("description", "arch", "triple"):
-        if key not in data:
-            raise TargetError(f"{path}: key '{key}' is missing")
-    return Target(name=path.stem, **data)
+    data = read_toml(path)
+    return Target(name=path.stem, **checked(path, data, Target, _ALLOWED, {"name", "chip"}))
 
 
-def _convert(path: Path, key: str, value: object, wanted: str) -> object:
-    """A value from the file as the field's type, ``wanted``."""
-    if wanted == "str":
-        valid = isinstance(value, str)
-    elif wanted == "int":
-        valid = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    else:
-        valid = isinstance(value, list) and all(isinstance(item, str) for item in value)
-    if not valid:
-        kind = {"str": "a string", "int": "a number, 0 or more"}.get(wanted, "a list of strings")
-        raise TargetError(f"{path}: key '{key}' is {value!r} but must be {kind}")
-    if key in _ALLOWED and value not in _ALLOWED[key]:
-        raise TargetError(
-            f"{path}: key '{key}' is {value!r}", f"allowed are {', '.join(map(str, _ALLOWED[key]))}"
-        )
-    if isinstance(value, list):
-        return frozenset(value) if wanted.startswith("frozenset") else tuple(value)
-    return value
+def simulated(chip: Chip, machine: Target) -> Target:
+    """A machine as it computes what a chip with numerics of its own would."""
+    return replace(
+        machine,
+        name=f"{chip.name}@{machine.name}",
+        description=f"{chip.description}; simulated on {machine.name}",
+        numerics=chip.numerics,
+        kind="ipu",
+        chip=chip,
+    )

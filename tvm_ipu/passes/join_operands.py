@@ -23,6 +23,7 @@ _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "relax.multiply": lambda a, b: a * b,
     "relax.maximum": tirx.max,
     "relax.minimum": tirx.min,
+    "relax.right_shift": lambda a, b: a >> b,
 }
 _UNARY = ("relax.astype", "relax.round", "relax.clip")
 _NARROW = ("int8", "uint8")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import tvm
 
-from tvm_ipu.base.errors import TargetError
 from tvm_ipu.base.model import FLOAT_LAYERS_ATTR
 from tvm_ipu.base.target import Target
 from tvm_ipu.passes.integer.layers import Layers
@@ -25,18 +24,9 @@ CONVERSIONS = ("relax.quantize", "relax.dequantize")
 
 
 def to_integer(module: tvm.ir.IRModule, target: Target) -> tvm.ir.IRModule:
-    """Replace what lies between ``dequantize`` and ``quantize`` by operators on integers.
-
-    Raises:
-        TargetError: The target's numerics have no code generator.
-    """
+    """Replace what lies between ``dequantize`` and ``quantize`` by operators on integers."""
     if not any(op_name(b.value) in CONVERSIONS for b in bindings(module["main"])):
         return module
-    if target.numerics != "float-requant":
-        raise TargetError(
-            f"target {target.name}: quantised models cannot be compiled for numerics '{target.numerics}' yet",
-            "allowed is float-requant",
-        )
     rewriter = Rewriter(module)
     layers = Layers(rewriter, target)
     rewritten = rewriter.run(layers.rule, layers.outputs, typed=False)

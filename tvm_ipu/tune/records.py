@@ -91,7 +91,7 @@ def record_key(template: str, problem: dict[str, Any], target: str, cores: int) 
 
 def problem_key(template: str, problem: Any, target: Target) -> str:
     """``record_key`` of a template's problem."""
-    return record_key(template, as_json(problem), target.name, target.cores)
+    return record_key(template, as_json(problem), target.machine, target.cores)
 
 
 def read_records(path: Path, warn: Warn) -> list[Record]:
@@ -142,7 +142,7 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 def shipped_records(target: Target) -> list[Path]:
     """Files of records that come with this version for ``target``: in the wheel, or in the source tree."""
     folders = (_PACKAGE_DIR / "_tuning_logs", _PACKAGE_DIR.parent / "tuning_logs")
-    return [file for folder in folders for file in sorted((folder / target.name).glob("*.jsonl"))]
+    return [file for folder in folders for file in sorted((folder / target.machine).glob("*.jsonl"))]
 
 
 class Records:

@@ -271,7 +271,7 @@ def _record(progress: Progress, target: Target, model: str) -> Record:
     return Record(
         template=task.template,
         problem=as_json(task.problem),
-        target=target.name,
+        target=target.machine,
         cores=target.cores,
         decision=as_json(progress.best),
         gain=round(progress.gain, 4),

@@ -9,7 +9,7 @@ import numpy as np
 from tvm import relax
 
 from tvm_ipu.passes.integer import products, requantize as rq
-from tvm_ipu.passes.integer.requantize import Result
+from tvm_ipu.passes.integer.requantize import Arithmetic, Result
 from tvm_ipu.passes.integer.tensors import Array, NoInteger, Quantized, Sum
 from tvm_ipu.passes.rewrite import Rewriter, op_name, shape_of
 
@@ -20,6 +20,7 @@ class Known(Protocol):
     """What is known of the float values that a form reads."""
 
     rewriter: Rewriter
+    arithmetic: Arithmetic
 
     def quantized(self, expr: relax.Expr) -> Quantized | None:
         """The 8- or 16-bit tensor that a value is made of by moves only."""
@@ -35,16 +36,11 @@ Form = Callable[[Known, relax.Call, Result], relax.Expr]
 
 
 def _added(known: Known, call: relax.Call, result: Result) -> relax.Expr:
-    """A chain of additions: every operand in steps of the result."""
-    total: relax.Expr | None = None
-    reach = 0.0
-    for part in _terms(known, call):
-        if isinstance(part, Quantized) and part.dtype == "int16":
-            raise NoInteger("additions of 16-bit tensors")
-        steps = rq.operand(part, result)
-        total = steps if total is None else R.add(total, steps)
-        reach += rq.operand_reach(part, result)
-    return rq.finish(total, result, reach)
+    """A chain of additions."""
+    parts = _terms(known, call)
+    if any(isinstance(part, Quantized) and part.dtype == "int16" for part in parts):
+        raise NoInteger("additions of 16-bit tensors")
+    return known.arithmetic.add(parts, result)
 
 
 def _terms(known: Known, call: relax.Call) -> list[Quantized | Sum]:
@@ -65,7 +61,7 @@ def _multiplied(known: Known, call: relax.Call, result: Result) -> relax.Expr:
     a, b = (_8_bits(known, arg) for arg in call.args)
     product = R.multiply(rq.centred_int(a), rq.centred_int(b))
     scale = np.float64(a.scale) * np.float64(b.scale)
-    return rq.requantize_sum(Sum(product, np.asarray(scale), a.reach * b.reach), result)
+    return known.arithmetic.requantize(Sum(product, np.asarray(scale), a.reach * b.reach), result)
 
 
 def _concatenated(known: Known, call: relax.Call, result: Result) -> relax.Expr:
@@ -88,7 +84,7 @@ def _average_pool(known: Known, call: relax.Call, result: Result) -> relax.Expr:
         counts = _window_counts(
             shape_of(call.args[0])[2:], shape_of(call)[2:], kernel, strides, padding, dilation
         )
-    return rq.requantize_sum(total.times(1 / counts), result)
+    return known.arithmetic.requantize(total.times(1 / counts), result)
 
 
 def _mean(known: Known, call: relax.Call, result: Result) -> relax.Expr:
@@ -97,7 +93,7 @@ def _mean(known: Known, call: relax.Call, result: Result) -> relax.Expr:
     axes = range(rank) if call.attrs.axis is None else sorted(int(a) % rank for a in call.attrs.axis)
     total = products.whole_sum(known.rewriter, x, list(axes), bool(call.attrs.keepdims))
     count = np.prod([shape_of(call.args[0])[a] for a in axes])
-    return rq.requantize_sum(total.times(1 / count), result)
+    return known.arithmetic.requantize(total.times(1 / count), result)
 
 
 def _8_bits(known: Known, expr: relax.Expr) -> Quantized:

@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 from tvm import relax
 
-from tvm_ipu.passes.integer import requantize as rq, tables
-from tvm_ipu.passes.integer.requantize import Result
+from tvm_ipu.passes.integer import tables
+from tvm_ipu.passes.integer.requantize import Arithmetic, Result
 from tvm_ipu.passes.integer.tensors import Array, NoInteger, Quantized, Sum, real_constant
 from tvm_ipu.passes.rewrite import Rewriter, make_constant, op_name, shape_of
 
@@ -27,6 +27,7 @@ class Known(Protocol):
     """What is known of the float values that a function reads."""
 
     rewriter: Rewriter
+    arithmetic: Arithmetic
     tables: dict[relax.Var, tuple[Quantized, Array]]
 
     def quantized(self, expr: relax.Expr) -> Quantized | None:
@@ -93,9 +94,7 @@ def of_sum(known: Known, real: relax.Expr, result: Result) -> relax.Expr | None:
 
     step, first, entries = _grid(base, result, integers)
     table = integers((first + np.arange(entries)) * step)
-    position = rq.finish(
-        rq.scaled_sum(base, base.scale / step), Result("int32", step, -first, 0, entries - 1)
-    )
+    position = known.arithmetic.requantize(base, Result("int32", step, -first, 0, entries - 1))
     inside = R.clip(position, 0, entries - 1)  # whatever a damaged multiplier gives
     return R.take(make_constant(table.astype(result.dtype)), inside, axis=0)
 

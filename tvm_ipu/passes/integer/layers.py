@@ -9,9 +9,10 @@ from tvm import relax
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.passes.integer import moves, products, requantize as rq
+from tvm_ipu.passes.integer.fixed_point import FixedPoint
 from tvm_ipu.passes.integer.forms import FORMS, fields, label_of
 from tvm_ipu.passes.integer.functions import of_sum, of_tensor
-from tvm_ipu.passes.integer.requantize import Result
+from tvm_ipu.passes.integer.requantize import Arithmetic, FloatRequant, Result
 from tvm_ipu.passes.integer.tensors import (
     LIMITS,
     Array,
@@ -32,6 +33,9 @@ R = relax.op
 
 MAX_SCALES = 2**16
 """Most different scales of a sum: a factor for each element is not one for each channel."""
+
+ARITHMETIC: dict[str, Arithmetic] = {"float-requant": FloatRequant(), "integer-requant": FixedPoint()}
+"""By the target's family of numerics."""
 
 _SHIFTS = {"int8": ("uint8", 128), "uint8": ("int8", -128), "uint16": ("int16", -32768)}
 """Type of the other sign, and what is added to integers to get there."""
@@ -62,6 +66,7 @@ class Layers:
 
     Attributes:
         rewriter: The rewriting that they are part of.
+        arithmetic: The target's family of numerics.
         tables: For results of tables: the tensor that the table was applied to, and the table.
         reasons: For each call that is left as it is, by its variable in the old module: why, or nothing.
     """
@@ -69,6 +74,7 @@ class Layers:
     def __init__(self, rewriter: Rewriter, target: Target) -> None:
         self.rewriter = rewriter
         self.reasons: dict[relax.Var, str] = {}
+        self.arithmetic: Arithmetic = ARITHMETIC[target.numerics]
         self._activation = target.activation_dtype
         self._stored: dict[relax.Var, Stored] = {}
         self._sums: dict[relax.Var, Sum] = {}
@@ -305,7 +311,7 @@ class Layers:
             raise NoInteger("zero points of its result differ between channels")
         result = Result(dtype, scales, zero, zero + steps[0], zero + steps[1])
         total = self.total(inner)
-        expr = rq.quantize(inner, result) if total is None else rq.requantize_sum(total, result)
+        expr = rq.quantize(inner, result) if total is None else self.arithmetic.requantize(total, result)
         model_dtype = str(call.attrs.out_dtype)
         model_zeros = along(np.broadcast_to(parameters(call)[1].ravel(), (count,)), axis, rank)
         return self._store(expr, Stored(dtype, model_dtype, zero - model_zeros))
@@ -318,7 +324,7 @@ class Layers:
             return self._requantized(same, clipped)
         total = self.total(inner)
         if total is not None:
-            return rq.requantize_sum(total, clipped)
+            return self.arithmetic.requantize(total, clipped)
         if isinstance(result.scale, np.ndarray):
             return None
         for function in (of_tensor, of_sum):
@@ -353,4 +359,4 @@ class Layers:
             return q.expr
         if q.dtype == "int16":
             raise NoInteger("changes of scale of 16-bit tensors")
-        return rq.finish(rq.operand(q, result), result, rq.operand_reach(q, result))
+        return self.arithmetic.add([q], result)

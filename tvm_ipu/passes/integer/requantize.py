@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from tvm import relax
@@ -80,6 +82,34 @@ class Result:
         return self.scale
 
 
+class Arithmetic(Protocol):
+    """How a family of numerics gets from sums to integers of a result (docs/numerics.md, rounding)."""
+
+    def requantize(self, total: Sum, result: Result) -> relax.Expr:
+        """Sums times one multiplier a channel, rounded and clipped."""
+
+    def add(self, parts: Sequence[Quantized | Sum], result: Result) -> relax.Expr:
+        """The sum of one or more tensors, from left to right."""
+
+
+class FloatRequant:
+    """The family ``float-requant``: float32 multiplications, rounded to nearest even."""
+
+    def requantize(self, total: Sum, result: Result) -> relax.Expr:
+        """Sums times one float32 multiplier a channel."""
+        if total.offset.any():
+            return finish(operand(total, result), result)
+        multiplier = total.scale / result.scale
+        return finish(scaled_sum(total, multiplier), result, total.reach * float(np.abs(multiplier).max()))
+
+    def add(self, parts: Sequence[Quantized | Sum], result: Result) -> relax.Expr:
+        """Every operand in steps of the result, exactly; every addition is rounded."""
+        total = operand(parts[0], result)
+        for part in parts[1:]:
+            total = R.add(total, operand(part, result))
+        return finish(total, result, sum(operand_reach(part, result) for part in parts))
+
+
 def finish(steps: relax.Expr, result: Result, reach: float = np.inf) -> relax.Expr:
     """float32 numbers in steps of the result as integers: clipped, rounded to even, shifted.
 
@@ -103,14 +133,6 @@ def finish(steps: relax.Expr, result: Result, reach: float = np.inf) -> relax.Ex
     if result.zero:
         whole = R.add(whole, int32_constant(result.zero))
     return whole if result.dtype == "int32" else R.astype(whole, result.dtype)
-
-
-def requantize_sum(total: Sum, result: Result) -> relax.Expr:
-    """Sums times one multiplier a channel."""
-    if total.offset.any():
-        return finish(operand(total, result), result)
-    multiplier = total.scale / result.scale
-    return finish(scaled_sum(total, multiplier), result, total.reach * float(np.abs(multiplier).max()))
 
 
 def quantize(real: relax.Expr, result: Result) -> relax.Expr:
