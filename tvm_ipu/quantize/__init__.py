@@ -1,1 +1,1 @@
-"""Quantisation to fixed point. Nothing is here yet."""
+"""Quantisation to fixed point: where, how fine, and by which ranges."""
