@@ -282,6 +282,15 @@ SECTIONS = (
         "UTF-8 JSON object: facts about the model and its producer.",
     ),
     SectionSpec(
+        SectionType.PREPROCESSING,
+        None,
+        SECTION_ALIGNMENT,
+        False,
+        True,
+        "UTF-8 JSON object: what the raw bytes at inputs and outputs mean (`base.contract.Contract`): colour "
+        "formats, mean, divisor, alignment, layouts. The kernels have it built in.",
+    ),
+    SectionSpec(
         SectionType.CONSTS, None, SECTION_ALIGNMENT, True, True, "Constants that kernels may use as indices."
     ),
     SectionSpec(
@@ -300,15 +309,6 @@ SECTIONS = (
         True,
         False,
         "Value constants, packed as the kernels want them; the checksum is compared only on request.",
-    ),
-    SectionSpec(
-        SectionType.PREPROCESSING,
-        None,
-        SECTION_ALIGNMENT,
-        False,
-        True,
-        "UTF-8 JSON object: what the raw bytes at inputs and outputs mean (`base.contract.Contract`): colour "
-        "formats, mean, divisor, alignment, layouts. The kernels have it built in.",
     ),
     _reserved(SectionType.QUANTIZATION, "scales and zero points of fixed-point tensors"),
     _reserved(SectionType.SIGNATURE, "a signature over the sections before it"),

@@ -28,11 +28,6 @@ def write_image(program: Program, path: str | os.PathLike[str]) -> None:
     write_container(Path(path), schema.Kind.IMAGE, schema.SECTIONS, sections)
 
 
-def _contract_json(contract: Contract) -> bytes:
-    """The preprocessing section; empty, and so left out, for an empty contract."""
-    return b"" if contract == Contract() else json.dumps(contract.to_json(), sort_keys=True).encode()
-
-
 class _Strings:
     """The strings section: each distinct string once."""
 
@@ -90,14 +85,17 @@ class _Encoder:
             metadata = json.dumps(program.metadata, ensure_ascii=False, sort_keys=True).encode()
         except (struct.error, ValueError, TypeError) as err:
             raise ImageError(f"the program does not fit the image format: {err}") from err
-        return {kind: bytes(table.data) for kind, table in self._tables.items()} | {
+        sections = {kind: bytes(table.data) for kind, table in self._tables.items()} | {
             schema.SectionType.STRINGS: bytes(self._strings.data),
             schema.SectionType.METADATA: metadata,
-            schema.SectionType.PREPROCESSING: _contract_json(program.contract),
             schema.SectionType.CONSTS: program.consts,
             schema.SectionType.CODE: program.code,
             schema.SectionType.WEIGHTS: program.weights,
         }
+        if program.contract != Contract():
+            contract = json.dumps(program.contract.to_json(), sort_keys=True)
+            sections[schema.SectionType.PREPROCESSING] = contract.encode()
+        return sections
 
     def _add_target(self, target: Target) -> None:
         add = self._strings.add

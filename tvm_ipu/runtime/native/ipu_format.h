@@ -196,10 +196,10 @@ static const struct ipu_section_spec ipu_section_specs[] = {
   {"args", IPU_SECTION_ARGS, 24, 64, 1, 1},
   {"kernels", IPU_SECTION_KERNELS, 16, 64, 1, 1},
   {"metadata", IPU_SECTION_METADATA, 0, 64, 0, 1},
+  {"preprocessing", IPU_SECTION_PREPROCESSING, 0, 64, 0, 1},
   {"consts", IPU_SECTION_CONSTS, 0, 64, 1, 1},
   {"code", IPU_SECTION_CODE, 0, 4096, 1, 1},
   {"weights", IPU_SECTION_WEIGHTS, 0, 4096, 1, 0},
-  {"preprocessing", IPU_SECTION_PREPROCESSING, 0, 64, 0, 1},
   {"quantization", IPU_SECTION_QUANTIZATION, 0, 64, 0, 0},
   {"signature", IPU_SECTION_SIGNATURE, 0, 64, 0, 0},
 };
