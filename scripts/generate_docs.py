@@ -1,6 +1,7 @@
 """Writes what the documentation says about commands and targets; ``--check`` only says whether it is fresh.
 
-docs/cli.md comes from the commands' own parsers, README.md's table of targets from targets/*.toml.
+docs/cli.md comes from the commands' own parsers, README.md's table of targets from targets/*.toml, the rules
+in docs/input-config.md from tvm_ipu/base/input_config.py.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+from tvm_ipu.base.input_config import KEYS
 from tvm_ipu.base.target import load_target, target_names
 from tvm_ipu.cli.main import COMMANDS, build_parser
 
@@ -64,7 +66,23 @@ def readme(old: str) -> str:
     return re.sub(r"(<!-- targets -->\n).*?(<!-- /targets -->)", rf"\1{table}\n\2", old, flags=re.DOTALL)
 
 
-PAGES = {ROOT / "docs" / "cli.md": cli_page, ROOT / "README.md": readme}
+def input_config(old: str) -> str:
+    """docs/input-config.md with its table of keys replaced."""
+    rows = []
+    for section, keys in KEYS.items():
+        rows += ["", f"### [{section}]", "| key | values | meaning |", "| --- | --- | --- |"]
+        for name, key in keys.items():
+            values = ", ".join(key.words) or "free"
+            rows.append(f"| `{name}` | {values} | {'Required. ' if key.required else ''}{key.rule} |")
+    table = "\n".join(rows)
+    return re.sub(r"(<!-- keys -->\n).*?(<!-- /keys -->)", rf"\1{table}\n\n\2", old, flags=re.DOTALL)
+
+
+PAGES = {
+    ROOT / "docs" / "cli.md": cli_page,
+    ROOT / "README.md": readme,
+    ROOT / "docs" / "input-config.md": input_config,
+}
 
 
 def main() -> int:

@@ -28,6 +28,10 @@ class OptionError(TvmIpuError):
     """A command-line option or API argument has a value that is not allowed."""
 
 
+class ConfigError(TvmIpuError):
+    """A configuration file breaks a rule; the message names its line and key."""
+
+
 class ModelError(TvmIpuError):
     """A model file is missing, damaged, or asks for something that cannot be done."""
 
