@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,7 @@ def test_product_of_two_inputs(family, seed, transposed):
 
 @families
 @examples
-@given(seeds, st.sampled_from(["Add", "Mul", "Concat"]), st.booleans())
+@given(seeds, st.sampled_from(["Add", "Sub", "Mul", "Concat"]), st.booleans())
 def test_two_tensors(family, seed, op, relu):
     random = np.random.default_rng(seed)
     a_is, b_is, y_is = meaning(random), meaning(random), meaning(random)
@@ -144,12 +145,37 @@ def test_two_tensors(family, seed, op, relu):
     g.result(g.op("Relu", [real]) if relu else real, y_is)
     result = y_is.clipped(0, np.inf) if relu else y_is
     left, right = Operand(a, a_is), Operand(b, b_is)
-    if op == "Add":
+    if op in ("Add", "Sub"):
+        right = Operand(b, replace(b_is, scale=-b_is.scale)) if op == "Sub" else right
         expected = ref.add([left, right], result, family)
     elif op == "Mul":
         expected = ref.multiply(left, right, result, family)
     else:
         expected = np.concatenate([ref.rescale(o, result, family) for o in (left, right)], 1)
+    np.testing.assert_array_equal(g.run(TARGETS[family])[0], expected)
+
+
+@families
+@examples
+@given(seeds, st.sampled_from(["Sub", "Add", "Mul", "Div", "from"]), st.sampled_from(["element", "channel"]))
+def test_constant_operand(family, seed, op, kind):
+    random = np.random.default_rng(seed)
+    x_is, y_is = meaning(random), meaning(random)
+    shape = (1, int(random.integers(2, 40)), 5, 3)
+    x = values(random, x_is.dtype, *shape)
+    numbers = random.normal(size=shape if kind == "element" else (shape[1], 1, 1)).astype(np.float32)
+    g = Graph()
+    operands = [g.input(x, x_is), g.constant(numbers)]
+    g.result(g.op("Sub" if op == "from" else op, operands[::-1] if op == "from" else operands), y_is)
+    if op in ("Mul", "Div"):
+        factor = numbers if op == "Mul" else 1 / np.float64(numbers)
+        centred = x.astype(np.int64) - x_is.zero
+        expected = ref.requantize(centred, np.float64(x_is.scale) * factor / y_is.scale, y_is, family)
+    else:
+        signs = {"Add": (1, 1), "Sub": (1, -1), "from": (-1, 1)}[op]
+        left = Operand(x, replace(x_is, scale=signs[0] * x_is.scale))
+        right = Operand(signs[1] * np.float64(numbers), y_is, is_constant=True)
+        expected = ref.add([left, right] if op != "from" else [right, left], y_is, family)
     np.testing.assert_array_equal(g.run(TARGETS[family])[0], expected)
 
 

@@ -167,15 +167,22 @@ def quantize_bias(bias: Array, scale: Array) -> Array:
 
 @dataclass(frozen=True)
 class Operand:
-    """A tensor of 8 bits, or with ``is_sum`` one of int32 sums, whose ``meaning.scale`` is that of a unit."""
+    """A tensor of 8 bits, or with ``is_sum`` one of int32 sums, whose ``meaning.scale`` is that of a unit.
+
+    With ``is_constant``, the values are numbers; the scale of what is subtracted is negative.
+    """
 
     values: Array
     meaning: Meaning
     is_sum: bool = False
+    is_constant: bool = False
 
 
 def _operand_steps(operand: Operand, result: Meaning, family: str) -> Array:
     """An operand of an addition: exact float32 steps, or integer 256ths of a step."""
+    if operand.is_constant:
+        parts = np.rint(np.clip(operand.values * PARTS / np.float64(result.scale), -PART_LIMIT, PART_LIMIT))
+        return np.asarray(np.float32(parts / PARTS) if family == "float-requant" else parts.astype(np.int64))
     ratio = np.float64(operand.meaning.scale) / result.scale
     if operand.is_sum:
         fine = scale_sums(operand.values, ratio * PARTS, family)

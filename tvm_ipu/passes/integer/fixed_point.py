@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from tvm_ipu.passes.integer.requantize import PARTIAL_STEPS, Result, centred_int
-from tvm_ipu.passes.integer.tensors import Array, NoInteger, Quantized, Sum, int32_constant
+from tvm_ipu.passes.integer.requantize import PARTIAL_STEPS, Result, Term, centred_int, constant_parts
+from tvm_ipu.passes.integer.tensors import Array, NoInteger, Sum, int32_constant
 from tvm_ipu.passes.rewrite import make_constant
 
 R = relax.op
@@ -34,7 +34,7 @@ class FixedPoint:
         ratio = np.asarray(total.scale / result.scale)
         return _stored(_scaled(total, ratio), total.reach * float(np.abs(ratio).max()) + 1, result)
 
-    def add(self, parts: Sequence[Quantized | Sum], result: Result) -> relax.Expr:
+    def add(self, parts: Sequence[Term], result: Result) -> relax.Expr:
         """Operands in 256ths of a step, added and rounded half up."""
         total: Any = None
         for part in parts:
@@ -66,8 +66,10 @@ def _scaled(total: Sum, ratio: Array) -> relax.Expr:
     return R.right_shift(R.add(product, make_constant(np.int64(1) << (shift - 1))), make_constant(shift))
 
 
-def _parts(part: Quantized | Sum, result: Result) -> relax.Expr:
+def _parts(part: Term, result: Result) -> relax.Expr:
     """An operand of an addition in 256ths of a step of the result, int32."""
+    if isinstance(part, np.ndarray):
+        return int32_constant(constant_parts(part, result))
     ratio = np.asarray(part.scale / np.asarray(result.scale) * PARTIAL_STEPS)
     if isinstance(part, Sum):
         fine = R.astype(R.clip(_scaled(part, ratio), -PART_LIMIT, PART_LIMIT), "int32")

@@ -9,8 +9,8 @@ import numpy as np
 from tvm import relax
 
 from tvm_ipu.passes.integer import products, requantize as rq
-from tvm_ipu.passes.integer.requantize import Arithmetic, Result
-from tvm_ipu.passes.integer.tensors import Array, NoInteger, Quantized, Sum
+from tvm_ipu.passes.integer.requantize import Arithmetic, Result, Term
+from tvm_ipu.passes.integer.tensors import Array, NoInteger, Quantized, Sum, real_constant
 from tvm_ipu.passes.rewrite import Rewriter, op_name, shape_of
 
 R = relax.op
@@ -36,28 +36,56 @@ Form = Callable[[Known, relax.Call, Result], relax.Expr]
 
 
 def _added(known: Known, call: relax.Call, result: Result) -> relax.Expr:
-    """A chain of additions."""
-    parts = _terms(known, call)
+    """A chain of additions and subtractions."""
+    parts = _terms(known, call, 1)
     if any(isinstance(part, Quantized) and part.dtype == "int16" for part in parts):
         raise NoInteger("additions of 16-bit tensors")
     return known.arithmetic.add(parts, result)
 
 
-def _terms(known: Known, call: relax.Call) -> list[Quantized | Sum]:
-    terms: list[Quantized | Sum] = []
-    for arg in call.args:
+def _terms(known: Known, call: relax.Call, sign: int) -> list[Term]:
+    terms: list[Term] = []
+    signs = (sign, -sign if op_name(call) == "relax.subtract" else sign)
+    for arg, own in zip(call.args, signs, strict=True):
+        number = real_constant(known.rewriter, arg)
         part = known.quantized(arg) or known.total(arg)
         inner = known.rewriter.value(arg)
-        if part is not None:
-            terms.append(part)
-        elif op_name(inner) == "relax.add":
-            terms += _terms(known, inner)
+        if number is not None:
+            terms.append(own * number)
+        elif part is not None:
+            terms.append(part if own > 0 else part.times(own))
+        elif op_name(inner) in ("relax.add", "relax.subtract"):
+            terms += _terms(known, inner, own)
         else:
             raise NoInteger(f"its operand '{label_of(arg)}' is not quantised")
     return terms
 
 
 def _multiplied(known: Known, call: relax.Call, result: Result) -> relax.Expr:
+    a, b = call.args
+    for q, other in ((a, b), (b, a)):
+        factor = real_constant(known.rewriter, other)
+        if factor is not None:
+            return _times_constant(known, q, factor, result)
+    return _product(known, call, result)
+
+
+def _divided(known: Known, call: relax.Call, result: Result) -> relax.Expr:
+    divisor = real_constant(known.rewriter, call.args[1])
+    if divisor is None:
+        raise NoInteger("it divides by a tensor")
+    if not divisor.all():
+        raise NoInteger("it divides by zero")
+    return _times_constant(known, call.args[0], 1 / divisor, result)
+
+
+def _times_constant(known: Known, arg: relax.Expr, factor: Array, result: Result) -> relax.Expr:
+    """A tensor times numbers, which may differ between its elements: sums with a scale for each."""
+    q = _8_bits(known, arg)
+    return known.arithmetic.requantize(Sum(rq.centred_int(q), np.asarray(q.scale * factor), q.reach), result)
+
+
+def _product(known: Known, call: relax.Call, result: Result) -> relax.Expr:
     a, b = (_8_bits(known, arg) for arg in call.args)
     product = R.multiply(rq.centred_int(a), rq.centred_int(b))
     scale = np.float64(a.scale) * np.float64(b.scale)
@@ -107,7 +135,9 @@ def _8_bits(known: Known, expr: relax.Expr) -> Quantized:
 
 FORMS: dict[str, Form] = {
     "relax.add": _added,
+    "relax.subtract": _added,
     "relax.multiply": _multiplied,
+    "relax.divide": _divided,
     "relax.concat": _concatenated,
     "relax.nn.avg_pool2d": _average_pool,
     "relax.mean": _mean,

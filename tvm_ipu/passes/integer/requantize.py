@@ -82,14 +82,18 @@ class Result:
         return self.scale
 
 
+Term = Quantized | Sum | Array
+"""An operand of an addition; an array holds numbers."""
+
+
 class Arithmetic(Protocol):
     """How a family of numerics gets from sums to integers of a result (docs/numerics.md, rounding)."""
 
     def requantize(self, total: Sum, result: Result) -> relax.Expr:
         """Sums times one multiplier a channel, rounded and clipped."""
 
-    def add(self, parts: Sequence[Quantized | Sum], result: Result) -> relax.Expr:
-        """The sum of one or more tensors, from left to right."""
+    def add(self, parts: Sequence[Term], result: Result) -> relax.Expr:
+        """The sum of one or more tensors and constants, from left to right."""
 
 
 class FloatRequant:
@@ -102,7 +106,7 @@ class FloatRequant:
         multiplier = total.scale / result.scale
         return finish(scaled_sum(total, multiplier), result, total.reach * float(np.abs(multiplier).max()))
 
-    def add(self, parts: Sequence[Quantized | Sum], result: Result) -> relax.Expr:
+    def add(self, parts: Sequence[Term], result: Result) -> relax.Expr:
         """Every operand in steps of the result, exactly; every addition is rounded."""
         total = operand(parts[0], result)
         for part in parts[1:]:
@@ -162,8 +166,10 @@ def centred_int(q: Quantized) -> relax.Expr:
     return R.subtract(wide, int32_constant(q.zero)) if q.zero else wide
 
 
-def operand(part: Quantized | Sum, result: Result) -> relax.Expr:
+def operand(part: Term, result: Result) -> relax.Expr:
     """An operand of an addition in steps of the result: a float32 number that the addition reads exactly."""
+    if isinstance(part, np.ndarray):
+        return float32_constant(constant_parts(part, result) / PARTIAL_STEPS)
     if isinstance(part, Quantized):
         return R.multiply(centred(part), float32_constant(ratio(part.scale / result.single_scale)))
     fine = scaled_sum(part, part.scale * PARTIAL_STEPS / result.scale)
@@ -175,8 +181,16 @@ def operand(part: Quantized | Sum, result: Result) -> relax.Expr:
     return R.multiply(whole, float32_constant(1 / PARTIAL_STEPS))
 
 
-def operand_reach(part: Quantized | Sum, result: Result) -> float:
+def constant_parts(numbers: Array, result: Result) -> Array:
+    """Numbers in 256ths of a step of the result, rounded to even."""
+    bound = PARTIAL_REACH * PARTIAL_STEPS
+    return np.asarray(np.rint(np.clip(numbers * PARTIAL_STEPS / result.scale, -bound, bound)))
+
+
+def operand_reach(part: Term, result: Result) -> float:
     """A bound on the magnitude of ``operand``'s numbers."""
+    if isinstance(part, np.ndarray):
+        return float(np.abs(constant_parts(part, result)).max(initial=0) / PARTIAL_STEPS)
     if isinstance(part, Quantized):
         return part.reach * abs(ratio(part.scale / result.single_scale))
     return 2 * PARTIAL_REACH

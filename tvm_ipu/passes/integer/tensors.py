@@ -28,7 +28,7 @@ class Quantized:
     Attributes:
         expr: The integers, uint8, int8 or int16.
         dtype: Their type.
-        scale: Positive.
+        scale: Positive; negative only where it is subtracted.
         zero: Zero point, inside the type's range.
     """
 
@@ -40,6 +40,10 @@ class Quantized:
     def like(self, expr: relax.Expr) -> Quantized:
         """Other integers with the same meaning."""
         return replace(self, expr=expr)
+
+    def times(self, factor: float) -> Quantized:
+        """The same integers meaning other numbers."""
+        return replace(self, scale=self.scale * factor)
 
     @property
     def reach(self) -> int:
