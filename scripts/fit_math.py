@@ -83,6 +83,15 @@ def fits() -> list[Fit]:
             (6, 12),
         ),
         Fit(
+            "EXP2",
+            "2^r = P(r), |r| <= 1/2",
+            lambda r: mp.mpf(2) ** r,
+            lambda r: mp.mpf(2) ** -r,
+            -one / 2 * SLACK,
+            (one / 2 * SLACK, one / 2 * SLACK),
+            (6, 11),
+        ),
+        Fit(
             "LOG1P",
             "log(1 + f) = f - f^2 / 2 + f^3 P(f), sqrt(1/2) <= 1 + f <= sqrt(2)",
             lambda f: (mp.log1p(f) - f + f**2 / 2) / f**3,

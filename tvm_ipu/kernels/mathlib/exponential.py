@@ -7,7 +7,7 @@ import math
 from tvm import tirx
 from tvm.ir import Expr
 
-from tvm_ipu.kernels.mathlib.coefficients import EXPM1, SINH, TWO_LN2, TWO_LOG10_2
+from tvm_ipu.kernels.mathlib.coefficients import EXP2, EXPM1, SINH, TWO_LN2, TWO_LOG10_2
 from tvm_ipu.kernels.mathlib.terms import Terms
 
 LN2 = math.log(2)
@@ -21,6 +21,20 @@ def exp(t: Terms, x: Expr) -> Expr:
     x = t.clamp(t(x), low * LN2, high * LN2)
     half, bits = t.round_small(x * t.const(0.5 / LN2))
     return exp_reduced(t, bits, t.minus_multiple(x, half, TWO_LN2[t.format.name]))
+
+
+FADED = -86.0
+"""``fading_exp2`` takes smaller arguments for this one: processors slow down on the way to zero."""
+
+
+def fading_exp2(t: Terms, x: Expr) -> Expr:
+    """2^x for ``x <= 0`` within 2^-23, and never below ``2^FADED``; a NaN stays one."""
+    x = t(x)
+    x = t(t.select(x < t.const(FADED), t.const(FADED), x))
+    magic = t.format.magic + t.format.bias  # leaves the rounded number plus the bias in the low bits
+    shifted = t(x + t.const(magic))
+    power = t.from_bits(t.shift_left(t.to_bits(shifted), t.format.mantissa))
+    return t.polynomial(EXP2, t(x - t(shifted - t.const(magic)))) * power
 
 
 def exp2(t: Terms, x: Expr) -> Expr:

@@ -106,6 +106,8 @@ def native_functions(target: Target) -> frozenset[str]:
     """Functions that the target's instruction set has, for scalars and vectors."""
     if target.arch == "hexagon":
         return frozenset()
+    if "avx512" in target.isa:
+        return frozenset({"sqrt", "round", "look_up"})
     if target.arch == "aarch64" or (target.arch == "x86_64" and target.isa & {"sse4.1", "sse4.2", "avx2"}):
         return frozenset({"sqrt", "round"})
     return frozenset({"sqrt"})

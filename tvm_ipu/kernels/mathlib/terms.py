@@ -71,7 +71,8 @@ class Terms:
     Attributes:
         format: Format of the floats.
         lanes: Elements of a vector; 1 for scalars.
-        native: Functions that the target has as one instruction (``sqrt``, ``round``).
+        native: Functions that the target has as one instruction: ``sqrt``, ``round``, and ``look_up`` in a
+            table of as many numbers as a vector has.
     """
 
     format: Format
@@ -138,6 +139,17 @@ class Terms:
     def shift_right(self, value: Expr, count: int) -> Expr:
         """Arithmetic integer shift."""
         return tirx.shift_right(value, self.int_const(count))
+
+    def has_table(self, entries: int) -> bool:
+        """Whether ``look_up`` in a table of so many numbers is one instruction."""
+        return "look_up" in self.native and self.format.bits == 32 and self.lanes == entries == 16
+
+    def look_up(self, table: Sequence[float], number: Expr) -> Expr:
+        """Entries of a table (``has_table``) whose numbers are in the low bits of the integers ``number``."""
+        entries = [tirx.const(value, self.format.name) for value in table]
+        vector = tirx.Shuffle(entries, [tirx.IntImm("int32", i) for i in range(len(entries))])
+        name = "llvm.x86.avx512.permvar.sf.512"
+        return tirx.call_llvm_pure_intrin(self.float_dtype, name, vector, number)
 
     def select(self, condition: Expr, then: Expr, otherwise: Expr) -> Expr:
         """Both are computed, one is taken. Comparisons with a NaN are false, even TVM's ``!=``."""

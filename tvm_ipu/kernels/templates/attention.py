@@ -190,7 +190,7 @@ def emit(problem: Problem, decision: Decision, steps: Epilogue, epilogue: Epilog
     rows = Blocks(p.queries, decision.rows, decision.row_blocks)
     heads = math.prod(p.batch)
     extent = heads * rows.units
-    body = _Body(p, decision, steps, epilogue, p.dots(target))
+    body = _Body(p, decision, steps, epilogue, p.dots(target), "avx512bf16" in target.isa)
     e = body.e
     if p.tile_rows(target):
         columns = max(decision.score_vectors, decision.value_vectors)
@@ -219,6 +219,7 @@ class _Body:
         steps: Epilogue,
         epilogue: Epilogue,
         dots: tuple[Dot, Dot],
+        has_bf16: bool,
     ) -> None:
         p = problem
         self.e = Emitter()
@@ -228,6 +229,7 @@ class _Body:
         self.key = flat_buffer("key", p.key.size, p.key.dtype)
         self.value = flat_buffer("value", p.value.size, p.value.dtype)
         self._score_dot, self._value_dot = dots
+        self._has_bf16 = has_bf16
         self.tiles: TileProduct | None = None
         self._pack_keys = Packer(self.e, self.key, self._score_dot)
         self._pack_values = Packer(self.e, self.value, self._value_dot)
@@ -357,5 +359,5 @@ class _Body:
             self._epilogue.emit(e, registers, result_row, column, row_step=step)
 
         Blocks(p.keys, d.score_vectors * p.lanes, p.key_panels).emit(e, "column", 0, scores)
-        exponentials(e, powers, height, p.key_panels, p.lanes, scale, weights)
+        exponentials(e, powers, height, p.key_panels, p.lanes, scale, weights, self._has_bf16)
         Blocks(p.width, d.value_vectors * p.lanes, p.value_panels).emit(e, "column", 0, context)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from tvm import tirx
 from tvm.tirx import Expr
 
-from tvm_ipu.kernels.emit import Emitter, broadcast, index, lanes_of, zero
+from tvm_ipu.kernels.emit import Emitter, broadcast, index, lanes_of, vector_type, zero
 from tvm_ipu.kernels.half import narrow
+from tvm_ipu.kernels.llvm import NARROW_BF16
+from tvm_ipu.kernels.mathlib.exponential import fading_exp2
+from tvm_ipu.kernels.mathlib.terms import FORMATS, Terms
 
 Combine = Callable[[Expr, Expr], Expr]
 
@@ -24,16 +28,22 @@ def across(e: Emitter, vector: Expr, combine: Combine) -> Expr:
     return vector
 
 
-LOWEST = -87.0
-"""Exponentials below are taken for zero: on the way to numbers so small, processors slow down."""
+OCTAVES = tirx.const(1 / math.log(2), "float32")
+"""The binary logarithm of e. What its product with a row's largest element is rounded by, cancels."""
 
 
-def _exp_or_zero(e: Emitter, x: Expr) -> Expr:
-    """``exp`` of a vector; a NaN stays one."""
-    x, lanes = e.bind("x", x), lanes_of(x)
-    lowest = broadcast(tirx.const(LOWEST, "float32"), lanes)
-    power = tirx.exp(tirx.Select(x < lowest, lowest, x))
-    return tirx.Select(x < lowest, zero("float32", lanes), power)
+def store_rounded(e: Emitter, buffer: tirx.Buffer, at: Expr, value: Expr, has_bf16: bool) -> None:
+    """Write a vector of float32 numbers in the type of ``buffer``; ``has_bf16``: bfloat16 in one instruction."""
+    dtype, lanes = str(buffer.ty.dtype.dtype), lanes_of(value)
+    if dtype == "float32":
+        e.store(buffer, at, value, lanes)
+    elif dtype == "bfloat16" and has_bf16 and lanes == NARROW_BF16.lanes:
+        e.store(buffer, at, tirx.reinterpret(vector_type(dtype, lanes), NARROW_BF16.call(value)), lanes)
+    else:
+        wide = e.alloc("wide", lanes, "float32")
+        e.store(wide, 0, value, lanes)
+        with e.loop("lane", 0, lanes, tirx.ForKind.VECTORIZED) as lane:
+            e.store(buffer, at + lane, narrow(e.load(wide, lane), dtype))
 
 
 def exponentials(
@@ -44,6 +54,7 @@ def exponentials(
     lanes: int,
     scale: tirx.Buffer,
     powers: tirx.Buffer,
+    has_bf16: bool = False,
 ) -> None:
     """``exp(x - max)`` of the elements x of each row, and one over their sum.
 
@@ -57,6 +68,7 @@ def exponentials(
         lanes: Elements of a vector.
         scale: ``[rows]``, float32; takes the reciprocals.
         powers: Takes the exponentials; ``x`` itself, or as many elements of a 16-bit type.
+        has_bf16: Whether the target has an instruction that rounds to bfloat16.
     """
     pitch = vectors * lanes
     peaks = e.alloc("peaks", rows, "float32", "global")
@@ -66,18 +78,17 @@ def exponentials(
         e.store(best, 0, e.load(x, m * pitch, lanes), lanes)
         with e.loop("v", 1, vectors - 1) as v:
             e.store(best, 0, tirx.max(e.load(best, 0, lanes), e.load(x, m * pitch + v * lanes, lanes)), lanes)
-        e.store(peaks, m, across(e, e.load(best, 0, lanes), tirx.max))
+        e.store(peaks, m, across(e, e.load(best, 0, lanes), tirx.max) * OCTAVES)
     with e.loop("m", 0, rows) as m:
         peak = e.bind("peak", broadcast(e.load(peaks, m), lanes))
         total = e.alloc("total", lanes, "float32")
         e.store(total, 0, zero("float32", lanes), lanes)
         with e.loop("v", 0, vectors) as v:
-            power = e.bind("power", _exp_or_zero(e, e.load(x, m * pitch + v * lanes, lanes) - peak))
-            e.store(x, m * pitch + v * lanes, power, lanes)
-            if powers is not x:
-                with e.loop("lane", 0, lanes, tirx.ForKind.VECTORIZED) as lane:
-                    at = m * pitch + v * lanes + lane
-                    e.store(powers, at, narrow(e.load(x, at), str(powers.ty.dtype.dtype)))
+            at = e.bind("at", m * pitch + v * lanes)
+            terms = Terms(FORMATS["float32"], lanes)
+            power = fading_exp2(terms, e.load(x, at, lanes) * broadcast(OCTAVES, lanes) - peak)
+            power = e.bind("power", terms.result(power))
+            store_rounded(e, powers, at, power, has_bf16)
             e.store(total, 0, e.load(total, 0, lanes) + power, lanes)
         e.store(totals, m * lanes, e.load(total, 0, lanes), lanes)
     with e.loop("m", 0, rows) as m:
