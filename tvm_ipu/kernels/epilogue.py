@@ -126,10 +126,9 @@ class Epilogue:
         for at in range(0, tile.rows * per_row, tile.lanes):
             e.store(memory, at, e.load(tile.buffer, at, tile.lanes), tile.lanes)
         with e.loop("m", 0, tile.rows) as m:
-            for v, width in enumerate(tile.widths):
-                at = m * per_row + v * tile.lanes
-                place = _Place(self, row + m * row_step, column + v * tile.lanes, position)
-                self._vector(e, memory, at, m, place, width, finish)
+            for first, width in _pairs(tile.widths, tile.lanes):
+                place = _Place(self, row + m * row_step, column + first, position)
+                self._vector(e, memory, m * per_row + first, m, place, width, finish)
 
     def emit_row(
         self,
@@ -172,7 +171,7 @@ class Epilogue:
     ) -> None:
         """Finish ``width`` elements of row ``m`` of a tile, ``at`` in its buffer, ``first`` in the result."""
         late: dict[tirx.Buffer, tirx.Buffer] = {}
-        if finish is None and self._rounds_vectors and width == NARROW_BF16.lanes:
+        if finish is None and self._rounds_vectors and width % NARROW_BF16.lanes == 0:
             halves = [output for output in self.outputs if dtype_of(output) == "bfloat16"]
             late = {output: e.alloc("wide", width, "float32") for output in halves}
         with e.loop("lane", 0, width, tirx.ForKind.VECTORIZED) as lane:
@@ -194,8 +193,10 @@ class Epilogue:
                 e.store(self._flat[output], place.row * row_pitch(output) + place.column, value)
         for output, wide in late.items():
             at = first.row * row_pitch(output) + first.column
-            bits = NARROW_BF16.call(e.load(wide, 0, width))
-            e.store(self._flat[output], at, tirx.reinterpret(f"bfloat16x{width}", bits), width)
+            for part in range(0, width, NARROW_BF16.lanes):
+                bits = NARROW_BF16.call(e.load(wide, part, NARROW_BF16.lanes))
+                rounded = tirx.reinterpret(f"bfloat16x{NARROW_BF16.lanes}", bits)
+                e.store(self._flat[output], at + part, rounded, NARROW_BF16.lanes)
 
     def _decode(self, row: Expr) -> tuple[Expr, ...]:
         """Position of a row in the anchor's dimensions but the last."""
@@ -264,6 +265,21 @@ class _Place:
     def _coordinate(self, axis: int) -> Expr:
         last = len(shape_of(self._epilogue.anchor)) - 1
         return self.column if axis == last else self._position(self.row)[axis]
+
+
+def _pairs(widths: Sequence[int], lanes: int) -> list[tuple[int, int]]:
+    """(first column, columns) of what is finished together in a row of a tile: two full vectors, or one.
+
+    A processor waits less for the results of long expressions where two of them alternate.
+    """
+    pairs: list[tuple[int, int]] = []
+    for number, width in enumerate(widths):
+        if number % 2 and width == lanes:
+            first, _ = pairs.pop()
+            pairs.append((first, 2 * lanes))
+        else:
+            pairs.append((number * lanes, width))
+    return pairs
 
 
 def _read(buffer: tirx.Buffer, at: Expr) -> Expr:

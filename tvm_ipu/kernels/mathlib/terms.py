@@ -141,15 +141,27 @@ class Terms:
         return tirx.shift_right(value, self.int_const(count))
 
     def has_table(self, entries: int) -> bool:
-        """Whether ``look_up`` in a table of so many numbers is one instruction."""
-        return "look_up" in self.native and self.format.bits == 32 and self.lanes == entries == 16
+        """Whether ``look_up`` in a table of so many numbers takes one instruction for as many lanes."""
+        return "look_up" in self.native and self.format.bits == 32 and entries == 16 and self.lanes % 16 == 0
 
-    def look_up(self, table: Sequence[float], number: Expr) -> Expr:
-        """Entries of a table (``has_table``) whose numbers are in the low bits of the integers ``number``."""
-        entries = [tirx.const(value, self.format.name) for value in table]
-        vector = tirx.Shuffle(entries, [tirx.IntImm("int32", i) for i in range(len(entries))])
-        name = "llvm.x86.avx512.permvar.sf.512"
-        return tirx.call_llvm_pure_intrin(self.float_dtype, name, vector, number)
+    def look_up(self, table: Sequence[float], numbers: tirx.Var) -> Expr:
+        """Entries of a table (``has_table``) whose numbers are in the low bits of integers."""
+
+        def order(first: int, count: int) -> list[Expr]:
+            return [tirx.IntImm("int32", first + i) for i in range(count)]
+
+        size = len(table)
+        entries = tirx.Shuffle([tirx.const(value, self.format.name) for value in table], order(0, size))
+        found = [
+            tirx.call_llvm_pure_intrin(
+                self.float_dtype.with_lanes(size),
+                "llvm.x86.avx512.permvar.sf.512",
+                entries,
+                numbers if self.lanes == size else tirx.Shuffle([numbers], order(first, size)),
+            )
+            for first in range(0, self.lanes, size)
+        ]
+        return found[0] if len(found) == 1 else tirx.Shuffle(found, order(0, self.lanes))
 
     def select(self, condition: Expr, then: Expr, otherwise: Expr) -> Expr:
         """Both are computed, one is taken. Comparisons with a NaN are false, even TVM's ``!=``."""

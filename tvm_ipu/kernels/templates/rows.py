@@ -33,7 +33,7 @@ OCTAVES = tirx.const(1 / math.log(2), "float32")
 
 
 def store_rounded(e: Emitter, buffer: tirx.Buffer, at: Expr, value: Expr, has_bf16: bool) -> None:
-    """Write a vector of float32 numbers in the type of ``buffer``; ``has_bf16``: bfloat16 in one instruction."""
+    """Write float32 numbers in the type of ``buffer``; ``has_bf16``: there is an instruction for bfloat16."""
     dtype, lanes = str(buffer.ty.dtype.dtype), lanes_of(value)
     if dtype == "float32":
         e.store(buffer, at, value, lanes)
