@@ -1,1 +1,1 @@
-"""Simulators of fixed-point models. Nothing is here yet."""
+"""Simulators of fixed-point models: the same numbers as the images, by other means."""
