@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
+from tests.ops.integer_kit import simulate
 from tests.passes.test_to_integer import SHAPE, _Calibration, network
 from tvm_ipu.base.target import load_target, target_names
 from tvm_ipu.driver import compile_model
@@ -50,7 +51,9 @@ def on_host(quantised: Path, chip: str) -> tuple[np.ndarray, bytes]:
     compile_model(quantised, chip or "host", quantised.with_suffix(".img"))
     with Session(quantised.with_suffix(".img")) as session:
         assert session.metadata["float_layers"] == []
-        return x, session.run({"x": x})["y"].tobytes()
+        y = session.run({"x": x})["y"].tobytes()
+    assert simulate(quantised, chip or "host", {"x": x})["y"].tobytes() == y
+    return x, y
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -60,7 +63,9 @@ def test_same_bytes(
     x, expected = on_host
     x.tofile(tmp_path / "x.bin")
     target, image = load_target(name), tmp_path / "int8.img"
-    compile_model(quantised, f"{chip}@{name}" if chip else name, image)
+    compiled_for = f"{chip}@{name}" if chip else name
+    compile_model(quantised, compiled_for, image)
     files = ["--inputs", str(tmp_path / "x.bin"), "--output", str(tmp_path)]
     subprocess.run([*target.qemu, str(build_runner(target)), str(image), *files], check=True, timeout=300)
     assert (tmp_path / "output_0.bin").read_bytes() == expected
+    assert simulate(quantised, compiled_for, {"x": x})["y"].tobytes() == expected

@@ -9,8 +9,13 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from scripts.node_suite import compile_image
+from tvm_ipu.base.options import CompileOptions
+from tvm_ipu.base.target import load_target
+from tvm_ipu.frontends.loaders import load_model
+from tvm_ipu.passes.pipeline import run_phases
 from tvm_ipu.quantize.reference import Meaning
 from tvm_ipu.runtime.session import Session
+from tvm_ipu.simulate.interpreter import Interpreter
 
 Array = np.ndarray
 
@@ -81,4 +86,15 @@ class Graph:
         with Session(compile_image(model, {}, target)) as session:
             assert bool(session.metadata["float_layers"]) == float_layers, session.metadata["float_layers"]
             results = session.run(self.feeds)
+        simulated = simulate(model, target, self.feeds)
+        for name, found in results.items():
+            if not float_layers:
+                assert found.tobytes() == simulated[name].tobytes(), f"{name}: simulator and image differ"
         return [results[name] for name, _ in self._results]
+
+
+def simulate(model: Any, target: str, feeds: dict[str, Array]) -> dict[str, Array]:
+    """Outputs of the fixed simulator."""
+    loaded = load_model(model)
+    module = run_phases(loaded.module, load_target(target), CompileOptions(), last="integer")
+    return Interpreter(loaded.with_module(module)).run(feeds)

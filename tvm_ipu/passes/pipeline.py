@@ -90,8 +90,9 @@ def run_phases(
     target: Target,
     options: CompileOptions,
     after: Callable[[str, tvm.ir.IRModule], None] | None = None,
+    last: str = "",
 ) -> tvm.ir.IRModule:
-    """Run all phases; ``after(phase, module)`` is told the module after each."""
+    """Run all phases, or those up to ``last``; ``after(phase, module)`` is told the module after each."""
     for name, passes in phases(target, options).items():
         for one in passes:
             module = one(module)
@@ -99,6 +100,8 @@ def run_phases(
                 relax.analysis.well_formed(module)
         if after is not None:
             after(name, module)
+        if name == last:
+            break
     return module
 
 

@@ -90,7 +90,7 @@ def conv2d(
 
 
 def windows(x: Array, kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int]) -> Array:
-    """What each place of a kernel meets: a view [batch, channels, kernel height, kernel width, height, width]."""
+    """A view [batch, channels, kernel height, kernel width, height, width] of what a kernel meets."""
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
     views: Array = np.lib.stride_tricks.sliding_window_view(x, reach, (2, 3))
     views = views[:, :, :: strides[0], :: strides[1], :: dilation[0], :: dilation[1]]
