@@ -54,3 +54,7 @@ class ImageError(TvmIpuError):
 
 class RunError(TvmIpuError):
     """A session was given inputs that do not match the image, or a run failed."""
+
+
+class CalibrationError(TvmIpuError):
+    """Samples cannot be calibrated on, or quantisation parameters cannot be used."""

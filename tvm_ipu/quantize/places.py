@@ -29,6 +29,7 @@ class Places:
         tensors: Activations with a grid of their own, in order of execution; quantised constants among them.
         follows: Tensors that operators move, and the place whose grid they are on.
         joins: For each concatenation's result that is a place: the places among its operands.
+        only_joined: Places that nothing but one concatenation reads.
         weights: Weights of products, and the axis of their output channels (None: one scale for all).
         readers: For each weight: the first input of the product that reads it, the place there, and the node.
     """
@@ -36,6 +37,7 @@ class Places:
     tensors: tuple[str, ...]
     follows: dict[str, str]
     joins: dict[str, tuple[str, ...]]
+    only_joined: frozenset[str]
     weights: dict[str, int | None]
     products: dict[str, tuple[str, Node]]
 
@@ -119,7 +121,17 @@ class _Finder:
             if node.op_type == "Concat" and node.outputs[0] in places:
                 operands = dict.fromkeys(follows.get(name, name) for name in node.inputs)
                 joins[node.outputs[0]] = tuple(name for name in operands if name in places)
-        return Places(tuple(places), follows, joins, weights, products)
+        alone = frozenset(name for name in places if self._is_only_joined(name))
+        return Places(tuple(places), follows, joins, alone, weights, products)
+
+    def _is_only_joined(self, name: str) -> bool:
+        """Whether one concatenation reads a tensor, possibly through moves, and nothing else does."""
+        readers = self._readers.get(name, [])
+        if len(readers) != 1 or name in self._outputs:
+            return False
+        return readers[0].op_type == "Concat" or (
+            is_move(readers[0]) and self._is_only_joined(readers[0].outputs[0])
+        )
 
     # -- which tensors are worth quantising ---------------------------------------------------------------
 

@@ -1,0 +1,223 @@
+"""Statistics of tensors over samples that stream through once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+
+from tvm_ipu.base.errors import CalibrationError
+from tvm_ipu.base.graph import Array, Graph
+from tvm_ipu.quantize.checkpoint import Checkpoint, graph_key, sample_key
+from tvm_ipu.quantize.statistics import Statistics
+
+Sample = dict[str, Array]
+Samples = Callable[[], Iterator[Sample]]
+"""Gives the samples from the first one on, arrays by input."""
+
+Runner = Callable[[Graph], Callable[[Sample], Sample]]
+"""Turns a float network into a function from inputs to outputs, by name."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, steps done, steps in all); 0 steps where they are not known."""
+
+SAVING_BYTES = 2**26
+"""Bytes of tensors that are computed at a time when memory is saved."""
+
+SECONDS_BETWEEN_FILES = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CollectOptions:
+    """How statistics are made.
+
+    Attributes:
+        histograms: Whether histograms are kept.
+        threads: How many tensors are looked at at a time; the results do not depend on it.
+        memory_saving: Compute few tensors at a time, and go over the samples as often as that takes.
+        checkpoint: File that an interrupted calibration goes on from; None for none.
+        names: What samples are called in messages; their numbers by default.
+        total: Number of samples where it is known, for the progress.
+    """
+
+    histograms: bool = True
+    threads: int = 1
+    memory_saving: bool = False
+    checkpoint: Path | None = None
+    names: Sequence[str] = ()
+    total: int = 0
+
+    def name(self, sample: int) -> str:
+        """What a sample is called."""
+        return f"'{self.names[sample]}'" if sample < len(self.names) else f"number {sample + 1}"
+
+
+def collect(
+    graph: Graph,
+    tensors: Sequence[str],
+    samples: Samples,
+    run: Runner,
+    options: CollectOptions,
+    progress: Progress | None = None,
+) -> dict[str, Statistics]:
+    """Statistics of tensors and constants of a float network, by name.
+
+    Raises:
+        CalibrationError: There are no samples, one lacks an input or has another shape, or a number in
+            it is not finite.
+    """
+    statistics = {}
+    computed = []
+    inputs = {spec.name for spec in graph.inputs}
+    for name in dict.fromkeys(tensors):
+        if name in graph.constants:
+            statistics[name] = _fresh(options)
+            statistics[name].observe(graph.constants[name], -1)
+        else:
+            computed.append(name)
+    passes = []
+    for number, group in enumerate(_groups(graph, computed, options.memory_saving)):
+        part = graph.with_outputs([name for name in group if name not in inputs])
+        path = options.checkpoint
+        if path is not None and number:
+            path = path.with_name(f"{path.name}.{number}")
+        passes.append(_Pass(part, graph, group, run, replace(options, checkpoint=path), progress))
+        statistics |= passes[-1].over(samples)
+    for one in passes:
+        one.finish()
+    return {name: statistics[name] for name in dict.fromkeys(tensors)}
+
+
+class _Pass:
+    """Once over all samples."""
+
+    def __init__(
+        self,
+        part: Graph,
+        graph: Graph,
+        tensors: Sequence[str],
+        run: Runner,
+        options: CollectOptions,
+        progress: Progress | None,
+    ) -> None:
+        self._inputs = {spec.name: spec for spec in graph.inputs}
+        self._part = part
+        self._tensors = tensors
+        self._run = run
+        self._options = options
+        self._progress = progress
+        self._checkpoint = Checkpoint(options.checkpoint, graph_key(graph, list(tensors), options.histograms))
+        self._statistics: dict[str, Statistics] = {}
+
+    def over(self, samples: Samples) -> dict[str, Statistics]:
+        found = self._checkpoint.read()
+        self._statistics = found or {name: _fresh(self._options) for name in self._tensors}
+        known = len(self._checkpoint.samples)
+        if known:
+            _log.warning("calibration goes on after %d samples of '%s'", known, self._options.checkpoint)
+        function, count, saved = None, 0, monotonic()
+        pending: list[Future[None]] = []
+        with ThreadPoolExecutor(max(self._options.threads, 1)) as pool:
+            try:
+                for number, sample in enumerate(samples()):
+                    self._report(number)
+                    count = number + 1
+                    if self._was_seen(number, sample):
+                        continue
+                    self._check(number, sample)
+                    if function is None and self._part.outputs:
+                        function = self._run(self._part)
+                    values = {**sample, **(function(sample) if function else {})}
+                    _wait(pending)
+                    self._checkpoint.samples.append(sample_key(sample) if self._options.checkpoint else "")
+                    pending = [
+                        pool.submit(self._observe, name, values[name], number) for name in self._tensors
+                    ]
+                    if self._options.checkpoint and monotonic() - saved > SECONDS_BETWEEN_FILES:
+                        _wait(pending)
+                        self._checkpoint.write(self._statistics)
+                        saved = monotonic()
+                _wait(pending)
+            except KeyboardInterrupt:
+                _wait(pending)
+                self._checkpoint.write(self._statistics)
+                raise
+        if not count:
+            raise CalibrationError("there are no samples to calibrate on")
+        self._report(count)
+        self._checkpoint.write(self._statistics)
+        return self._statistics
+
+    def finish(self) -> None:
+        """Forget the checkpoint."""
+        self._checkpoint.remove()
+
+    def _was_seen(self, number: int, sample: Sample) -> bool:
+        """Whether the checkpoint knows a sample; another one than it saw makes it worthless.
+
+        Raises:
+            CalibrationError: It is another one.
+        """
+        seen = self._checkpoint.samples
+        if number >= len(seen) or not seen[number]:
+            return False
+        if seen[number] != sample_key(sample):
+            raise CalibrationError(
+                f"sample {self._options.name(number)} is another one than in '{self._options.checkpoint}'",
+                "delete that file to start again",
+            )
+        return True
+
+    def _check(self, number: int, sample: Sample) -> None:
+        label = self._options.name(number)
+        for name, spec in self._inputs.items():
+            if name not in sample:
+                raise CalibrationError(f"sample {label} has no input '{name}'")
+            if tuple(sample[name].shape) != spec.shape:
+                raise CalibrationError(
+                    f"sample {label}: input '{name}' has shape {list(sample[name].shape)}",
+                    f"the model takes {list(spec.shape)}",
+                )
+
+    def _observe(self, name: str, values: Array, number: int) -> None:
+        if not self._statistics[name].observe(values, number):
+            kind = "NaN" if np.isnan(values).any() else "an infinite number"
+            role = "input" if name in self._inputs else "tensor"
+            raise CalibrationError(f"sample {self._options.name(number)}: {role} '{name}' holds {kind}")
+
+    def _report(self, done: int) -> None:
+        if self._progress is not None:
+            self._progress("samples", done, max(self._options.total, done))
+
+
+def _fresh(options: CollectOptions) -> Statistics:
+    return Statistics() if options.histograms else Statistics(histogram=None)
+
+
+def _groups(graph: Graph, tensors: Sequence[str], saving: bool) -> list[list[str]]:
+    """Tensors that are computed together."""
+    if not saving:
+        return [list(tensors)] if tensors else []
+    groups: list[list[str]] = []
+    room = 0
+    for name in tensors:
+        spec = graph.spec(name)
+        size = spec.nbytes if spec else 0
+        if not groups or size > room:
+            groups.append([])
+            room = SAVING_BYTES
+        groups[-1].append(name)
+        room -= size
+    return groups
+
+
+def _wait(pending: Sequence[Future[None]]) -> None:
+    for one in pending:
+        one.result()

@@ -1,0 +1,84 @@
+"""Ranges of all tensors and weights, from statistics, the contract and what the user gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tvm_ipu.base.graph import Array, Graph
+from tvm_ipu.base.ranges import TensorRange
+from tvm_ipu.quantize import weights
+from tvm_ipu.quantize.fit import METHODS
+from tvm_ipu.quantize.places import Places
+from tvm_ipu.quantize.statistics import Statistics
+
+SHARED_RATIO = 2.0
+"""A concatenation and an operand that others read too share a range where theirs differ by no more."""
+
+_FINE = 16
+
+
+def activation_ranges(
+    places: Places,
+    statistics: Mapping[str, Statistics],
+    bits: Mapping[str, int],
+    known: Mapping[str, TensorRange],
+    method: str,
+) -> dict[str, TensorRange]:
+    """The range of every place.
+
+    Args:
+        places: What is quantised.
+        statistics: By place.
+        bits: By place.
+        known: Ranges that are given.
+        method: One of ``fit.METHODS``, for places of 8 bits; 16 bits have room for all numbers.
+    """
+    found = {}
+    for name in places.tensors:
+        if name in known:
+            low, high = min(known[name].low), max(known[name].high)
+        else:
+            chosen = method if bits[name] < _FINE else "min_max"
+            low, high = METHODS[chosen](statistics[name], bits[name])
+        found[name] = TensorRange(name, (float(low),), (float(high),), bits[name])
+    return _shared(places, found, known)
+
+
+def weight_ranges(
+    graph: Graph, places: Places, bits: Mapping[str, int], clip: bool
+) -> dict[str, TensorRange]:
+    """The symmetric range of every output channel of the weights."""
+    found = {}
+    for name, axis in places.weights.items():
+        value = graph.constants[name]
+        high = (
+            weights.least_error(value, axis, bits[name])
+            if clip and bits[name] < _FINE
+            else weights.largest(value, axis)
+        )
+        found[name] = weight_range(name, high, bits[name])
+    return found
+
+
+def weight_range(name: str, high: Array, bits: int, data: Array | None = None) -> TensorRange:
+    """The range of weights with the given largest absolute values."""
+    top = tuple(float(one) for one in np.atleast_1d(high))
+    return TensorRange(name, tuple(-one for one in top), top, bits, data)
+
+
+def _shared(
+    places: Places, ranges: dict[str, TensorRange], known: Mapping[str, TensorRange]
+) -> dict[str, TensorRange]:
+    """Operands of a concatenation on its result's grid, so that it need not round again."""
+    for joined, operands in reversed(places.joins.items()):
+        whole = ranges[joined]
+        for name in operands:
+            own = ranges[name]
+            span = max(max(own.high) - min(own.low), 1e-30)
+            alone = name in places.only_joined
+            near = max(whole.high) - min(whole.low) <= SHARED_RATIO * span
+            if own.bits == whole.bits and name not in known and (alone or near):
+                ranges[name] = TensorRange(name, whole.low, whole.high, own.bits)
+    return ranges
