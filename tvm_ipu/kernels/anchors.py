@@ -154,7 +154,7 @@ def _matmul(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
         depth=shape_of(left)[-1],
         columns=columns,
         transposed=bool(anchor.block.annotations["tvm_ipu.transpose_b"]),
-        lanes=find_dot(dtype_of(left), dtype_of(right), target).lanes,
+        lanes=find_dot(dtype_of(left), dtype_of(right), target, dtype).lanes,
         left=dtype_of(left),
         right=dtype_of(right),
         dtype=dtype,

@@ -29,9 +29,9 @@ TEMPLATE = "tvm_ipu.template"
 """Block attribute that names the template."""
 
 
-def weight_lanes(dtype: str, target: Target) -> int:
-    """Channels in one panel of packed depthwise weights of type ``dtype``."""
-    return target.lanes(int(tirx.const(0, accumulator(dtype)).ty.dtype.bits))
+def weight_lanes(dtype: str, target: Target, out_dtype: str | None = None) -> int:
+    """Channels in one panel of packed depthwise weights for an image of type ``dtype``."""
+    return target.lanes(int(tirx.const(0, accumulator(dtype, out_dtype)).ty.dtype.bits))
 
 
 def is_depthwise(in_channels: int, out_channels: int, groups: int) -> bool:
@@ -84,7 +84,7 @@ def conv2d(
     rows = te.reduce_axis((0, kernel_h), "kh")
     cols = te.reduce_axis((0, kernel_w), "kw")
     deep = te.reduce_axis((0, depth), "kc")
-    dtype = accumulator(str(x.dtype))
+    dtype = accumulator(str(x.dtype), out_dtype)
 
     def window(b: Any, y: Any, z: Any, o: Any) -> Any:
         group, channel = o // in_group, o % in_group
@@ -170,7 +170,7 @@ def depthwise_conv2d(
     _, kernel_h, kernel_w, lanes = shape_of(packed)
     rows = te.reduce_axis((0, kernel_h), "kh")
     cols = te.reduce_axis((0, kernel_w), "kw")
-    dtype = accumulator(str(x.dtype))
+    dtype = accumulator(str(x.dtype), out_dtype)
 
     def window(b: Any, y: Any, z: Any, c: Any) -> Any:
         value = _padded(x, (b, y, z, c), (rows, cols), stride, padding, dilation, pad_value)
@@ -198,7 +198,7 @@ def dense(x: te.Tensor, packed: te.Tensor, units: int, out_dtype: str | None = N
     """
     *leading, depth = shape_of(x)
     *_, lanes, group = shape_of(packed)
-    dtype = accumulator(str(x.dtype))
+    dtype = accumulator(str(x.dtype), out_dtype)
     k = te.reduce_axis((0, depth), "k")
 
     def product(*at: Any) -> Any:
@@ -225,7 +225,7 @@ def matmul(a: te.Tensor, b: te.Tensor, transpose_b: bool = False, out_dtype: str
     *lead_a, m, depth = shape_of(a)
     *lead_b, n, _ = shape_of(b) if transpose_b else (*shape_of(b)[:-2], shape_of(b)[-1], depth)
     leading = np.broadcast_shapes(tuple(lead_a), tuple(lead_b))
-    dtype = accumulator(str(a.dtype))
+    dtype = accumulator(str(a.dtype), out_dtype)
     k = te.reduce_axis((0, depth), "k")
 
     def product(*at: Any) -> Any:

@@ -51,6 +51,8 @@ class Dot:
         plain: Whether it is ``plain_dot``'s, which takes operands converted to ``acc`` before, and right ones
             with fewer lanes.
         registers: Vector registers for it; 0 for the target's ``vector_registers``.
+        digits: Sums for each accumulator, one for each prepared part of the right operand (``digits``).
+        limit: Products that these sums hold; 0 where they are the accumulators.
     """
 
     left: str
@@ -66,6 +68,8 @@ class Dot:
     prepare_cost: float = 0.0
     plain: bool = False
     registers: int = 0
+    digits: int = 1
+    limit: int = 0
 
     def steps(self, depth: int) -> int:
         """Multiplications along a reduction of length ``depth``."""
@@ -77,14 +81,14 @@ class Dot:
         return self.lanes * self.group
 
 
-def accumulator(dtype: str) -> str:
-    """Type in which products of ``dtype`` elements are summed."""
-    return ACCUMULATOR.get(dtype, dtype)
+def accumulator(dtype: str, wanted: str | None = None) -> str:
+    """Type in which products of ``dtype`` elements are summed, where ``wanted`` is that of the result."""
+    return "int64" if wanted == "int64" else ACCUMULATOR.get(dtype, dtype)
 
 
-def plain_dot(left: str, right: str, target: Target) -> Dot:
+def plain_dot(left: str, right: str, target: Target, acc: str = "") -> Dot:
     """Groups of one: operands are converted to the accumulator's type, then multiplied and added."""
-    acc = accumulator(left)
+    acc = acc or accumulator(left)
     lanes = target.lanes(8 * item_bytes(acc))
     return Dot(
         left=left,

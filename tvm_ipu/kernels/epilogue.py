@@ -114,6 +114,7 @@ class Epilogue:
             finish: Takes the last step's values; by default they are stored in ``outputs``.
         """
         position = coordinates or self._decode
+        tile.settle()
         if self._unroll:
             for m in range(tile.rows):
                 for v, width in enumerate(tile.widths):

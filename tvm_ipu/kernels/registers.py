@@ -35,6 +35,9 @@ class RegisterTile:
         for at in range(0, rows * len(widths) * lanes, lanes):
             e.store(self.buffer, at, zero(dtype, lanes), lanes)
 
+    def settle(self) -> None:
+        """Make the buffer hold the sums; it does from the start."""
+
     def at(self, row: int, vector: int) -> int:
         """Offset of a vector in the buffer."""
         return (row * len(self.widths) + vector) * self.lanes
@@ -107,9 +110,12 @@ class RegisterTile:
             return tuple(e.bind(name, part) for part in operand)
 
         vectors = []
-        for v in range(len(self.widths)):
+        for v in range(len(self.widths) // dot.digits):
             loaded = right(v)
-            vectors.append((lanes_of(loaded) // dot.group, ready("b", dot.widen(e, loaded))))
+            operand = ready("b", dot.widen(e, loaded))
+            parts = len(operand) // dot.digits
+            digits = [operand[d * parts : (d + 1) * parts] for d in range(dot.digits)]
+            vectors += [(lanes_of(loaded) // dot.group, digit) for digit in digits]
         for m in range(self.rows) if rows is None else rows:
             scalar = dot.spread(e, left(m))
             if dot.group > 1:

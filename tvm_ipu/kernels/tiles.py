@@ -97,14 +97,15 @@ def tile_shapes(target: Target, dot: Dot) -> Iterator[tuple[int, int]]:
     registers = dot.registers or target.vector_registers
     for vectors in range(1, 9):
         for rows in range(1, 29):
+            operands = dot.parts * (vectors * dot.digits + 1)
             unadded = 1 if dot.cost > dot.parts and vectors > 1 else 0  # a product that is added next
-            if rows * vectors + dot.parts * (vectors + 1) + unadded <= registers:
+            if rows * vectors * dot.digits + operands + unadded <= registers:
                 yield rows, vectors
 
 
 def step_cycles(rows: int, vectors: int, dot: Dot) -> float:
     """Cycles of one multiplication of a tile: multiply-adds, loads, latency, instructions."""
-    products = rows * vectors * dot.cost + (rows + vectors) * dot.prepare_cost
+    products = rows * vectors * dot.digits * dot.cost + (rows + vectors) * dot.prepare_cost
     width = 6 if dot.cost == 1 else 4  # old cores have no dot products, and issue fewer instructions
     return max(
         products / (2 if dot.cost == 1 else 3),

@@ -70,13 +70,14 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
         "pad_value": pad_value,
     }
     if computes.is_depthwise(in_channels, channels, groups):
-        lanes = computes.weight_lanes(str(x.ty.dtype), target)
+        lanes = computes.weight_lanes(str(x.ty.dtype), target, str(call.ty.dtype))
         pack = partial(computes.pack_depthwise, lanes=lanes)
         pack_te = partial(computes.pack_depthwise_te, lanes=lanes)
         compute = partial(computes.depthwise_conv2d, **window)
         return call_te(rewriter, "depthwise_conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
     x = _stored(rewriter, x, weight, target)
-    dot = find_dot(str(x.ty.dtype), str(weight.ty.dtype), target)
+    acc = accumulator(str(x.ty.dtype), str(call.ty.dtype))
+    dot = find_dot(str(x.ty.dtype), str(weight.ty.dtype), target, acc)
     value = constant(weight)
     problem = _problem(call, x, padding, pad_value, dot.lanes)
     outputs = 0
@@ -133,7 +134,7 @@ def _problem(
         _pair(call.attrs.dilation),
     )
     groups, dtype = int(call.attrs.groups), str(x.ty.dtype)
-    dtypes = dtype, str(weight.ty.dtype), accumulator(dtype)
+    dtypes = dtype, str(weight.ty.dtype), accumulator(dtype, str(call.ty.dtype))
     sizes = groups, depth, channels // groups, lanes
     return conv2d.Problem(window, *sizes, *dtypes, pad_value=pad_value)
 
@@ -175,7 +176,8 @@ def _matmul(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr 
     if matrix is not None and matrix.size == math.prod(matrix.shape[-2:]) and matrix.ndim <= len(shape_of(a)):
         depth, units = shape_of(b)[-2:]
         a = _stored(rewriter, a, b, target)
-        dot = find_dot(str(a.ty.dtype), str(b.ty.dtype), target)
+        acc = accumulator(str(a.ty.dtype), out_dtype)
+        dot = find_dot(str(a.ty.dtype), str(b.ty.dtype), target, acc)
         packed = make_constant(computes.pack_dense(matrix.reshape(depth, units), dot))
         compute = partial(computes.dense, units=units, out_dtype=out_dtype)
         return call_te(rewriter, "dense", compute, [a, packed])

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import cache
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.kernels.dot import Dot, plain_dot
+from tvm_ipu.kernels.digits import LARGEST_DIGIT, with_digits
+from tvm_ipu.kernels.dot import Dot, accumulator, plain_dot
 from tvm_ipu.kernels.isa import arm, hexagon, riscv, x86
 
 _DOTS: dict[str, Callable[[Target], list[Dot]]] = {
@@ -34,9 +35,19 @@ def storage_for(left: str, right: str, target: Target) -> str:
 
 
 @cache
-def find_dot(left: str, right: str, target: Target) -> Dot:
-    """The target's best dot product for a pair of element types; the plain one where it has no other."""
+def find_dot(left: str, right: str, target: Target, acc: str = "") -> Dot:
+    """The target's best dot product for a pair of element types; the plain one where it has no other.
+
+    Args:
+        left: Type of the left operand.
+        right: Type of the right operand.
+        target: Chip to compile for.
+        acc: Type of the accumulators; empty for the usual one.
+    """
+    acc = acc or accumulator(left)
+    if acc == "int64" and left == "int16" and right in LARGEST_DIGIT:
+        narrow = find_dot(left, right, target)
+        return with_digits(narrow) if narrow.lanes > 1 else plain_dot(left, right, target, acc)
     known = _DOTS[target.arch](target) if target.arch in _DOTS else []
-    return next((dot for dot in known if (dot.left, dot.right) == (left, right)), None) or plain_dot(
-        left, right, target
-    )
+    found = (dot for dot in known if (dot.left, dot.right, dot.acc) == (left, right, acc))
+    return next(found, None) or plain_dot(left, right, target, acc)

@@ -16,6 +16,7 @@ from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.computes import pad_constant
+from tvm_ipu.kernels.digits import register_tile
 from tvm_ipu.kernels.dot import Dot, load_group
 from tvm_ipu.kernels.emit import Emitter, broadcast, flat_buffer, index, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
@@ -69,7 +70,7 @@ class Problem:
 
     def dot(self, target: Target) -> Dot:
         """The target's way to multiply."""
-        return find_dot(self.left, self.right, target)
+        return find_dot(self.left, self.right, target, self.dtype)
 
     def row_steps(self, dot: Dot) -> int:
         """Multiplications for one row of the window."""
@@ -218,7 +219,8 @@ class _Body:
         for segment in self._segments:
             with e.loop("block", 0, segment.count) as block:
                 x = e.bind("x", block * segment.width + segment.start)
-                tile = RegisterTile(e, segment.width, column_widths(width, p.lanes), p.lanes, p.dtype)
+                widths = column_widths(width, p.lanes)
+                tile = register_tile(e, segment.width, widths, p.lanes, self._dot, p.reduction)
                 at = left + (x * window.stride[1] - window.padding[1]) * self._pitch
                 taps = window.kernel_columns(e, segment, x)
                 self._accumulate(tile, segment, kernel_rows, taps, e.bind("left_at", at), right)

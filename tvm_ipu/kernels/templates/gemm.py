@@ -16,12 +16,13 @@ from tvm.tirx import Expr
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
+from tvm_ipu.kernels.digits import register_tile
 from tvm_ipu.kernels.dot import Dot, load_group
 from tvm_ipu.kernels.emit import Emitter, Index, flat_buffer, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.memory import span
-from tvm_ipu.kernels.registers import STRETCH, RegisterTile, column_widths
+from tvm_ipu.kernels.registers import STRETCH, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
 
 FEWEST_TILES = 3
@@ -65,7 +66,7 @@ class Problem:
 
     def dot(self, target: Target) -> Dot:
         """The target's way to multiply."""
-        return find_dot(self.left, self.right, target)
+        return find_dot(self.left, self.right, target, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
     e = Emitter()
 
     def tile(row: Expr, height: int, column: Expr, width: int) -> None:
-        registers = RegisterTile(e, height, column_widths(width, p.lanes), p.lanes, p.dtype)
+        registers = register_tile(e, height, column_widths(width, p.lanes), p.lanes, dot, p.depth)
         left_at = e.bind("left_at", row * p.left_pitch)
         right_at = e.bind("right_at", column * (panel // p.lanes))
 

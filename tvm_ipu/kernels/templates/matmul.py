@@ -17,11 +17,12 @@ from tvm.tirx import Expr
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
 from tvm_ipu.kernels.blocks import Blocks
+from tvm_ipu.kernels.digits import register_tile
 from tvm_ipu.kernels.dot import Dot, load_group
 from tvm_ipu.kernels.emit import Emitter, Index, flat_buffer, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.isa import find_dot
-from tvm_ipu.kernels.registers import RegisterTile, column_widths
+from tvm_ipu.kernels.registers import column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
 from tvm_ipu.kernels.templates.pack import Packer, Panel
 
@@ -61,7 +62,7 @@ class Problem:
 
     def dot(self, target: Target) -> Dot:
         """The target's way to multiply."""
-        return find_dot(self.left, self.right, target)
+        return find_dot(self.left, self.right, target, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ class _Body:
     def tile(self, number: Expr, left: Expr, height: int, column: Expr, width: int, load: Load) -> None:
         """One register tile: through the reduction, then finished."""
         e, p, dot = self.e, self._p, self._dot
-        registers = RegisterTile(e, height, column_widths(width, p.lanes), p.lanes, p.dtype)
+        registers = register_tile(e, height, column_widths(width, p.lanes), p.lanes, dot, p.depth)
         left_at = e.bind("left_at", left)
         registers.add_dots(
             dot,

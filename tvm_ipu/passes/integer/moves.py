@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from tvm import relax
 
@@ -56,7 +57,7 @@ def moved_sum(call: relax.Call, source: Sum) -> Sum | None:
         return None
     expr = relax.Call(call.op, [source.expr, *call.args[1:]], call.attrs)
     scale, offset = (_moved_parameter(call, p, shape) for p in (source.scale, source.offset))
-    return None if scale is None or offset is None else Sum(expr, scale, source.reach, offset)
+    return None if scale is None or offset is None else replace(source, expr=expr, scale=scale, offset=offset)
 
 
 def _moved_parameter(call: relax.Call, parameter: Array, shape: tuple[int, ...]) -> Array | None:

@@ -19,6 +19,10 @@ LIMITS = {name: (int(np.iinfo(name).min), int(np.iinfo(name).max)) for name in (
 """Lowest and highest integer of the types that quantised activations have in an image."""
 
 ACCUMULATOR_LIMIT = 2**31 - 1
+NARROW_LIMIT = 2**30
+"""Sums that may reach this are wide; half of what int32 holds, so that a correction of that size may join."""
+WIDE_LIMIT = 2**52
+"""Bound of wide sums: float64 holds them exactly, and a correction of that size may join."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +55,29 @@ class Quantized:
         low, high = LIMITS[self.dtype]
         return max(self.zero - low, high - self.zero)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether the integers have 16 bits."""
+        return self.dtype == "int16"
+
 
 @dataclass(frozen=True)
 class Sum:
-    """A tensor of int32 sums a that means ``a * scale + offset``.
+    """A tensor of sums a that means ``a * scale + offset``.
 
     Attributes:
-        expr: The sums.
+        expr: The sums, int32 or int64.
         scale: float64, broadcastable to the tensor; of any sign.
         reach: Bound on the absolute value of every sum.
-        offset: float64, of the shape of ``scale`` or a scalar; what no int32 bias can express.
+        offset: float64, of the shape of ``scale`` or a scalar; what no integer bias can express.
+        is_wide: Whether the sums are int64.
     """
 
     expr: relax.Expr
     scale: Array
     reach: int
     offset: Array = field(default_factory=lambda: np.zeros(()))
+    is_wide: bool = False
 
     def times(self, factor: Array | float) -> Sum:
         """The sum multiplied by numbers that broadcast to its scale, or its scale to them."""
@@ -87,10 +98,16 @@ class Weight:
 
     @property
     def dtype(self) -> str:
-        """The narrowest type that holds the values."""
-        low, high = LIMITS["int8"]
-        fits = self.value.size == 0 or (self.value.min() >= low and self.value.max() <= high)
-        return "int8" if fits else "int16"
+        """The narrowest type that holds the values.
+
+        Raises:
+            NoInteger: They need more than 16 bits.
+        """
+        for dtype in ("int8", "int16"):
+            low, high = LIMITS[dtype]
+            if self.value.size == 0 or (self.value.min() >= low and self.value.max() <= high):
+                return dtype
+        raise NoInteger("its weights less their zero point need more than 16 bits")
 
 
 class NoInteger(Exception):  # noqa: N818  a finding, kept as the reason why a layer stays float
@@ -191,6 +208,11 @@ def real_constant(rewriter: Rewriter, expr: relax.Expr) -> Array | None:
 def int32_constant(values: Array | int) -> relax.Expr:
     """Whole numbers as an int32 constant."""
     return make_constant(np.asarray(values, np.int32))
+
+
+def float64_constant(values: Array | float) -> relax.Expr:
+    """Numbers as a float64 constant."""
+    return make_constant(np.asarray(values, np.float64))
 
 
 def float32_constant(values: Array | float) -> relax.Expr:
