@@ -1,7 +1,8 @@
 """The numerics of quantised layers in plain numpy: what docs/numerics.md says and every image computes.
 
 Slow and clear on purpose, and independent of the compiler. Tensors are NCHW; sums are int64, so that an
-overflow of the 32 bits that images have would show. Every function takes the family of numerics by name.
+overflow of the 32 bits that images mostly have would show; wide ones have 64 bits there too. Every function takes
+the family of numerics by name.
 """
 
 from __future__ import annotations
@@ -18,10 +19,16 @@ Array = NDArray[Any]
 FAMILIES = ("float-requant", "integer-requant")
 RATIO_BITS = {"float-requant": 16, "integer-requant": 22}
 """Significant bits of an 8-bit operand's multiplier: the product is exact in float32, and fits int32."""
+WIDE_RATIO_BITS = 24
+"""Those of an operand's multiplier in float64."""
 PARTS = 256
 """An operand of a sum that is not exact is rounded to this share of the result's step."""
 PART_LIMIT = 2**23
-MAX_ENTRIES, FINE_STEPS, MAX_SAMPLES = 4096, 8, 2**20
+WIDE_LIMIT = 2**28
+"""Steps that a sum is clipped to before it is added in float64."""
+MAX_ENTRIES = {8: 4096, 16: 2**17}
+"""Entries of a table for a function of sums, by the bits of its result."""
+FINE_STEPS, MAX_SAMPLES = 8, 2**20
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,11 @@ class Meaning:
             info.max if self.high is None else self.high,
         )
 
+    @property
+    def bits(self) -> int:
+        """Bits of an integer."""
+        return int(np.iinfo(self.dtype).bits)
+
     def clipped(self, low: float, high: float) -> Meaning:
         """The meaning with bounds at the integers of two numbers; how ReLU and clip are computed."""
         ends = (np.clip(v / np.float64(self.scale), -(2.0**20), 2.0**20) for v in (low, high))
@@ -54,9 +66,9 @@ class Meaning:
 
 
 def finish(steps: Array, result: Meaning) -> Array:
-    """float32 steps of the result: clipped, rounded to even, shifted by the zero point."""
+    """Steps of the result, float32 or float64: clipped, rounded to even, shifted by the zero point."""
     low, high = result.bounds
-    inside = np.clip(steps, np.float32(low - result.zero), np.float32(high - result.zero))
+    inside = np.clip(steps, steps.dtype.type(low - result.zero), steps.dtype.type(high - result.zero))
     return np.asarray((np.rint(inside).astype(np.int64) + result.zero).astype(result.dtype))
 
 
@@ -75,21 +87,23 @@ def fixed_point(ratio: Array) -> tuple[Array, Array]:
     return np.where(shift > 62, 0, multiplier), np.minimum(shift, 62)
 
 
-def scale_sums(sums: Array, ratio: Array, family: str) -> Array:
-    """int32 sums times a ratio: a float32 that is not rounded yet, or an integer rounded half up."""
+def scale_sums(sums: Array, ratio: Array, family: str, is_wide: bool = False) -> Array:
+    """Sums times a ratio: a float that is not rounded yet, float64 for wide sums, or an integer rounded half up."""
     if family == "float-requant":
-        return sums.astype(np.float32) * np.asarray(ratio, np.float32)
+        kind = np.float64 if is_wide else np.float32
+        return sums.astype(kind) * np.asarray(ratio, kind)
     multiplier, shift = fixed_point(ratio)
     return (sums.astype(np.int64) * multiplier + (np.int64(1) << (shift - 1))) >> shift
 
 
-def requantize(sums: Array, ratio: Array, result: Meaning, family: str) -> Array:
-    """int32 sums in steps of the result.
+def requantize(sums: Array, ratio: Array, result: Meaning, family: str, is_wide: bool = False) -> Array:
+    """Sums in steps of the result.
 
     Args:
         ratio: What one unit of a sum means, over the result's step; float64, broadcastable to ``sums``.
+        is_wide: Whether the sums have 64 bits.
     """
-    steps = scale_sums(sums, ratio, family)
+    steps = scale_sums(sums, ratio, family, is_wide)
     if family == "float-requant":
         return finish(steps, result)
     return np.asarray(np.clip(steps + result.zero, *result.bounds).astype(result.dtype))
@@ -112,6 +126,15 @@ def short_ratio(ratio: float, bits: int) -> float:
 
 
 # -- products --------------------------------------------------------------------------------------------
+
+
+def is_wide(x: Meaning, weight: Array) -> bool:
+    """Whether sums have 64 bits; weights are [results, products], zero points taken off."""
+    zero = abs(x.zero - 2**15) if x.dtype == "uint16" else abs(x.zero)
+    largest, zero = (2**15, zero) if x.bits == 16 else (255, 255)
+    wide = weight.astype(np.int64)
+    absolute, signed = np.abs(wide).sum(1), np.abs(wide.sum(1))
+    return bool(absolute.max(initial=0) * largest + signed.max(initial=0) * zero >= 2**30)
 
 
 def conv2d(
@@ -167,7 +190,7 @@ def quantize_bias(bias: Array, scale: Array) -> Array:
 
 @dataclass(frozen=True)
 class Operand:
-    """A tensor of 8 bits, or with ``is_sum`` one of int32 sums, whose ``meaning.scale`` is that of a unit.
+    """A tensor of 8 or 16 bits, or with ``is_sum`` one of sums, whose ``meaning.scale`` is that of a unit.
 
     With ``is_constant``, the values are numbers; the scale of what is subtracted is negative.
     """
@@ -176,6 +199,22 @@ class Operand:
     meaning: Meaning
     is_sum: bool = False
     is_constant: bool = False
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether additions of it are made in float64: its sums have 64 bits, or its integers 16."""
+        return not self.is_constant and self.meaning.bits in (16, 64)
+
+
+def _wide_steps(operand: Operand, result: Meaning) -> Array:
+    """An operand of an addition in float64: exact steps, or a clipped product."""
+    if operand.is_constant:
+        return np.asarray(np.clip(operand.values / np.float64(result.scale), -WIDE_LIMIT, WIDE_LIMIT))
+    ratio = np.float64(operand.meaning.scale) / result.scale
+    if operand.is_sum:
+        return np.clip(operand.values.astype(np.float64) * ratio, -WIDE_LIMIT, WIDE_LIMIT)
+    centred = operand.values.astype(np.int64) - operand.meaning.zero
+    return np.asarray(centred.astype(np.float64) * short_ratio(ratio, WIDE_RATIO_BITS))
 
 
 def _operand_steps(operand: Operand, result: Meaning, family: str) -> Array:
@@ -199,9 +238,15 @@ def _operand_steps(operand: Operand, result: Meaning, family: str) -> Array:
 def add(operands: Sequence[Operand], result: Meaning, family: str) -> Array:
     """The sum of tensors, from left to right.
 
-    float-requant: every product is exact in float32, every addition is rounded once, in float32.
+    float-requant: every product is exact in float32, every addition is rounded once, in float32; in float64
+    where an operand is wide.
     integer-requant: every operand is rounded half up to 256ths of a step, the sum to steps.
     """
+    if family == "float-requant" and any(operand.is_wide for operand in operands):
+        total = _wide_steps(operands[0], result)
+        for operand in operands[1:]:
+            total = total + _wide_steps(operand, result)
+        return finish(total, result)
     total = _operand_steps(operands[0], result, family)
     for operand in operands[1:]:
         total = total + _operand_steps(operand, result, family)
@@ -216,10 +261,16 @@ def rescale(operand: Operand, result: Meaning, family: str) -> Array:
 
 
 def multiply(a: Operand, b: Operand, result: Meaning, family: str) -> Array:
-    """The product of two tensors: exact in int32, then requantised."""
+    """The product of two tensors: exact in int32 or int64, then requantised."""
     product = (a.values.astype(np.int64) - a.meaning.zero) * (b.values.astype(np.int64) - b.meaning.zero)
     ratio = np.float64(a.meaning.scale) * np.float64(b.meaning.scale) / result.scale
-    return requantize(product, ratio, result, family)
+    return requantize(product, ratio, result, family, _reach(a.meaning) * _reach(b.meaning) >= 2**31)
+
+
+def _reach(x: Meaning) -> int:
+    """Largest absolute value of an integer minus the zero point."""
+    info = np.iinfo(x.dtype)
+    return int(max(x.zero - info.min, info.max - x.zero))
 
 
 # -- windows ---------------------------------------------------------------------------------------------
@@ -240,14 +291,16 @@ def average_pool(
     sums = conv2d(x.values, x.meaning.zero, ones, strides, padding, groups=channels)
     inside = conv2d(np.ones_like(x.values[:1, :1], np.int64), 0, ones[:1], strides, padding)
     counts = np.full_like(inside, kernel[0] * kernel[1]) if count_padding else np.maximum(inside, 1)
-    return requantize(sums, np.float64(x.meaning.scale) / result.scale / counts, result, family)
+    wide = is_wide(x.meaning, ones.reshape(channels, -1))
+    return requantize(sums, np.float64(x.meaning.scale) / result.scale / counts, result, family, wide)
 
 
 def global_average_pool(x: Operand, result: Meaning, family: str) -> Array:
     """Mean over height and width."""
     sums = (x.values.astype(np.int64) - x.meaning.zero).sum((2, 3), keepdims=True)
     count = x.values.shape[2] * x.values.shape[3]
-    return requantize(sums, np.float64(x.meaning.scale) / result.scale / count, result, family)
+    wide = is_wide(x.meaning, np.ones((1, count)))
+    return requantize(sums, np.float64(x.meaning.scale) / result.scale / count, result, family, wide)
 
 
 def max_pool(x: Array, kernel: Sequence[int], strides: Sequence[int], padding: Sequence[int]) -> Array:
@@ -276,7 +329,13 @@ def look_up(x: Array, entries: Array) -> Array:
 
 
 def function_of_sums(
-    function: Callable[[Array], Array], sums: Array, scale: Array, reach: int, result: Meaning, family: str
+    function: Callable[[Array], Array],
+    sums: Array,
+    scale: Array,
+    reach: int,
+    result: Meaning,
+    family: str,
+    is_wide: bool = False,
 ) -> Array:
     """A function of sums by a table on a grid of arguments that ends where the function saturates.
 
@@ -290,11 +349,12 @@ def function_of_sums(
     samples = np.linspace(-end, end, 2 * count + 1)
     changes = np.flatnonzero(np.diff(_entries(function, samples, result).astype(np.int64)))
     low, high = (samples[changes[0]], samples[changes[-1] + 1]) if changes.size else (0.0, 0.0)
-    step = max(step, (high - low) / (MAX_ENTRIES - 3))
+    step = max(step, (high - low) / (MAX_ENTRIES[result.bits] - 3))
     first = int(np.floor(low / step)) - 1
     size = int(np.ceil(high / step)) + 2 - first
     entries = _entries(function, (first + np.arange(size)) * step, result)
-    return entries[requantize(sums, scale / step, Meaning("int32", step, -first, 0, size - 1), family)]
+    place = Meaning("int32", step, -first, 0, size - 1)
+    return entries[requantize(sums, scale / step, place, family, is_wide)]
 
 
 def _entries(function: Callable[[Array], Array], real: Array, result: Meaning) -> Array:

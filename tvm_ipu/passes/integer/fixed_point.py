@@ -29,6 +29,8 @@ class FixedPoint:
 
     def requantize(self, total: Sum, result: Result) -> relax.Expr:
         """Sums in steps of the result."""
+        if total.is_wide:
+            raise NoInteger("its sums have 64 bits")
         if total.offset.any():
             return self.add([total], result)
         ratio = np.asarray(total.scale / result.scale)
@@ -36,6 +38,8 @@ class FixedPoint:
 
     def add(self, parts: Sequence[Term], result: Result) -> relax.Expr:
         """Operands in 256ths of a step, added and rounded half up."""
+        if any(part.is_wide if isinstance(part, Sum) else part.is_short for part in parts):
+            raise NoInteger("an operand has 16 bits")
         total: Any = None
         for part in parts:
             fine = _parts(part, result)

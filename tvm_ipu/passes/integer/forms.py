@@ -10,7 +10,7 @@ from tvm import relax
 
 from tvm_ipu.passes.integer import products, requantize as rq
 from tvm_ipu.passes.integer.requantize import Arithmetic, Result, Term
-from tvm_ipu.passes.integer.tensors import Array, NoInteger, Quantized, Sum, real_constant
+from tvm_ipu.passes.integer.tensors import ACCUMULATOR_LIMIT, Array, NoInteger, Quantized, Sum, real_constant
 from tvm_ipu.passes.rewrite import Rewriter, op_name, shape_of
 
 R = relax.op
@@ -37,10 +37,7 @@ Form = Callable[[Known, relax.Call, Result], relax.Expr]
 
 def _added(known: Known, call: relax.Call, result: Result) -> relax.Expr:
     """A chain of additions and subtractions."""
-    parts = _terms(known, call, 1)
-    if any(isinstance(part, Quantized) and part.dtype == "int16" for part in parts):
-        raise NoInteger("additions of 16-bit tensors")
-    return known.arithmetic.add(parts, result)
+    return known.arithmetic.add(_terms(known, call, 1), result)
 
 
 def _terms(known: Known, call: relax.Call, sign: int) -> list[Term]:
@@ -81,15 +78,18 @@ def _divided(known: Known, call: relax.Call, result: Result) -> relax.Expr:
 
 def _times_constant(known: Known, arg: relax.Expr, factor: Array, result: Result) -> relax.Expr:
     """A tensor times numbers, which may differ between its elements: sums with a scale for each."""
-    q = _8_bits(known, arg)
+    q = _quantized(known, arg)
     return known.arithmetic.requantize(Sum(rq.centred_int(q), np.asarray(q.scale * factor), q.reach), result)
 
 
 def _product(known: Known, call: relax.Call, result: Result) -> relax.Expr:
-    a, b = (_8_bits(known, arg) for arg in call.args)
-    product = R.multiply(rq.centred_int(a), rq.centred_int(b))
+    a, b = (_quantized(known, arg) for arg in call.args)
+    reach = a.reach * b.reach
+    is_wide = reach > ACCUMULATOR_LIMIT
+    left, right = (R.astype(rq.centred_int(q), "int64" if is_wide else "int32") for q in (a, b))
     scale = np.float64(a.scale) * np.float64(b.scale)
-    return known.arithmetic.requantize(Sum(product, np.asarray(scale), a.reach * b.reach), result)
+    product = Sum(R.multiply(left, right), np.asarray(scale), reach, is_wide=is_wide)
+    return known.arithmetic.requantize(product, result)
 
 
 def _concatenated(known: Known, call: relax.Call, result: Result) -> relax.Expr:
@@ -100,7 +100,7 @@ def _concatenated(known: Known, call: relax.Call, result: Result) -> relax.Expr:
 
 
 def _average_pool(known: Known, call: relax.Call, result: Result) -> relax.Expr:
-    x, attrs = _8_bits(known, call.args[0]), call.attrs
+    x, attrs = _quantized(known, call.args[0]), call.attrs
     kernel, strides, padding, dilation = (
         [int(v) for v in values] for values in (attrs.pool_size, attrs.strides, attrs.padding, attrs.dilation)
     )
@@ -116,7 +116,7 @@ def _average_pool(known: Known, call: relax.Call, result: Result) -> relax.Expr:
 
 
 def _mean(known: Known, call: relax.Call, result: Result) -> relax.Expr:
-    x = _8_bits(known, call.args[0])
+    x = _quantized(known, call.args[0])
     rank = len(shape_of(call.args[0]))
     axes = range(rank) if call.attrs.axis is None else sorted(int(a) % rank for a in call.attrs.axis)
     total = products.whole_sum(known.rewriter, x, list(axes), bool(call.attrs.keepdims))
@@ -124,12 +124,10 @@ def _mean(known: Known, call: relax.Call, result: Result) -> relax.Expr:
     return known.arithmetic.requantize(total.times(1 / count), result)
 
 
-def _8_bits(known: Known, expr: relax.Expr) -> Quantized:
+def _quantized(known: Known, expr: relax.Expr) -> Quantized:
     q = known.quantized(expr)
     if q is None:
         raise NoInteger(f"its operand '{label_of(expr)}' is not quantised")
-    if "16" in q.dtype:
-        raise NoInteger("its operand has 16 bits")
     return q
 
 

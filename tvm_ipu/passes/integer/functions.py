@@ -15,8 +15,8 @@ from tvm_ipu.passes.rewrite import Rewriter, make_constant, op_name, shape_of
 
 R = relax.op
 
-MAX_ENTRIES = 4096
-"""Entries of a table for a function of sums."""
+MAX_ENTRIES = {"int8": 4096, "uint8": 4096, "int16": 2**17}
+"""Entries of a table for a function of sums, by the type of its result."""
 FINE_STEPS = 8
 """Entries of such a table for each step of the result, where that many fit."""
 MAX_SAMPLES = 2**20
@@ -38,7 +38,7 @@ class Known(Protocol):
 
 
 def of_tensor(known: Known, real: relax.Expr, result: Result) -> relax.Expr | None:
-    """A function of one 8-bit tensor as a table of 256 entries."""
+    """A function of one tensor as a table of an entry for each of its integers."""
     leaves: dict[relax.Expr, Quantized] = {}
 
     def leaf(expr: relax.Expr) -> Array | None:
@@ -48,15 +48,15 @@ def of_tensor(known: Known, real: relax.Expr, result: Result) -> relax.Expr | No
         found = known.tables.get(q.expr) if isinstance(q.expr, relax.Var) else None
         root, integers = found or (q, tables.integers(q))
         leaves[root.expr] = root
-        return (integers - q.zero) * q.scale
+        return (integers - q.zero) * q.scale if len(leaves) == 1 else None
 
     values = _evaluate(known.rewriter, real, leaf)
     if values is None or len(leaves) != 1:
         return None
     (root,) = leaves.values()
-    if "16" in root.dtype or shape_of(root.expr) != shape_of(real):
+    if shape_of(root.expr) != shape_of(real):
         return None
-    table = tables.to_table(np.broadcast_to(values, (256,)), result)
+    table = tables.to_table(np.broadcast_to(values, tables.integers(root).shape), result)
     var = known.rewriter.emit(tables.look_up(root, table, result.dtype), known.rewriter.layer)
     known.tables[var] = (root, table)
     return var
@@ -118,9 +118,10 @@ def _grid(base: Sum, result: Result, integers: Callable[[Array], Array]) -> tupl
     values = integers(samples)
     changes = np.flatnonzero(np.diff(values))
     low, high = (samples[changes[0]], samples[changes[-1] + 1]) if changes.size else (0.0, 0.0)
-    step = max(step, (high - low) / (MAX_ENTRIES - 3))
+    entries = MAX_ENTRIES[result.dtype]
+    step = max(step, (high - low) / (entries - 3))
     if step > result.single_scale:
-        raise NoInteger(f"a function of sums that does not saturate within {MAX_ENTRIES} steps")
+        raise NoInteger(f"a function of sums that does not saturate within {entries} steps")
     first = int(np.floor(low / step)) - 1
     return step, first, int(np.ceil(high / step)) + 2 - first
 

@@ -247,9 +247,8 @@ class Layers:
         other = self.quantized(call.args[1])
         if other is None:
             raise NoInteger(f"its input '{label_of(call.args[1])}' is not quantised")
-        if "int16" in (x.dtype, other.dtype):
-            raise NoInteger("both its operands are activations and one has 16 bits")
-        return products.matmul_both(self.rewriter, x, self._in_type(other, "int8"))
+        other = other if other.is_short else self._in_type(other, "int8")
+        return products.matmul_both(self.rewriter, x, other)
 
     def _depthwise(self, call: relax.Call, weight: Weight) -> Sum:
         """A convolution whose groups are the channels, of a tensor with a scale for each of them."""
@@ -357,6 +356,4 @@ class Layers:
         """The tensor itself where its integers stay as they are."""
         if result == Result.of(q.dtype, result.single_scale, q.zero) and q.scale == result.scale:
             return q.expr
-        if q.dtype == "int16":
-            raise NoInteger("changes of scale of 16-bit tensors")
         return self.arithmetic.add([q], result)

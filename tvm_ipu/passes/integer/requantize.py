@@ -16,6 +16,7 @@ from tvm_ipu.passes.integer.tensors import (
     Quantized,
     Sum,
     float32_constant,
+    float64_constant,
     int32_constant,
 )
 
@@ -25,10 +26,16 @@ RATIO_BITS = 16
 """Significant bits of the ratio between an 8-bit operand's step and the result's: 8 more make 24, what a
 float32 holds, so that the product is exact and a fused multiply-add cannot change the result."""
 
+WIDE_RATIO_BITS = 24
+"""The same for operands of float64 additions: integers of 16 bits less a zero point have 17."""
+
 PARTIAL_STEPS = 256
 """A sum that is an operand of an addition is rounded to this share of the result's step."""
 PARTIAL_REACH = 2.0**15
 """Bound, in the result's steps, that a sum is clipped to before it is added: 2**15 * 256 fits float32."""
+
+WIDE_REACH = 2.0**28
+"""Bound, in the result's steps, that a sum is clipped to before it is added in float64."""
 
 INT32_STEPS = 2.0**30
 """Numbers below this, and half as many again, are int32 when rounded."""
@@ -97,31 +104,35 @@ class Arithmetic(Protocol):
 
 
 class FloatRequant:
-    """The family ``float-requant``: float32 multiplications, rounded to nearest even."""
+    """The family ``float-requant``: multiplications in float32, in float64 for wide operands."""
 
     def requantize(self, total: Sum, result: Result) -> relax.Expr:
-        """Sums times one float32 multiplier a channel."""
+        """Sums times one multiplier a channel."""
         if total.offset.any():
-            return finish(operand(total, result), result)
+            return self.add([total], result)
         multiplier = total.scale / result.scale
-        return finish(scaled_sum(total, multiplier), result, total.reach * float(np.abs(multiplier).max()))
+        reach = total.reach * float(np.abs(multiplier).max())
+        return finish(scaled_sum(total, multiplier), result, reach, total.is_wide)
 
     def add(self, parts: Sequence[Term], result: Result) -> relax.Expr:
         """Every operand in steps of the result, exactly; every addition is rounded."""
-        total = operand(parts[0], result)
+        wide = needs_float64(parts)
+        steps, reach = (wide_operand, wide_operand_reach) if wide else (operand, operand_reach)
+        total = steps(parts[0], result)
         for part in parts[1:]:
-            total = R.add(total, operand(part, result))
-        return finish(total, result, sum(operand_reach(part, result) for part in parts))
+            total = R.add(total, steps(part, result))
+        return finish(total, result, sum(reach(part, result) for part in parts), wide)
 
 
-def finish(steps: relax.Expr, result: Result, reach: float = np.inf) -> relax.Expr:
-    """float32 numbers in steps of the result as integers: clipped, rounded to even, shifted.
+def finish(steps: relax.Expr, result: Result, reach: float = np.inf, is_wide: bool = False) -> relax.Expr:
+    """Numbers in steps of the result as integers: clipped, rounded to even, shifted.
 
     Args:
-        steps: The numbers.
+        steps: The numbers, float32, or float64 where ``is_wide`` says so.
         result: What they become.
         reach: A bound of their magnitude. Small ones are clipped as integers, after all else: processors clip
             while they narrow.
+        is_wide: Whether the numbers are float64.
     """
     low, high = np.asarray(result.low - result.zero), np.asarray(result.high - result.zero)
     if reach < INT32_STEPS and low.size == high.size == 1 and result.dtype != "int32":
@@ -132,7 +143,8 @@ def finish(steps: relax.Expr, result: Result, reach: float = np.inf) -> relax.Ex
     if np.unique(low).size == np.unique(high).size == 1:
         inside = R.clip(steps, float(low.flat[0]), float(high.flat[0]))
     else:
-        inside = R.minimum(R.maximum(steps, float32_constant(low)), float32_constant(high))
+        bound = float64_constant if is_wide else float32_constant
+        inside = R.minimum(R.maximum(steps, bound(low)), bound(high))
     whole = R.astype(R.round(inside), "int32")
     if result.zero:
         whole = R.add(whole, int32_constant(result.zero))
@@ -152,6 +164,7 @@ def dequantize(q: Quantized) -> relax.Expr:
 def dequantize_sum(total: Sum) -> relax.Expr:
     """The numbers that sums mean, in float32."""
     real = scaled_sum(total, total.scale)
+    real = R.astype(real, "float32") if total.is_wide else real
     return R.add(real, float32_constant(total.offset)) if total.offset.any() else real
 
 
@@ -164,6 +177,14 @@ def centred_int(q: Quantized) -> relax.Expr:
     """Integers minus their zero point, in int32."""
     wide = R.astype(q.expr, "int32")
     return R.subtract(wide, int32_constant(q.zero)) if q.zero else wide
+
+
+def needs_float64(parts: Sequence[Term]) -> bool:
+    """Whether an addition has a 16-bit tensor or a wide sum among its operands."""
+    return any(
+        part.is_wide if isinstance(part, Sum) else isinstance(part, Quantized) and part.is_short
+        for part in parts
+    )
 
 
 def operand(part: Term, result: Result) -> relax.Expr:
@@ -196,12 +217,39 @@ def operand_reach(part: Term, result: Result) -> float:
     return 2 * PARTIAL_REACH
 
 
+def wide_operand(part: Term, result: Result) -> relax.Expr:
+    """An operand of an addition in float64, in steps of the result.
+
+    A product of a tensor is exact, and a clip stands between that of a sum and the addition.
+    """
+    if isinstance(part, np.ndarray):
+        return float64_constant(np.clip(part / result.scale, -WIDE_REACH, WIDE_REACH))
+    if isinstance(part, Quantized):
+        step = ratio(part.scale / result.single_scale, WIDE_RATIO_BITS)
+        return R.multiply(R.astype(centred_int(part), "float64"), float64_constant(step))
+    product = R.multiply(R.astype(part.expr, "float64"), float64_constant(part.scale / result.scale))
+    steps = R.clip(product, -WIDE_REACH, WIDE_REACH)
+    if part.offset.any():
+        offset = np.clip(part.offset / result.scale, -WIDE_REACH, WIDE_REACH)
+        steps = R.add(steps, float64_constant(offset))
+    return steps
+
+
+def wide_operand_reach(part: Term, result: Result) -> float:
+    """A bound on the magnitude of ``wide_operand``'s numbers."""
+    if isinstance(part, Quantized):
+        return part.reach * abs(ratio(part.scale / result.single_scale, WIDE_RATIO_BITS))
+    return 2 * WIDE_REACH
+
+
 def scaled_sum(total: Sum, multiplier: Array) -> relax.Expr:
-    """Sums times float32 multipliers, in float32."""
+    """Sums times multipliers: in float32, wide ones in float64."""
+    if total.is_wide:
+        return R.multiply(R.astype(total.expr, "float64"), float64_constant(multiplier))
     return R.multiply(R.astype(total.expr, "float32"), float32_constant(multiplier))
 
 
-def ratio(value: float) -> float:
-    """``value`` rounded to even at ``RATIO_BITS`` significant bits."""
+def ratio(value: float, bits: int = RATIO_BITS) -> float:
+    """``value`` rounded to even at a number of significant bits."""
     fraction, exponent = np.frexp(value)
-    return float(np.ldexp(np.rint(fraction * 2**RATIO_BITS), int(exponent) - RATIO_BITS))
+    return float(np.ldexp(np.rint(fraction * 2**bits), int(exponent) - bits))
