@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tests.ops.integer_kit import Graph
-from tests.ops.test_integer import FLOAT, FUNCTIONS, Array, examples, seeds, values
+from tests.ops.test_integer import FUNCTIONS, Array, examples, seeds, values
 from tvm_ipu.quantize import reference as ref
 from tvm_ipu.quantize.reference import Meaning, Operand
 
+FLOAT = "float-requant"
 WIDTHS = st.sampled_from(["int16", "int16", "uint16", "uint8"])
 
 
@@ -130,7 +131,7 @@ def test_two_tensors(seed, op, a_type, b_type, y_type, relu):
 @examples
 @given(seeds, st.sampled_from(["int16", "uint8"]), st.sampled_from(["int16", "uint8"]))
 def test_residual_of_a_convolution(seed, x_type, r_type):
-    """Wide sums that were not quantised are an operand of an addition, and so are narrow ones beside 16 bits."""
+    """Sums that were not quantised, wide or narrow, are an operand of an addition in float64."""
     random = np.random.default_rng(seed)
     x_is, r_is = meaning(random, x_type), meaning(random, r_type)
     channels = int(random.integers(1, 40))

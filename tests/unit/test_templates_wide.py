@@ -72,7 +72,9 @@ def test_conv2d(name, right, depth, channels, groups, stride, padding, pad_value
     found, _ = evaluate({image: x, weights: packed}, result, target)
     above, before, below, after = padding
     filled = np.pad(x, ((0, 0), (above, below), (before, after), (0, 0)), constant_values=pad_value)
-    expected = conv2d_reference(filled.astype(np.float64), w.astype(np.float64), stride, (0,) * 4, (1, 1), groups)
+    expected = conv2d_reference(
+        filled.astype(np.float64), w.astype(np.float64), stride, (0,) * 4, (1, 1), groups
+    )
     np.testing.assert_array_equal(found, expected)
 
 

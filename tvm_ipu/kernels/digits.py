@@ -30,9 +30,9 @@ DIGIT_BITS = 8
 def with_digits(dot: Dot) -> Dot:
     """A dot product in 64 bits, made of one of int16 and ``dot.right`` in 32."""
     limit = (2**31 - 1) // (LARGEST_LEFT * LARGEST_DIGIT[dot.right])
-    changes = {"acc": "int64", "limit": limit - limit % dot.group, "plain": False}
+    wide = replace(dot, acc="int64", limit=limit - limit % dot.group, plain=False)
     if dot.right == "int8":
-        return replace(dot, **changes)
+        return wide
 
     def widen(e: Emitter, value: Expr) -> Operand:
         value = e.bind("w", value)
@@ -44,7 +44,7 @@ def with_digits(dot: Dot) -> Dot:
         high = tirx.shift_right(value, count(DIGIT_BITS))
         return (*dot.widen(e, low), *dot.widen(e, high))
 
-    return replace(dot, widen=widen, digits=2, **changes)
+    return replace(wide, widen=widen, digits=2)
 
 
 def register_tile(
@@ -120,7 +120,9 @@ class DigitTile(RegisterTile):
                     part = e.load(sums.buffer, sums.at(m, v * self._digits + digit), lanes)
                     wide = part.astype(f"int64x{lanes}" if lanes > 1 else "int64")
                     if digit:
-                        wide = tirx.shift_left(wide, broadcast(tirx.const(DIGIT_BITS * digit, "int64"), lanes))
+                        wide = tirx.shift_left(
+                            wide, broadcast(tirx.const(DIGIT_BITS * digit, "int64"), lanes)
+                        )
                     total = total + wide
                 e.store(self.buffer, self.at(m, v), total, lanes)
 

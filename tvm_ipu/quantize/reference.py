@@ -1,7 +1,7 @@
 """The numerics of quantised layers in plain numpy: what docs/numerics.md says and every image computes.
 
 Slow and clear on purpose, and independent of the compiler. Tensors are NCHW; sums are int64, so that an
-overflow of the 32 bits that images mostly have would show; wide ones have 64 bits there too. Every function takes
+overflow of the 32 bits that images have would show; wide sums have 64 bits there too. Every function takes
 the family of numerics by name.
 """
 
@@ -88,10 +88,10 @@ def fixed_point(ratio: Array) -> tuple[Array, Array]:
 
 
 def scale_sums(sums: Array, ratio: Array, family: str, is_wide: bool = False) -> Array:
-    """Sums times a ratio: a float that is not rounded yet, float64 for wide sums, or an integer rounded half up."""
+    """Sums times a ratio: a float that is not rounded yet, or an integer rounded half up."""
     if family == "float-requant":
         kind = np.float64 if is_wide else np.float32
-        return sums.astype(kind) * np.asarray(ratio, kind)
+        return np.asarray(sums.astype(kind) * np.asarray(ratio, kind))
     multiplier, shift = fixed_point(ratio)
     return (sums.astype(np.int64) * multiplier + (np.int64(1) << (shift - 1))) >> shift
 
@@ -212,7 +212,7 @@ def _wide_steps(operand: Operand, result: Meaning) -> Array:
         return np.asarray(np.clip(operand.values / np.float64(result.scale), -WIDE_LIMIT, WIDE_LIMIT))
     ratio = np.float64(operand.meaning.scale) / result.scale
     if operand.is_sum:
-        return np.clip(operand.values.astype(np.float64) * ratio, -WIDE_LIMIT, WIDE_LIMIT)
+        return np.asarray(np.clip(operand.values.astype(np.float64) * ratio, -WIDE_LIMIT, WIDE_LIMIT))
     centred = operand.values.astype(np.int64) - operand.meaning.zero
     return np.asarray(centred.astype(np.float64) * short_ratio(ratio, WIDE_RATIO_BITS))
 

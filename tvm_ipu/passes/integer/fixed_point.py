@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from tvm_ipu.passes.integer.requantize import PARTIAL_STEPS, Result, Term, centred_int, constant_parts
+from tvm_ipu.passes.integer.requantize import (
+    PARTIAL_STEPS,
+    Result,
+    Term,
+    centred_int,
+    constant_parts,
+    is_wide_addition,
+)
 from tvm_ipu.passes.integer.tensors import Array, NoInteger, Sum, int32_constant
 from tvm_ipu.passes.rewrite import make_constant
 
@@ -38,7 +45,7 @@ class FixedPoint:
 
     def add(self, parts: Sequence[Term], result: Result) -> relax.Expr:
         """Operands in 256ths of a step, added and rounded half up."""
-        if any(part.is_wide if isinstance(part, Sum) else part.is_short for part in parts):
+        if is_wide_addition(parts):
             raise NoInteger("an operand has 16 bits")
         total: Any = None
         for part in parts:

@@ -116,7 +116,7 @@ class FloatRequant:
 
     def add(self, parts: Sequence[Term], result: Result) -> relax.Expr:
         """Every operand in steps of the result, exactly; every addition is rounded."""
-        wide = needs_float64(parts)
+        wide = is_wide_addition(parts)
         steps, reach = (wide_operand, wide_operand_reach) if wide else (operand, operand_reach)
         total = steps(parts[0], result)
         for part in parts[1:]:
@@ -179,7 +179,7 @@ def centred_int(q: Quantized) -> relax.Expr:
     return R.subtract(wide, int32_constant(q.zero)) if q.zero else wide
 
 
-def needs_float64(parts: Sequence[Term]) -> bool:
+def is_wide_addition(parts: Sequence[Term]) -> bool:
     """Whether an addition has a 16-bit tensor or a wide sum among its operands."""
     return any(
         part.is_wide if isinstance(part, Sum) else isinstance(part, Quantized) and part.is_short

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from tvm import relax, te, tirx
 
 from tvm_ipu.frontends.onnx.context import Context, Node, converter
@@ -48,7 +49,7 @@ def relu(ctx: Context, node: Node) -> relax.Expr:
 @converter("LeakyRelu")
 def leaky_relu(ctx: Context, node: Node) -> relax.Expr:
     """Floating-point types."""
-    return ctx.emit(R.nn.leakyrelu(required(node, 0, "X"), float(node.attrs.get("alpha", 0.01))))
+    return ctx.emit(R.nn.leakyrelu(required(node, 0, "X"), float(node.attrs.get("alpha", np.float32(0.01)))))
 
 
 @converter("PRelu")
