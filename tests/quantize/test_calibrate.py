@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from tests.quantize.quantize_kit import make_graph, run, sqnr
 from tvm_ipu.base.contract import Contract, ConvConfig, InputContract
 from tvm_ipu.base.errors import CalibrationError, OptionError
 from tvm_ipu.base.graph import Graph
+from tvm_ipu.base.ranges import TensorRange
 from tvm_ipu.frontends.onnx.plain import graph_to_onnx, load_graph
 from tvm_ipu.quantize.calibrate import CalibrationOptions, calibrate
 
@@ -187,3 +189,13 @@ def test_operands_of_a_concatenation_share_its_grid():
     feed = {"x": np.linspace(-4, 4, 16, dtype=np.float32).reshape(2, 8)}
     _, table = calibrate(graph, lambda: iter([feed]), run, CalibrationOptions("L1"))
     assert table.ranges["a"].high == table.ranges["b"].high == table.ranges["y"].high == (4.0,)
+
+
+def test_imported_parameters_win():
+    imported = (TensorRange("relu", (0.0,), (2.5,), 16), TensorRange("w3", (), (), 4))
+    options = CalibrationOptions("L1", parameters=imported)
+    quantised, table = calibrate(GRAPH, source(1), run, options)
+    assert table.ranges["relu"] == imported[0]
+    assert table.ranges["w3"].bits == 4
+    assert quantised.constants["relu/scale"] == np.float32(2.5 / 32767)
+    assert quantised.constants["w3/integers"].dtype == ml_dtypes.int4

@@ -14,6 +14,7 @@ from tvm_ipu.quantize.collect import CollectOptions, Progress, Runner, Samples, 
 from tvm_ipu.quantize.inputs import bits_of_inputs, input_ranges
 from tvm_ipu.quantize.insert import insert_quantizers
 from tvm_ipu.quantize.levels import DEFAULT, Level, find_level
+from tvm_ipu.quantize.parameters import merged
 from tvm_ipu.quantize.places import TRANSFORMER_FLOAT, Places, find_places
 from tvm_ipu.quantize.ranges import activation_ranges, weight_ranges
 from tvm_ipu.quantize.statistics import Statistics
@@ -103,6 +104,7 @@ class _Calibration:
         bits = self._bits()
         statistics = self._statistics()
         ranges = self._ranges(bits, statistics, self._level.activations[0])
+        ranges = merged(ranges, self._options.parameters)
         facts: dict[str, object] = {
             "level": self._level.name,
             "samples": max((one.count for one in statistics.values()), default=0),

@@ -79,7 +79,7 @@ class _Insertion:
         if found is None or found.bits >= FLOAT_BITS:
             return None
         if name in self._places.weights:
-            return weight_grid(np.squeeze(np.asarray(found.high)), found.bits)
+            return weight_grid(np.squeeze(np.maximum(np.abs(found.low), np.abs(found.high))), found.bits)
         if name in self._places.tensors:
             return activation_grid(min(found.low), max(found.high), found.bits)
         return None
