@@ -39,9 +39,15 @@ def cli_page(old: str) -> str:
 
 
 def _section(name: str, parser: argparse.ArgumentParser) -> str:
-    rows = [_row(action) for action in parser._actions if action.dest not in EVERYWHERE]
+    rows, inner = [], []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            inner += [_section(f"{name} {word}", one) for word, one in action.choices.items()]
+        elif action.dest not in EVERYWHERE:
+            rows.append(_row(action))
     head = f"## {name}\n{parser.description}\n"
-    return "\n".join([head, *(["| argument | meaning |", "| --- | --- |", *rows, ""] if rows else [])])
+    table = ["| argument | meaning |", "| --- | --- |", *rows, ""] if rows else []
+    return "\n".join([head, *table, *inner])
 
 
 def _row(action: argparse.Action) -> str:

@@ -27,9 +27,11 @@ from tvm_ipu.codegen.kernel_set import KernelSet, Progress
 from tvm_ipu.frontends.loaders import LoadOptions, load_model
 from tvm_ipu.frontends.onnx.convert import convert
 from tvm_ipu.image.reader import read_image
+from tvm_ipu.image.stage import FLOAT, STAGE_SUFFIX, read_stage
 from tvm_ipu.image.writer import write_image
 from tvm_ipu.kernels.decisions import Choose
 from tvm_ipu.passes.pipeline import STORAGE_DTYPE, run_phases
+from tvm_ipu.passes.raw.apply import apply_contract
 from tvm_ipu.passes.rewrite import numpy_dtype
 from tvm_ipu.quantize.sensitivity import layer_errors, output_error, sensitive_layers
 from tvm_ipu.runtime import Session
@@ -98,6 +100,11 @@ def compile_model(
     if options.tuning_records and not records.used:
         warn_on_stderr(f"--tuning-records: no record is for this model on '{chip.name}', {chip.cores} cores")
     return CompileReport(output, program, clock.seconds, len(records.used))
+
+
+def default_target(model: Path) -> str:
+    """The target that a stage is for, or ``host``."""
+    return read_stage(model).target or "host" if model.suffix.lower() == STAGE_SUFFIX else "host"
 
 
 def tune_model(
@@ -193,7 +200,7 @@ def _fused_models(
     shapes = parse_input_shapes(input_shapes)
     with clock.stage("loading"):
         loads = [LoadOptions(shapes, tuple(outputs), batch) for batch in batches or (None,)]
-        models = [load_model(model, load) for load in loads]
+        models = [_load(model, load, kernels.target) for load in loads]
     if options.precision != "fp32" and options.max_error > 0:
         with clock.stage("sensitivity"):
             kept = _float32_layers(models[0], options, samples, kernels)
@@ -203,6 +210,19 @@ def _fused_models(
         return [
             one.with_module(run_phases(one.module, chip, options, _dumper(options, one))) for one in models
         ]
+
+
+def _load(path: Path, options: LoadOptions, chip: Target) -> Model:
+    """A model file, or the network of a stage: a fixed one takes and gives the bytes of its contract."""
+    if path.suffix.lower() != STAGE_SUFFIX:
+        return load_model(path, options)
+    stage = read_stage(path)
+    model = load_model(stage.model, options)
+    if stage.kind == FLOAT:
+        return model
+    if chip.chip is not None:
+        chip.chip.check(stage.contract)
+    return apply_contract(model, stage.contract)
 
 
 def _tuning_records(chip: Target, options: CompileOptions) -> Records:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,19 @@ from tvm_ipu.image.reader import ImageInfo, is_image, read_image
 
 if TYPE_CHECKING:
     from tvm_ipu.frontends.onnx.summary import ModelSummary
+    from tvm_ipu.image.stage import Stage
 
 
-def inspect_file(path: Path, *, input_shapes: Sequence[str] = ()) -> ModelSummary | ImageInfo:
-    """What a model or an image contains; the file's first bytes tell which it is.
+@dataclass(frozen=True)
+class StageInfo:
+    """What a stage holds: the stage itself, and its network as a model."""
+
+    stage: Stage
+    model: ModelSummary
+
+
+def inspect_file(path: Path, *, input_shapes: Sequence[str] = ()) -> ModelSummary | StageInfo | ImageInfo:
+    """What a model, a stage or an image contains; the file's first bytes tell which it is.
 
     Args:
         path: The file.
@@ -28,5 +38,9 @@ def inspect_file(path: Path, *, input_shapes: Sequence[str] = ()) -> ModelSummar
         return read_image(path)
     from tvm_ipu.frontends.loaders import LoadOptions
     from tvm_ipu.frontends.onnx.summary import summarize
+    from tvm_ipu.image.stage import read_stage, stage_kind
 
+    if stage_kind(path) is not None:
+        stage = read_stage(path)
+        return StageInfo(stage, summarize(path, model=stage.model))
     return summarize(path, LoadOptions(parse_input_shapes(input_shapes)))

@@ -7,16 +7,19 @@ import argparse
 from tvm_ipu.base.host import read_host
 
 
-def add_target(parser: argparse.ArgumentParser) -> None:
+def add_target(parser: argparse.ArgumentParser, default: str | None = "host") -> None:
     """Declare ``--target``, under the names that other toolchains use as well."""
+    meaning = (
+        "host, the machine this runs on" if default else "that of a stage, or host, the machine this runs on"
+    )
     parser.add_argument(
         "-t",
         "--target",
         "--soc-version",
         "--ipu-version",
-        default="host",
+        default=default,
         metavar="TARGET",
-        help="chip to compile for, see 'tvm-ipu targets' (default: host, the machine this runs on)",
+        help=f"chip to compile for, see 'tvm-ipu targets' (default: {meaning})",
     )
 
 

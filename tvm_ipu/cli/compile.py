@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.options import PRECISIONS, CompileOptions
 from tvm_ipu.base.program import Program
 from tvm_ipu.cli.arguments import add_input_shapes, add_target, comma_list, numbers, positive
@@ -16,15 +17,21 @@ from tvm_ipu.cli.terminal import print_facts, progress, scaled, size
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="model file (.onnx)")
-    add_target(parser)
+    parser.add_argument(
+        "model", type=Path, nargs="?", metavar="MODEL", help="model file (.onnx) or stage (.sim)"
+    )
+    parser.add_argument(
+        "-m", "--model", "--model-file", dest="model_option", type=Path, metavar="MODEL", help="the same"
+    )
+    add_target(parser, None)
     parser.add_argument(
         "-o",
         "--output",
         "--output-file",
         type=Path,
         metavar="IMAGE",
-        help="image to write; by default the model's name with .img, in this folder",
+        help="image to write, or the folder for it; by default the model's name with .img in this folder, or "
+        "a stage's name with _sgsimg.img beside it",
     )
     add_input_shapes(parser)
     parser.add_argument(
@@ -109,7 +116,9 @@ def execute(args: argparse.Namespace) -> int:
     """Compile, and print what was made."""
     from tvm_ipu import driver
 
-    output = args.output or Path(f"{args.model.stem}.img")
+    if (args.model is None) == (args.model_option is None):
+        raise OptionError("give one model, as MODEL or as -m/--model")
+    model = args.model or args.model_option
     options = CompileOptions(
         precision=args.precision,
         max_error=args.max_error,
@@ -123,9 +132,9 @@ def execute(args: argparse.Namespace) -> int:
     )
     with progress(args.verbose) as report:
         result = driver.compile_model(
-            args.model,
-            args.target,
-            output,
+            model,
+            args.target or driver.default_target(model),
+            _image_path(model, args.output),
             input_shapes=args.input_shapes,
             batches=args.batch,
             outputs=args.outputs,
@@ -139,6 +148,15 @@ def execute(args: argparse.Namespace) -> int:
     if args.verbose:
         print_float_layers(result.program.metadata)
     return 0
+
+
+def _image_path(model: Path, output: Path | None) -> Path:
+    """Where the image goes."""
+    is_stage = model.suffix.lower() == ".sim"
+    name = f"{model.name}_sgsimg.img" if is_stage else f"{model.stem}.img"
+    if output is None:
+        return model.with_name(name) if is_stage else Path(name)
+    return output / name if output.is_dir() else output
 
 
 def _facts(program: Program, file_size: int, tuned: int) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,15 +13,18 @@ from tvm_ipu.base.program import Plan
 from tvm_ipu.cli.arguments import add_input_shapes
 from tvm_ipu.cli.terminal import print_facts, print_table, scaled, size
 from tvm_ipu.image.reader import ImageInfo
-from tvm_ipu.inspection import inspect_file
+from tvm_ipu.inspection import StageInfo, inspect_file
 
 if TYPE_CHECKING:
     from tvm_ipu.frontends.onnx.summary import ModelSummary
+    from tvm_ipu.image.stage import Stage
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("file", type=Path, metavar="FILE", help="a model (.onnx) or an image (.img)")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="a model (.onnx), a stage (.sim) or an image (.img)"
+    )
     add_input_shapes(parser, "shapes to count a model's work in")
 
 
@@ -29,9 +33,27 @@ def execute(args: argparse.Namespace) -> int:
     found = inspect_file(args.file, input_shapes=args.input_shapes)
     if isinstance(found, ImageInfo):
         _print_image(found)
+    elif isinstance(found, StageInfo):
+        _print_stage(found.stage)
+        _print_model(found.model)
     else:
         _print_model(found)
     return 0
+
+
+def _print_stage(stage: Stage) -> None:
+    bits = Counter(one.bits for one in stage.ranges.ranges.values())
+    facts = ", ".join(f"{count} with {number} bits" for number, count in sorted(bits.items()))
+    print_facts(
+        [
+            ("stage", stage.kind),
+            ("target", stage.target),
+            *((name, value) for name, value in stage.metadata.items() if not isinstance(value, dict | list)),
+            *([("tensors", facts)] if facts else []),
+        ]
+    )
+    _print_contract(stage.contract)
+    print()
 
 
 def _print_model(model: ModelSummary) -> None:

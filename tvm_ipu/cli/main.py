@@ -25,7 +25,8 @@ COMMANDS = {
     "tune": "make a model's kernels faster by measuring, and record how",
     "bench": "time images side by side, also against other runtimes",
     "inspect": "describe a model or an image",
-    "convert": "turn an ONNX model into an optimised ONNX model of fixed shapes",
+    "convert": "turn a model into a float stage, or an ONNX model into an optimised one of fixed shapes",
+    "export": "write a stage's network as an ONNX model",
     "targets": "list the targets, or describe one",
     "doctor": "describe this machine, its compilers and the versions in use",
 }
@@ -100,6 +101,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _run_command(words: Sequence[str]) -> int:
     try:
+        words = _expand(words)
         args = build_parser(words).parse_args(words)
         code: int = import_module(f"tvm_ipu.cli.{args.command}").execute(args)
         return code
@@ -115,6 +117,17 @@ def _run_command(words: Sequence[str]) -> int:
         if hint:
             print(f"hint: {hint}", file=sys.stderr)
         return 1
+
+
+def _expand(words: Sequence[str]) -> list[str]:
+    """The words with what the command lets users leave out."""
+    for at, word in enumerate(words):
+        if word == "convert":
+            expand = import_module("tvm_ipu.cli.convert").expand
+            return [*words[: at + 1], *expand(words[at + 1 :])]
+        if not word.startswith("-"):
+            break
+    return list(words)
 
 
 def describe(err: Exception) -> tuple[str, str]:

@@ -6,11 +6,16 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tvm_ipu.base.contract import Contract
 from tvm_ipu.base.errors import ModelError, OptionError
+from tvm_ipu.base.ini import IniFile
 from tvm_ipu.base.model import Model
 from tvm_ipu.base.shapes import InputShapes
+
+if TYPE_CHECKING:
+    from tvm_ipu.base.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,66 @@ TYPES = {
     "onnx.onnx_ml_pb2.ModelProto": "tvm_ipu.frontends.onnx.loader:load_proto",
 }
 """Type of an object -> loader, a function of the object and options."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A kind of model file that becomes a float stage.
+
+    Attributes:
+        title: What people call it.
+        layout: Layout of data of four dimensions in its models.
+        loader: Function of a path, ``LoadOptions`` and whether to simplify, which gives a plain graph; empty
+            where there is none yet.
+    """
+
+    title: str
+    layout: str
+    loader: str = ""
+
+
+PLATFORMS = {
+    "onnx": Platform("ONNX", "NCHW", "tvm_ipu.frontends.onnx.plain:load_graph"),
+    "caffe": Platform("Caffe", "NCHW"),
+    "tflite": Platform("TensorFlow Lite", "NHWC"),
+    "tensorflow_graphdef": Platform("TensorFlow GraphDef", "NHWC"),
+    "pytorch": Platform("PyTorch", "NCHW"),
+}
+"""By the names of ``convert``'s subcommands."""
+
+
+def load_platform(
+    platform: str, model: Path, options: LoadOptions, contract: Contract, file: IniFile | None, simplify: bool
+) -> Graph:
+    """A model file as a plain graph that takes and gives what its configuration says.
+
+    Args:
+        platform: One of ``PLATFORMS``.
+        model: The file.
+        options: Shapes and cuts.
+        contract: Of ``input_config.ini``; empty where there is none.
+        file: That file.
+        simplify: Whether BatchNormalization is folded.
+
+    Raises:
+        ModelError: There is no loader for the platform, or the file is damaged or needs shapes.
+        ConfigError: The configuration does not fit the model.
+        OptionError: An option does not.
+    """
+    from tvm_ipu.frontends.contract import apply_layouts, check_contract  # it needs numpy
+
+    kind = PLATFORMS[platform]
+    if not kind.loader:
+        known = ", ".join(name for name, one in PLATFORMS.items() if one.loader)
+        raise ModelError(
+            f"there is no loader for {kind.title} models yet", f"convert '{model}' to a format of {known}"
+        )
+    module, function = kind.loader.split(":")
+    graph: Graph = getattr(importlib.import_module(module), function)(model, options, simplify)
+    if file is None:
+        return graph
+    check_contract(graph, contract, file, kind.layout)
+    return apply_layouts(graph, contract, kind.layout)
 
 
 def load_model(source: Any, options: LoadOptions | None = None) -> Model:

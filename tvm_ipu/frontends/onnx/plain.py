@@ -26,19 +26,24 @@ OPSET = 21
 """The oldest opset of a plain graph: the first in which tensors are quantised to 16 and to 4 bits."""
 
 
-def load_graph(source: Path | bytes | ModelProto, options: LoadOptions | None = None) -> plain.Graph:
-    """The part of a model that ``options`` ask for: static shapes, constants and BatchNormalization folded.
+def load_graph(
+    source: Path | bytes | ModelProto, options: LoadOptions | None = None, simplify: bool = True
+) -> plain.Graph:
+    """The part of a model that ``options`` ask for, with static shapes and constants folded.
 
     Args:
         source: Path of an ONNX file, or the model itself.
         options: Shapes and cuts.
+        simplify: Whether BatchNormalization goes into the convolution before it.
 
     Raises:
         ModelError: The model is damaged, needs shapes, or has operators that opset 21 lacks.
         OptionError: An option does not fit the model.
     """
     read = _read(source)
-    graph = fold_batchnorm(prepare(read, options or LoadOptions(), supports))
+    graph = prepare(read, options or LoadOptions(), supports)
+    if simplify:
+        graph = fold_batchnorm(graph)
     if graph.opsets.get("", OPSET) < OPSET:
         graph = _in_opset(graph, read.name)
     found = _plain(to_proto(graph, _OUTSIDE), {c.name: c.array for c in graph.constants()})

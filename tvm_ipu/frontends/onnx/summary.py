@@ -16,7 +16,7 @@ from tvm_ipu.frontends.onnx.crop import crop
 from tvm_ipu.frontends.onnx.graph import Graph, domain_of, dtype_label, nbytes, node_label
 from tvm_ipu.frontends.onnx.importer import Unsupported, supports, unsupported_nodes
 from tvm_ipu.frontends.onnx.inputs import declared_shape
-from tvm_ipu.frontends.onnx.load import Source, read_file
+from tvm_ipu.frontends.onnx.load import Source, parse_bytes, read_file, read_proto
 from tvm_ipu.frontends.onnx.prepare import prepare
 from tvm_ipu.frontends.onnx.simplify import handles
 
@@ -83,19 +83,20 @@ class ModelSummary:
         return asdict(self)
 
 
-def summarize(path: Path, options: LoadOptions | None = None) -> ModelSummary:
+def summarize(path: Path, options: LoadOptions | None = None, model: bytes = b"") -> ModelSummary:
     """Summarise the ONNX file at ``path``.
 
     Args:
-        path: Model file.
+        path: Model file, or the file that ``model`` is in.
         options: Shapes and cuts; without shapes for a dynamic model, costs are left out.
+        model: The model's own bytes.
 
     Raises:
         ModelError: The file is missing or damaged, or the shapes given do not go together.
         OptionError: An option does not fit the model.
     """
     options = options or LoadOptions()
-    source = read_file(Path(path))
+    source = read_proto(parse_bytes(model)) if model else read_file(Path(path))
     try:
         graph = prepare(source, options, supports)
     except ModelError as err:
