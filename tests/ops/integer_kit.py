@@ -81,8 +81,8 @@ class Graph:
         ]
         outputs = [helper.make_tensor_value_info(n, t, None) for n, t in types.items()]
         graph = helper.make_graph(self._nodes, "layer", inputs, outputs, self._constants)
-        opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        opsets = [helper.make_opsetid("", 23), helper.make_opsetid("com.microsoft", 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=11)
         with Session(compile_image(model, {}, target)) as session:
             assert bool(session.metadata["float_layers"]) == float_layers, session.metadata["float_layers"]
             results = session.run(self.feeds)

@@ -26,6 +26,11 @@ FLOAT_LAYERS_ATTR = "tvm_ipu.float_layers"
 """Module attribute of a quantised model: ``name: reason`` of each layer that computes in float."""
 
 
+NORMALISATION_ATTR = "tvm_ipu.normalisation"
+"""Attribute of a function that normalises: JSON with ``axes``, ``epsilon``, ``centred`` (whether the mean is
+subtracted), and whether ``scale`` and ``bias`` are among its operands."""
+
+
 @dataclass(frozen=True)
 class Model:
     """A network as Relax.

@@ -67,7 +67,9 @@ class Context:
         """Normalise ``expr`` and bind it to a new variable."""
         return self.bb.emit(expr)
 
-    def te(self, fn: Callable[..., Any], *args: Any, name: str) -> relax.Expr:
+    def te(
+        self, fn: Callable[..., Any], *args: Any, name: str, attrs: dict[str, str] | None = None
+    ) -> relax.Expr:
         """Emit a tensor expression as a PrimFunc and its call.
 
         Args:
@@ -75,11 +77,12 @@ class Context:
                 returns one tensor or a list of them.
             args: Relax expressions (variables, constants of any rank), Python values, lists of them.
             name: Name of the PrimFunc.
+            attrs: Attributes of the PrimFunc.
 
         Returns:
             The result's variable: a tensor, or a tuple where ``fn`` returns several.
         """
-        return self.emit(self.bb.call_te(fn, *args, primfunc_name_hint=name))
+        return self.emit(self.bb.call_te(fn, *args, primfunc_name_hint=name, primfunc_attrs=attrs))
 
     def value(self, expr: relax.Expr | None) -> Array | None:
         """A copy of the value of a constant; None for anything else."""

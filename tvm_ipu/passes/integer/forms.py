@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 from tvm import relax
 
-from tvm_ipu.passes.integer import products, requantize as rq
-from tvm_ipu.passes.integer.requantize import Arithmetic, Result, Term
+from tvm_ipu.passes.integer import products, requantize as rq, rows
+from tvm_ipu.passes.integer.known import Known
+from tvm_ipu.passes.integer.requantize import Result, Term
 from tvm_ipu.passes.integer.tensors import ACCUMULATOR_LIMIT, Array, NoInteger, Quantized, Sum, real_constant
 from tvm_ipu.passes.rewrite import Rewriter, op_name, shape_of
 
 R = relax.op
-
-
-class Known(Protocol):
-    """What is known of the float values that a form reads."""
-
-    rewriter: Rewriter
-    arithmetic: Arithmetic
-
-    def quantized(self, expr: relax.Expr) -> Quantized | None:
-        """The 8- or 16-bit tensor that a value is made of by moves only."""
-
-    def total(self, expr: relax.Expr) -> Sum | None:
-        """The sums that a value stands for."""
-
-    def integer_form(self, real: relax.Expr, result: Result) -> relax.Expr | None:
-        """A value as integers of a result."""
 
 
 Form = Callable[[Known, relax.Call, Result], relax.Expr]
@@ -139,6 +123,8 @@ FORMS: dict[str, Form] = {
     "relax.concat": _concatenated,
     "relax.nn.avg_pool2d": _average_pool,
     "relax.mean": _mean,
+    "relax.nn.softmax": rows.softmax,
+    "relax.call_tir": rows.normalise,
 }
 """By operator; each raises ``NoInteger`` where it does not apply."""
 

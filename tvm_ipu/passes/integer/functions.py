@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 from tvm import relax
 
 from tvm_ipu.passes.integer import tables
-from tvm_ipu.passes.integer.requantize import Arithmetic, Result
+from tvm_ipu.passes.integer.known import Known
+from tvm_ipu.passes.integer.requantize import Result
 from tvm_ipu.passes.integer.tensors import Array, NoInteger, Quantized, Sum, real_constant
 from tvm_ipu.passes.rewrite import Rewriter, make_constant, op_name, shape_of
 
@@ -21,20 +21,6 @@ FINE_STEPS = 8
 """Entries of such a table for each step of the result, where that many fit."""
 MAX_SAMPLES = 2**20
 """Arguments that are tried to find out where a function saturates."""
-
-
-class Known(Protocol):
-    """What is known of the float values that a function reads."""
-
-    rewriter: Rewriter
-    arithmetic: Arithmetic
-    tables: dict[relax.Var, tuple[Quantized, Array]]
-
-    def quantized(self, expr: relax.Expr) -> Quantized | None:
-        """The 8- or 16-bit tensor that a value is made of by moves only, or None."""
-
-    def total(self, expr: relax.Expr) -> Sum | None:
-        """The sums that a value stands for, or None."""
 
 
 def of_tensor(known: Known, real: relax.Expr, result: Result) -> relax.Expr | None:

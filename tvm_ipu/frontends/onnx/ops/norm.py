@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import relax, te, tirx
 
+from tvm_ipu.base.model import NORMALISATION_ATTR
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
 from tvm_ipu.frontends.onnx.ops.cast import convert, element_type
 from tvm_ipu.frontends.onnx.ops.common import (
@@ -88,7 +90,14 @@ def normalize(
 
         return te.compute(dims, element, name=name)
 
-    return ctx.te(compute, x, *affine, name=name)
+    facts = {
+        "axes": list(axes),
+        "epsilon": epsilon,
+        "centred": centered,
+        "scale": scale is not None,
+        "bias": bias is not None,
+    }
+    return ctx.te(compute, x, *affine, name=name, attrs={NORMALISATION_ATTR: json.dumps(facts)})
 
 
 @converter("LayerNormalization")

@@ -1,0 +1,82 @@
+"""Softmax and normalisations on integers: images equal the oracle bit for bit, and are near real numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.ops.integer_kit import Graph
+from tests.ops.test_integer import TARGETS, Array, families
+from tvm_ipu.quantize import reference_functions as ref
+from tvm_ipu.quantize.reference import Meaning
+
+widths = pytest.mark.parametrize("dtype", ["uint8", "int8", "int16"])
+
+
+def whole(dtype: str, scale: float) -> Meaning:
+    """Integers of a type; those of 8 bits with a zero point."""
+    info = np.iinfo(dtype)
+    return Meaning(dtype, np.float32(scale), 0 if info.bits == 16 else (info.min + info.max) // 2 + 9)
+
+
+def integers(seed: int, dtype: str, *shape: int) -> Array:
+    """All sizes of differences: some rows are constant, some spread over the type."""
+    random = np.random.default_rng(seed)
+    info = np.iinfo(dtype)
+    width = 2.0 ** random.uniform(0, info.bits, (shape[0], *[1] * (len(shape) - 1)))
+    values = np.rint(random.normal(size=shape) * width / 4)
+    values[0] = 3
+    return np.clip(values + (info.min + info.max) // 2, info.min, info.max).astype(dtype)
+
+
+@families
+@widths
+def test_softmax(family: str, dtype: str):
+    bits = np.iinfo(dtype).bits
+    y_is = Meaning("uint8", np.float32(2.0**-8)) if bits == 8 else Meaning("int16", np.float32(2.0**-15))
+    g, expected, exact = Graph(), [], []
+    for shape, axis in [((7, 2, 77), -1), ((5, 16, 6), 1), ((3, 1), 1), ((2, 1000), -1)]:
+        for span in (0.5, 16.0, 4000.0):
+            x_is, x = whole(dtype, span / 2**bits), integers(len(shape), dtype, *shape)
+            g.result(g.op("Softmax", [g.input(x, x_is)], axis=axis), y_is)
+            expected.append(ref.softmax(x, x_is, y_is, axis))
+            real = np.exp((x - x.max(axis, keepdims=True).astype(np.int64)) * np.float64(x_is.scale))
+            steps = real / real.sum(axis, keepdims=True) / np.float64(y_is.scale)
+            exact.append(np.minimum(steps, y_is.bounds[1]))
+    for y, wanted, real in zip(g.run(TARGETS[family]), expected, exact, strict=True):
+        np.testing.assert_array_equal(y, wanted)
+        assert np.abs(y - real).max() < (0.51 if bits == 8 else 1.5)
+
+
+CASES = [((6, 3, 48), [2], True), ((4, 10), [1], False), ((3, 5, 8, 9), [2, 3], True), ((2, 768), [1], True)]
+
+
+@families
+@widths
+def test_normalisations(family: str, dtype: str):
+    """Layer, RMS and instance normalisation."""
+    random = np.random.default_rng(3)
+    bits = np.iinfo(dtype).bits
+    y_is = Meaning(dtype, np.float32(10 / 2**bits), 0 if bits == 16 else 3)
+    g, expected, exact = Graph(), [], []
+    for shape, axes, centred in CASES:
+        for scale, epsilon in ((2.0**-bits, 1e-5), (7.0, 1e-12), (1e-4, 0.1)):
+            x_is, x = whole(dtype, scale), integers(len(shape), dtype, *shape)
+            channels = shape[1] if len(shape) == 4 else shape[-1]
+            gamma, beta = random.normal(size=(2, channels)).astype(np.float32)
+            affine = [g.constant(gamma), *([g.constant(beta)] if centred else [])]
+            op = {4: "InstanceNormalization"}.get(
+                len(shape), "LayerNormalization" if centred else "RMSNormalization"
+            )
+            g.result(g.op(op, [g.input(x, x_is), *affine], epsilon=epsilon), y_is)
+            column = (channels, 1, 1) if len(shape) == 4 else (channels,)
+            gamma, beta = gamma.reshape(column), beta.reshape(column) if centred else np.zeros(1)
+            expected.append(ref.normalise(x, x_is, axes, np.float32(epsilon), gamma, beta, y_is, centred))
+            real = (x.astype(np.float64) - x_is.zero) * np.float64(x_is.scale)
+            real = real - real.mean(tuple(axes), keepdims=True) if centred else real
+            unit = real / np.sqrt((real**2).mean(tuple(axes), keepdims=True) + np.float32(epsilon))
+            steps = (unit * gamma + beta) / np.float64(y_is.scale) + y_is.zero
+            exact.append(np.clip(steps, *y_is.bounds))
+    for y, wanted, real in zip(g.run(TARGETS[family]), expected, exact, strict=True):
+        np.testing.assert_array_equal(y, wanted)
+        assert np.abs(y - real).max() < 0.51

@@ -1,0 +1,75 @@
+"""Functions of whole rows in integers, in plain numpy: softmax and normalisations of docs/numerics.md.
+
+The same in both families of numerics. Roots and quotients are those of Python's integers, of any length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from tvm_ipu.quantize.reference import Array, Meaning
+
+EXP2 = (45425, -15743, 3664, -628)
+
+
+def softmax(q: Array, x: Meaning, result: Meaning, axis: int = -1) -> Array:
+    """exp over its sum along an axis."""
+    rate = min(float(x.scale) * math.log2(math.e), 31.0)
+    limit = min(int(np.iinfo(x.dtype).max) - int(np.iinfo(x.dtype).min), math.ceil(31 / rate))
+    bits = min(30, math.floor(math.log2((2**31 - 1) / (limit * rate + 0.5))))
+    wide = q.astype(np.int64)
+    exponent = np.minimum(wide.max(axis, keepdims=True) - wide, limit) * round(rate * 2**bits)
+    whole = (exponent + 2 ** (bits - 1)) >> bits
+    f = (exponent - (whole << bits) + 2 ** (bits - 17)) >> (bits - 16)
+    g = np.full_like(f, EXP2[3])
+    for coefficient in EXP2[2::-1]:
+        g = ((f * g) >> 16) + coefficient
+    shift = np.minimum(whole + 1, 31)
+    power = (2**29 - ((f * g) >> 3) + (1 << (shift - 1))) >> shift
+    places = 57 - math.floor(math.log2(1 / float(result.scale)))
+    factor = round(2.0**places / float(result.scale)) // power.sum(axis, keepdims=True)
+    return _stored((power * factor + 2 ** (places - 1)) >> places, result)
+
+
+def normalise(
+    q: Array,
+    x: Meaning,
+    axes: Sequence[int],
+    epsilon: float,
+    gamma: Array,
+    beta: Array,
+    result: Meaning,
+    centred: bool = True,
+) -> Array:
+    """(x - mean) / sqrt(variance + epsilon) * gamma + beta; with the mean square where not ``centred``."""
+    count = math.prod(q.shape[a] for a in axes)
+    wide = q.astype(np.int64) - x.zero
+    sums = wide.sum(tuple(axes), keepdims=True) if centred else np.int64(0)
+    spread = count * (wide * wide).sum(tuple(axes), keepdims=True) - sums * sums
+    spread = np.maximum(spread + round(count**2 * epsilon / float(x.scale) ** 2), 1)
+    bits = 30 - math.ceil(math.log2(count) / 2)
+    unit = np.empty_like(wide)
+    inverse, shift = np.empty_like(spread), np.empty_like(spread)
+    for at in np.ndindex(*spread.shape):
+        number = int(spread[at])
+        quarters = (62 - number.bit_length()) // 2
+        inverse[at] = 2**61 // math.isqrt(number << (2 * quarters))
+        shift[at] = 61 - bits - quarters
+    unit = ((wide * count - sums) * inverse + (1 << (shift - 1))) >> shift
+    ratio = np.float64(gamma) / float(result.scale) / 2.0**bits
+    offset = np.float64(beta) / float(result.scale)
+    places = affine_shift(float(np.abs(ratio).max()), float(np.abs(offset).max()))
+    factor, added = (np.rint(v * 2.0**places).astype(np.int64) for v in (ratio, offset))
+    return _stored((unit * factor + added + 2 ** (places - 1)) >> places, result)
+
+
+def affine_shift(ratio: float, offset: float) -> int:
+    """How many fractional bits a factor and an addend have: the factor 30 bits, the addend 60."""
+    return min(62, 30 - math.frexp(ratio)[1], 60 - math.frexp(offset)[1])
+
+
+def _stored(steps: Array, result: Meaning) -> Array:
+    return np.asarray(np.clip(steps + result.zero, *result.bounds).astype(result.dtype))
