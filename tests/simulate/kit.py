@@ -1,0 +1,95 @@
+"""A small network of pictures as float and fixed stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from tvm_ipu.base.contract import Contract, InputContract, OutputContract
+from tvm_ipu.base.graph import Graph
+from tvm_ipu.frontends.onnx.plain import graph_to_onnx, load_graph
+from tvm_ipu.image.stage import FIXED, FLOAT, Stage, write_stage
+from tvm_ipu.quantize.calibrate import CalibrationOptions, calibrate
+from tvm_ipu.simulation import compile_runner
+
+Array = np.ndarray
+
+HEIGHT, WIDTH, CLASSES = 12, 16, 10
+MEAN, STD = (123.0, 117.0, 104.0), (58.0, 57.0, 57.5)
+PICTURE = InputContract("x", "RGB", "YUV_NV12", True, MEAN, STD, 8, 4)
+CONTRACT = Contract((PICTURE,), (OutputContract("scores"),))
+
+
+def network(seed: int = 0) -> bytes:
+    """Transpose, convolutions of two kinds, a residual sum, a pool and a dense layer, from NHWC pictures."""
+    random = np.random.default_rng(seed)
+    constants: list[Any] = []
+
+    def constant(*shape: int) -> str:
+        value = random.normal(size=shape) / np.sqrt(max(1, np.prod(shape[1:])))
+        constants.append(numpy_helper.from_array(value.astype(np.float32), f"w{len(constants)}"))
+        return str(constants[-1].name)
+
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["planar"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["planar", constant(8, 3, 3, 3), constant(8)], ["a"], pads=[1] * 4),
+        helper.make_node("Relu", ["a"], ["first"]),
+        helper.make_node("Conv", ["first", constant(8, 1, 3, 3), constant(8)], ["b"], pads=[1] * 4, group=8),
+        helper.make_node("Clip", ["b", "low", "high"], ["second"]),
+        helper.make_node("Add", ["first", "second"], ["sum"]),
+        helper.make_node("Conv", ["sum", constant(16, 8, 1, 1), constant(16)], ["c"], strides=[2, 2]),
+        helper.make_node("Sigmoid", ["c"], ["gate"]),
+        helper.make_node("Mul", ["c", "gate"], ["third"]),
+        helper.make_node("GlobalAveragePool", ["third"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", constant(16, CLASSES), constant(CLASSES)], ["scores"]),
+    ]
+    for name, value in (("low", 0.0), ("high", 6.0)):
+        constants.append(numpy_helper.from_array(np.float32(value), name))
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, HEIGHT, WIDTH, 3])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, CLASSES])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+def pixels(count: int, seed: int = 0) -> list[Array]:
+    """Smooth pictures, uint8 [1, HEIGHT, WIDTH, 3]."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (count, 1, 3, 4, 3)).astype(np.float64)
+    smooth = coarse.repeat(4, 2).repeat(4, 3) + random.normal(size=(count, 1, HEIGHT, WIDTH, 3)) * 6
+    return list(np.clip(smooth, 0, 255).astype(np.uint8))
+
+
+def normalised(picture: Array) -> Array:
+    """What the float network takes."""
+    return ((picture - np.float32(MEAN)) / np.float32(STD)).astype(np.float32)
+
+
+def write_float(path: Path, model: bytes | None = None, contract: Contract = CONTRACT) -> Graph:
+    """A float stage of a network."""
+    graph = load_graph(model or network())
+    write_stage(Stage(FLOAT, graph_to_onnx(graph), contract, "host"), path)
+    return graph
+
+
+def write_fixed(path: Path, graph: Graph, contract: Contract = CONTRACT, **options: Any) -> Graph:
+    """Its fixed stage, calibrated on ``pixels``."""
+
+    def samples() -> Iterator[dict[str, Array]]:
+        for picture in pixels(8, 1):
+            yield {"x": normalised(picture)}
+
+    fixed, ranges = calibrate(
+        graph, samples, compile_runner, CalibrationOptions(**{"level": "L1", **options}), contract
+    )
+    write_stage(Stage(FIXED, graph_to_onnx(fixed), contract, "host", ranges), path)
+    return fixed

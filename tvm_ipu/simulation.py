@@ -1,0 +1,192 @@
+"""Stages and images as simulators: the float model, the fixed model, the image.
+
+float stage - driver -> image for this machine -> Session
+fixed stage - frontends -> Relax - passes -> integers - simulate -> numpy
+image - runtime -> Session
+"""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvm_ipu.base.contract import Contract
+from tvm_ipu.base.errors import OptionError
+from tvm_ipu.base.graph import Graph
+from tvm_ipu.base.options import CompileOptions
+from tvm_ipu.base.target import load_target
+from tvm_ipu.codegen.build import build_program
+from tvm_ipu.codegen.kernel_set import KernelSet
+from tvm_ipu.frontends.loaders import load_model
+from tvm_ipu.frontends.onnx.plain import graph_from_onnx, graph_to_onnx
+from tvm_ipu.frontends.onnx.rebatch import rebatch
+from tvm_ipu.image.stage import FIXED, FLOAT, read_stage
+from tvm_ipu.image.writer import write_image
+from tvm_ipu.passes.pipeline import run_phases
+from tvm_ipu.passes.raw.apply import apply_contract
+from tvm_ipu.runtime import Session
+from tvm_ipu.simulate.interpreter import Interpreter
+from tvm_ipu.simulate.simulator import Details, Simulator
+
+Array = NDArray[Any]
+Runner = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+PHASES = ("Float", "Fixed", "Offline")
+
+
+def open_simulator(path: Path, phase: str = "", threads: int = 1) -> Simulator:
+    """The simulator of a stage or an image.
+
+    Args:
+        path: A ``.sim``, or an image.
+        phase: One of ``PHASES``, where only that will do.
+        threads: Threads that share the work.
+
+    Raises:
+        OptionError: The file is of another phase.
+        ImageError: It is none of them, or damaged.
+    """
+    found = phase or _phase_of(path)
+    if found not in PHASES:
+        raise OptionError(f"-t: '{phase}' is not known", f"allowed are {', '.join(PHASES)}")
+    if found == "Offline":
+        return open_offline(path, threads)
+    return open_float(path, threads) if found == "Float" else open_fixed(path)
+
+
+def _phase_of(path: Path) -> str:
+    if path.suffix.lower() != ".sim":
+        return "Offline"
+    return "Float" if read_stage(path).kind == FLOAT else "Fixed"
+
+
+def open_float(path: Path, threads: int = 1) -> Simulator:
+    """The float model of a stage, run by an image for this machine.
+
+    Raises:
+        TvmIpuError: The file is no float stage, or cannot be compiled.
+    """
+    graph = graph_from_onnx(read_stage(path, FLOAT).model)
+    return Simulator(graph.inputs, graph.outputs, compile_runner(graph, threads), float_tensors(graph))
+
+
+def open_fixed(path: Path, target: str = "", batch: int = 0) -> Simulator:
+    """The fixed model of a stage, computed in numpy: an image compiled from it gives the same bytes.
+
+    Args:
+        path: A fixed stage.
+        target: Chip whose integers are simulated; by default the stage's own.
+        batch: Elements at once, where the network can be stacked; 0 keeps the stage's.
+
+    Raises:
+        TvmIpuError: The file is no fixed stage, or has an operator without a definition.
+    """
+    stage = read_stage(path, FIXED)
+    graph = graph_from_onnx(stage.model)
+    interpreter = fixed_interpreter(
+        rebatch(graph, batch) if batch else graph, stage.contract, target or stage.target
+    )
+    return Simulator(interpreter.inputs, interpreter.outputs, interpreter.run, fixed_tensors(graph))
+
+
+def open_offline(path: Path, threads: int = 1) -> Simulator:
+    """An image, run by the C runtime.
+
+    Raises:
+        ImageError: The file is no image for this machine.
+    """
+    session = Session(path, threads=threads)
+
+    def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return session.run(dict(feeds))
+
+    return Simulator(session.inputs, session.outputs, run)
+
+
+def compile_runner(graph: Graph, threads: int = 1, options: CompileOptions | None = None) -> Runner:
+    """A float or quantised graph as a function that an image for this machine computes."""
+    chip = load_target("host")
+    options = options or CompileOptions(winograd=False)
+    model = load_model(graph_to_onnx(graph))
+    fused = model.with_module(run_phases(model.module, chip, options))
+    program = build_program([fused], chip, options.jobs, kernels=KernelSet(chip))
+    with tempfile.TemporaryDirectory(prefix="tvm_ipu-") as folder:
+        path = Path(folder) / "model.img"
+        write_image(program, path)
+        image = mmap.mmap(-1, path.stat().st_size)  # aligned, so that a session uses it as it is
+        image.write(path.read_bytes())
+    session = Session(memoryview(image), threads=threads)
+
+    def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return session.run(dict(feeds))
+
+    return run
+
+
+def fixed_interpreter(graph: Graph, contract: Contract, target: str) -> Interpreter:
+    """The interpreter of a quantised graph with the raw bytes of its contract."""
+    model = apply_contract(load_model(graph_to_onnx(graph)), contract)
+    module = run_phases(model.module, load_target(target or "host"), CompileOptions(), last="integer")
+    return Interpreter(model.with_module(module))
+
+
+def float_tensors(graph: Graph) -> list[Details]:
+    """Name, shape and type of every tensor of a float graph."""
+    specs = {spec.name: spec for spec in (*graph.inputs, *graph.tensors.values(), *graph.outputs)}
+    return [
+        {
+            "dtype": spec.dtype.name,
+            "name": spec.name,
+            "shape": np.array(spec.shape, np.int32),
+        }
+        for spec in specs.values()
+    ]
+
+
+def fixed_tensors(graph: Graph) -> list[Details]:
+    """The same of every quantised tensor and weight, with its numbers' bounds and its steps."""
+    details = []
+    for node in graph.nodes:
+        if node.op_type != "DequantizeLinear":
+            continue
+        integers, scales, zeros = (*node.inputs, "")[:3]
+        found = _integers(graph, integers)
+        if found is None or scales not in graph.constants:
+            continue
+        label, shape = found
+        scale = np.atleast_1d(graph.constants[scales]).astype(np.float64)
+        zero = np.atleast_1d(graph.constants.get(zeros, np.zeros(1))).astype(np.int64)
+        name = integers.removesuffix("/integers")
+        low, high = _limits(label)
+        details.append(
+            {
+                "dtype": label.upper(),
+                "name": name,
+                "shape": np.array(shape, np.int32),
+                "min": ((low - zero) * scale).tolist(),
+                "max": ((high - zero) * scale).tolist(),
+                "quantization": [(float(step), int(z)) for step, z in np.broadcast(scale, zero)],
+                "qtype": label.upper(),
+            }
+        )
+    return details
+
+
+def _integers(graph: Graph, name: str) -> tuple[str, tuple[int, ...]] | None:
+    """Type and shape of integers; those of 4 bits are known to constants only."""
+    array, spec = graph.constants.get(name), graph.tensors.get(name)
+    if array is not None:
+        return array.dtype.name, array.shape
+    return (spec.dtype.label, spec.shape) if spec else None
+
+
+def _limits(label: str) -> tuple[int, int]:
+    """Lowest and highest integer of a type; numpy does not know those of 4 bits."""
+    bits = int(label.lstrip("uint"))
+    return (0, 2**bits - 1) if label.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
