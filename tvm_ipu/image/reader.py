@@ -8,8 +8,6 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from tvm_ipu.base.contract import Contract
 from tvm_ipu.base.program import Arg, Call, Plan, Space
 from tvm_ipu.base.tensor import DType, TensorSpec
@@ -160,7 +158,7 @@ class _Reader:
                     tuple(dims[row["dims_begin"] : row["dims_begin"] + row["rank"]]),
                     DType(row["dtype"]),
                     self._string(row["format"]),
-                    float(np.uint32(row["scale"]).view(np.float32)),
+                    struct.unpack("<f", struct.pack("<I", row["scale"]))[0],
                     row["zero"],
                 )
                 for row in rows
