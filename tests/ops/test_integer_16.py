@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tests.ops.integer_kit import Graph
-from tests.ops.test_integer import FUNCTIONS, Array, examples, seeds, values
+from tests.ops.test_integer import FUNCTIONS, TARGETS, Array, examples, families, seeds, values
 from tvm_ipu.quantize import reference as ref
 from tvm_ipu.quantize.reference import Meaning, Operand
 
-FLOAT = "float-requant"
 WIDTHS = st.sampled_from(["int16", "int16", "uint16", "uint8"])
 
 
@@ -35,6 +34,7 @@ def weights(random: np.random.Generator, dtype: str, *shape: int) -> Array:
     return random.integers(-top, top + 1, shape).astype(dtype)
 
 
+@families
 @examples
 @given(
     seeds,
@@ -44,7 +44,7 @@ def weights(random: np.random.Generator, dtype: str, *shape: int) -> Array:
     st.sampled_from([(0, 0, 0, 0), (1, 1, 1, 1)]),
     WIDTHS,
 )
-def test_conv(seed, x_type, w_type, kind, padding, y_type):
+def test_conv(family, seed, x_type, w_type, kind, padding, y_type):
     random = np.random.default_rng(seed)
     groups = {"dense": 1, "groups": 2, "depthwise": int(random.integers(2, 40)), "pointwise": 1}[kind]
     depth = 1 if kind == "depthwise" else int(random.integers(1, 150))
@@ -65,16 +65,19 @@ def test_conv(seed, x_type, w_type, kind, padding, y_type):
     operands = [g.input(x, x_is), g.weight(w, scale), g.constant(bias)]
     real = g.op("Conv", operands, pads=padding, group=groups)
     g.result(g.op("Relu", [real]) if relu else real, y_is)
-    expected = ref.requantize(sums, unit / y_is.scale, y_is.clipped(0, np.inf) if relu else y_is, FLOAT, wide)
-    np.testing.assert_array_equal(g.run()[0], expected)
+    expected = ref.requantize(
+        sums, unit / y_is.scale, y_is.clipped(0, np.inf) if relu else y_is, family, wide
+    )
+    np.testing.assert_array_equal(g.run(TARGETS[family])[0], expected)
     exact = sums * unit / y_is.scale + y_is.zero
     low, high = y_is.clipped(0, np.inf).bounds if relu else y_is.bounds
     assert np.abs(expected - np.clip(exact, low, high)).max() < 0.51
 
 
+@families
 @examples
 @given(seeds, WIDTHS, st.sampled_from(["int16", "int8"]))
-def test_dense(seed, x_type, w_type):
+def test_dense(family, seed, x_type, w_type):
     random = np.random.default_rng(seed)
     depth, units = int(random.integers(1, 900)), int(random.integers(1, 70))
     x_is = meaning(random, x_type)
@@ -84,13 +87,14 @@ def test_dense(seed, x_type, w_type):
     y_is = result(random, "int16", sums * unit)
     g = Graph()
     g.result(g.op("MatMul", [g.input(x, x_is), g.weight(w, scale, axis=1)]), y_is)
-    expected = ref.requantize(sums, unit / y_is.scale, y_is, FLOAT, ref.is_wide(x_is, w.T))
-    np.testing.assert_array_equal(g.run()[0], expected)
+    expected = ref.requantize(sums, unit / y_is.scale, y_is, family, ref.is_wide(x_is, w.T))
+    np.testing.assert_array_equal(g.run(TARGETS[family])[0], expected)
 
 
+@families
 @examples
 @given(seeds, st.sampled_from([("int16", "int16"), ("uint8", "int16"), ("int16", "int8")]), st.booleans())
-def test_product_of_two_inputs(seed, types, transposed):
+def test_product_of_two_inputs(family, seed, types, transposed):
     random = np.random.default_rng(seed)
     a_is, b_is = (meaning(random, dtype) for dtype in types)
     rows, depth, columns = (int(v) for v in random.integers(1, 40, 3))
@@ -103,12 +107,15 @@ def test_product_of_two_inputs(seed, types, transposed):
     left, right = g.input(a, a_is), g.input(b, b_is)
     right = g.op("Transpose", [right], perm=[0, 1, 3, 2]) if transposed else right
     g.result(g.op("MatMul", [left, right]), y_is)
-    np.testing.assert_array_equal(g.run()[0], ref.requantize(sums, unit / y_is.scale, y_is, FLOAT, True))
+    np.testing.assert_array_equal(
+        g.run(TARGETS[family])[0], ref.requantize(sums, unit / y_is.scale, y_is, family, True)
+    )
 
 
+@families
 @examples
 @given(seeds, st.sampled_from(["Add", "Mul", "Concat"]), WIDTHS, WIDTHS, WIDTHS, st.booleans())
-def test_two_tensors(seed, op, a_type, b_type, y_type, relu):
+def test_two_tensors(family, seed, op, a_type, b_type, y_type, relu):
     random = np.random.default_rng(seed)
     a_is, b_is = meaning(random, a_type), meaning(random, b_type)
     shape = (2, int(random.integers(1, 40)), 5, 3)
@@ -120,17 +127,18 @@ def test_two_tensors(seed, op, a_type, b_type, y_type, relu):
     target = y_is.clipped(0, np.inf) if relu else y_is
     left, right = Operand(a, a_is), Operand(b, b_is)
     if op == "Add":
-        expected = ref.add([left, right], target, FLOAT)
+        expected = ref.add([left, right], target, family)
     elif op == "Mul":
-        expected = ref.multiply(left, right, target, FLOAT)
+        expected = ref.multiply(left, right, target, family)
     else:
-        expected = np.concatenate([ref.rescale(o, target, FLOAT) for o in (left, right)], 1)
-    np.testing.assert_array_equal(g.run()[0], expected)
+        expected = np.concatenate([ref.rescale(o, target, family) for o in (left, right)], 1)
+    np.testing.assert_array_equal(g.run(TARGETS[family])[0], expected)
 
 
+@families
 @examples
 @given(seeds, st.sampled_from(["int16", "uint8"]), st.sampled_from(["int16", "uint8"]))
-def test_residual_of_a_convolution(seed, x_type, r_type):
+def test_residual_of_a_convolution(family, seed, x_type, r_type):
     """Sums that were not quantised, wide or narrow, are an operand of an addition in float64."""
     random = np.random.default_rng(seed)
     x_is, r_is = meaning(random, x_type), meaning(random, r_type)
@@ -145,12 +153,13 @@ def test_residual_of_a_convolution(seed, x_type, r_type):
     real = g.op("Conv", [g.input(x, x_is), g.weight(w, np.float32(0.003))])
     g.result(g.op("Add", [real, g.input(r, r_is)]), y_is)
     operands = [Operand(sums, Meaning("int64" if wide else "int32", unit), is_sum=True), Operand(r, r_is)]
-    np.testing.assert_array_equal(g.run()[0], ref.add(operands, y_is, FLOAT))
+    np.testing.assert_array_equal(g.run(TARGETS[family])[0], ref.add(operands, y_is, family))
 
 
+@families
 @examples
 @given(seeds, st.sampled_from(["int16", "uint8"]), st.booleans())
-def test_pools(seed, y_type, counted):
+def test_pools(family, seed, y_type, counted):
     random = np.random.default_rng(seed)
     x_is = meaning(random, "int16")
     x = values(random, "int16", 2, int(random.integers(1, 40)), 7, 6)
@@ -161,26 +170,30 @@ def test_pools(seed, y_type, counted):
     g.result(g.op("AveragePool", [real], count_include_pad=int(counted), **window), y_is)
     g.result(g.op("GlobalAveragePool", [real]), y_is)
     g.result(g.op("MaxPool", [real], **window), x_is)
-    average, whole, largest = g.run()
+    average, whole, largest = g.run(TARGETS[family])
     source = Operand(x, x_is)
-    expected = ref.average_pool(source, (2, 3), (1, 1), (1, 1, 1, 1), counted, y_is, FLOAT)
+    expected = ref.average_pool(source, (2, 3), (1, 1), (1, 1, 1, 1), counted, y_is, family)
     np.testing.assert_array_equal(average, expected)
-    np.testing.assert_array_equal(whole, ref.global_average_pool(source, y_is, FLOAT))
+    np.testing.assert_array_equal(whole, ref.global_average_pool(source, y_is, family))
     np.testing.assert_array_equal(largest, ref.max_pool(x, (2, 3), (1, 1), (1, 1, 1, 1)))
 
 
+@families
 @pytest.mark.parametrize("shape", [(1, 2, 200, 200)])
-def test_mean_that_needs_64_bits(shape):
+def test_mean_that_needs_64_bits(family, shape):
     x_is, y_is = Meaning("int16", np.float32(1e-4), 0), Meaning("int16", np.float32(1.1e-4), 0)
     x = np.random.default_rng(1).integers(30000, 32768, shape).astype(np.int16)
     g = Graph()
     g.result(g.op("GlobalAveragePool", [g.input(x, x_is)]), y_is)
-    np.testing.assert_array_equal(g.run()[0], ref.global_average_pool(Operand(x, x_is), y_is, FLOAT))
+    np.testing.assert_array_equal(
+        g.run(TARGETS[family])[0], ref.global_average_pool(Operand(x, x_is), y_is, family)
+    )
 
 
+@families
 @pytest.mark.parametrize("op", FUNCTIONS)
 @pytest.mark.parametrize("dtype", ["int16", "uint8"])
-def test_functions(op, dtype):
+def test_functions(family, op, dtype):
     """All integers of 16 bits, to 8 and to 16 bits."""
     x_is = Meaning("int16", np.float32(2e-4), 0)
     y_is = Meaning(dtype, np.float32(2e-4 if dtype == "int16" else 0.03), 0 if dtype == "int16" else 20)
@@ -189,10 +202,11 @@ def test_functions(op, dtype):
     domain = "com.microsoft" if op == "Gelu" else ""
     g.result(g.op(op, [g.input(x.reshape(1, 16, 64, 64), x_is)], domain=domain), y_is)
     expected = ref.look_up(x.reshape(1, 16, 64, 64), ref.table(FUNCTIONS[op], x_is, y_is))
-    np.testing.assert_array_equal(g.run()[0], expected)
+    np.testing.assert_array_equal(g.run(TARGETS[family])[0], expected)
 
 
-def test_function_of_sums():
+@families
+def test_function_of_sums(family):
     """A convolution and SiLU with nothing quantised between them, to 16 bits."""
     random = np.random.default_rng(2)
     x_is = Meaning("int16", np.float32(1e-4), 0)
@@ -209,13 +223,14 @@ def test_function_of_sums():
     def silu(v: Array) -> Array:
         return v / (1 + np.exp(-v))
 
-    expected = ref.function_of_sums(silu, sums, unit, reach, y_is, FLOAT, True)
-    np.testing.assert_array_equal(g.run()[0], expected)
+    expected = ref.function_of_sums(silu, sums, unit, reach, y_is, family, True)
+    np.testing.assert_array_equal(g.run(TARGETS[family])[0], expected)
     exact = np.clip(silu(sums * unit) / y_is.scale, -(2**15), 2**15 - 1)
     assert np.abs(expected - exact).max() < 1.01
 
 
-def test_moves():
+@families
+def test_moves(family):
     random = np.random.default_rng(5)
     x_is = Meaning("int16", np.float32(0.1), 0)
     x = values(random, "int16", 1, 6, 4, 5)
@@ -224,4 +239,4 @@ def test_moves():
     real = g.op("Reshape", [g.op("Transpose", [real], perm=[0, 2, 3, 1]), g.constant([8, -1])])
     g.result(real, x_is)
     expected = x.repeat(2, 2).repeat(2, 3).transpose(0, 2, 3, 1).reshape(8, -1)
-    np.testing.assert_array_equal(g.run()[0], expected)
+    np.testing.assert_array_equal(g.run(TARGETS[family])[0], expected)

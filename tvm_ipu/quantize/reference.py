@@ -72,8 +72,8 @@ def finish(steps: Array, result: Meaning) -> Array:
     return np.asarray((np.rint(inside).astype(np.int64) + result.zero).astype(result.dtype))
 
 
-def fixed_point(ratio: Array) -> tuple[Array, Array]:
-    """A ratio as ``multiplier / 2**shift`` with 31 significant bits, ``1 <= shift <= 62``.
+def fixed_point(ratio: Array, max_shift: int = 62) -> tuple[Array, Array]:
+    """A ratio as ``multiplier / 2**shift`` with 31 significant bits, ``1 <= shift <= max_shift``.
 
     Raises:
         ValueError: A ratio is 2**30 or more.
@@ -84,7 +84,7 @@ def fixed_point(ratio: Array) -> tuple[Array, Array]:
     multiplier, shift = np.where(carry, multiplier >> 1, multiplier), np.where(carry, shift - 1, shift)
     if (shift < 1).any():
         raise ValueError("a ratio of steps is 2**30 or more")
-    return np.where(shift > 62, 0, multiplier), np.minimum(shift, 62)
+    return np.where(shift > max_shift, 0, multiplier), np.minimum(shift, max_shift)
 
 
 def scale_sums(sums: Array, ratio: Array, family: str, is_wide: bool = False) -> Array:
@@ -92,8 +92,9 @@ def scale_sums(sums: Array, ratio: Array, family: str, is_wide: bool = False) ->
     if family == "float-requant":
         kind = np.float64 if is_wide else np.float32
         return np.asarray(sums.astype(kind) * np.asarray(ratio, kind))
-    multiplier, shift = fixed_point(ratio)
-    return (sums.astype(np.int64) * multiplier + (np.int64(1) << (shift - 1))) >> shift
+    multiplier, shift = (v.astype(object) for v in fixed_point(ratio, 86 if is_wide else 62))
+    steps = (sums.astype(object) * multiplier + 2 ** (shift - 1)) // 2**shift
+    return np.asarray(steps, np.int64)
 
 
 def requantize(sums: Array, ratio: Array, result: Meaning, family: str, is_wide: bool = False) -> Array:
@@ -217,19 +218,21 @@ def _wide_steps(operand: Operand, result: Meaning) -> Array:
     return np.asarray(centred.astype(np.float64) * short_ratio(ratio, WIDE_RATIO_BITS))
 
 
-def _operand_steps(operand: Operand, result: Meaning, family: str) -> Array:
+def _operand_steps(operand: Operand, result: Meaning, family: str, limit: int = PART_LIMIT) -> Array:
     """An operand of an addition: exact float32 steps, or integer 256ths of a step."""
     if operand.is_constant:
-        parts = np.rint(np.clip(operand.values * PARTS / np.float64(result.scale), -PART_LIMIT, PART_LIMIT))
+        parts = np.rint(np.clip(operand.values * PARTS / np.float64(result.scale), -limit, limit))
         return np.asarray(np.float32(parts / PARTS) if family == "float-requant" else parts.astype(np.int64))
     ratio = np.float64(operand.meaning.scale) / result.scale
     if operand.is_sum:
-        fine = scale_sums(operand.values, ratio * PARTS, family)
-        whole = np.rint(np.clip(fine, -PART_LIMIT, PART_LIMIT))
+        fine = scale_sums(operand.values, ratio * PARTS, family, operand.is_wide)
+        whole = np.rint(np.clip(fine, -limit, limit))
         return np.asarray(whole / np.float32(PARTS) if family == "float-requant" else whole.astype(np.int64))
     centred = operand.values.astype(np.int64) - operand.meaning.zero
     if family == "float-requant":
         return np.asarray(centred.astype(np.float32) * np.float32(short_ratio(ratio, RATIO_BITS[family])))
+    if operand.is_wide:
+        return np.clip(scale_sums(centred, ratio * PARTS, family), -limit, limit)
     fraction, exponent = np.frexp(ratio * PARTS)
     multiplier, shift = int(np.rint(np.ldexp(fraction, 22))), 22 - int(exponent)
     return np.asarray((centred * multiplier + (1 << (shift - 1))) >> shift)
@@ -247,9 +250,10 @@ def add(operands: Sequence[Operand], result: Meaning, family: str) -> Array:
         for operand in operands[1:]:
             total = total + _wide_steps(operand, result)
         return finish(total, result)
-    total = _operand_steps(operands[0], result, family)
+    limit = 2**27 if any(operand.is_wide for operand in operands) else PART_LIMIT
+    total = _operand_steps(operands[0], result, family, limit)
     for operand in operands[1:]:
-        total = total + _operand_steps(operand, result, family)
+        total = total + _operand_steps(operand, result, family, limit)
     if family == "float-requant":
         return finish(total, result)
     return np.asarray(np.clip(((total + PARTS // 2) >> 8) + result.zero, *result.bounds).astype(result.dtype))

@@ -16,7 +16,7 @@ from tvm_ipu.passes.integer.requantize import (
     constant_parts,
     is_wide_addition,
 )
-from tvm_ipu.passes.integer.tensors import Array, NoInteger, Sum, int32_constant
+from tvm_ipu.passes.integer.tensors import Array, NoInteger, Quantized, Sum, int32_constant
 from tvm_ipu.passes.rewrite import make_constant
 
 R = relax.op
@@ -25,9 +25,11 @@ MULTIPLIER_BITS, MAX_SHIFT = 31, 62
 """Significant bits of a multiplier, and the furthest shift of a product with a sum of 31 bits."""
 OPERAND_BITS = 22
 """Significant bits of an 8-bit operand's multiplier: the product fits int32."""
+LOW_BITS = 24
+"""Bits of a wide sum's lower part; what is above them has 29 at most, so both products fit int64."""
 PART_SHIFT = PARTIAL_STEPS.bit_length() - 1
-PART_LIMIT = 2**23
-"""Bound that operands of an addition are clipped to, in parts of a step."""
+PART_LIMIT, WIDE_PART_LIMIT = 2**23, 2**27
+"""Bound that operands of an addition are clipped to, in parts of a step; with 16-bit operands."""
 INT32_REACH = 2**30
 
 
@@ -36,8 +38,6 @@ class FixedPoint:
 
     def requantize(self, total: Sum, result: Result) -> relax.Expr:
         """Sums in steps of the result."""
-        if total.is_wide:
-            raise NoInteger("its sums have 64 bits")
         if total.offset.any():
             return self.add([total], result)
         ratio = np.asarray(total.scale / result.scale)
@@ -45,50 +45,73 @@ class FixedPoint:
 
     def add(self, parts: Sequence[Term], result: Result) -> relax.Expr:
         """Operands in 256ths of a step, added and rounded half up."""
-        if is_wide_addition(parts):
-            raise NoInteger("an operand has 16 bits")
+        limit = WIDE_PART_LIMIT if is_wide_addition(parts) else PART_LIMIT
         total: Any = None
         for part in parts:
-            fine = _parts(part, result)
+            fine = _parts(part, result, limit)
             total = fine if total is None else R.add(total, fine)
         whole = R.right_shift(R.add(total, int32_constant(PARTIAL_STEPS // 2)), int32_constant(PART_SHIFT))
         return _stored(whole, 0, result)
 
 
-def fixed_point(ratio: Array, bits: int = MULTIPLIER_BITS) -> tuple[Array, Array]:
-    """A ratio as ``multiplier / 2**shift`` with so many significant bits, int64.
+def fixed_point(ratio: Array, max_shift: int) -> tuple[Array, Array]:
+    """A ratio as ``multiplier / 2**shift`` with 31 significant bits, int64; 0 where the shift is longer.
 
     Raises:
         NoInteger: A ratio is 2**30 or more.
     """
     fraction, exponent = np.frexp(np.asarray(ratio, np.float64))
-    multiplier, shift = np.rint(fraction * 2.0**bits).astype(np.int64), bits - exponent.astype(np.int64)
-    carry = np.abs(multiplier) == 2**bits
+    multiplier = np.rint(fraction * 2.0**MULTIPLIER_BITS).astype(np.int64)
+    shift = MULTIPLIER_BITS - exponent.astype(np.int64)
+    carry = np.abs(multiplier) == 2**MULTIPLIER_BITS
     multiplier, shift = np.where(carry, multiplier >> 1, multiplier), np.where(carry, shift - 1, shift)
     if (shift < 1).any():
         raise NoInteger("a step of its operands is 2^30 steps of its result or more")
-    return np.where(shift > MAX_SHIFT, 0, multiplier), np.minimum(shift, MAX_SHIFT)
+    return np.where(shift > max_shift, 0, multiplier), np.minimum(shift, max_shift)
 
 
 def _scaled(total: Sum, ratio: Array) -> relax.Expr:
     """``round(sum * ratio)``, halves up, in int64."""
-    multiplier, shift = fixed_point(ratio)
+    if total.is_wide:
+        return _scaled_wide(total.expr, ratio)
+    multiplier, shift = fixed_point(ratio, MAX_SHIFT)
     product = R.multiply(R.astype(total.expr, "int64"), make_constant(multiplier))
     return R.right_shift(R.add(product, make_constant(np.int64(1) << (shift - 1))), make_constant(shift))
 
 
-def _parts(part: Term, result: Result) -> relax.Expr:
+def _scaled_wide(sums: relax.Expr, ratio: Array) -> relax.Expr:
+    """The same of int64 sums below 2**52: the product of the low 24 bits carries into that of the others.
+
+    ``(high * 2**24 + low) * M >> s`` is ``high * M + (low * M >> 24) >> s - 24``.
+    """
+    multiplier, shift = fixed_point(ratio, MAX_SHIFT + LOW_BITS)
+    if (shift <= LOW_BITS).any():
+        raise NoInteger("a step of its 64-bit sums is 2^6 steps of its result or more")
+    factor, bits = make_constant(multiplier), make_constant(np.array(LOW_BITS))
+    low = R.bitwise_and(sums, make_constant(np.array(2**LOW_BITS - 1)))
+    carried = R.right_shift(R.multiply(low, factor), bits)
+    product = R.add(R.multiply(R.right_shift(sums, bits), factor), carried)
+    rest = shift - LOW_BITS
+    return R.right_shift(R.add(product, make_constant(np.int64(1) << (rest - 1))), make_constant(rest))
+
+
+def _parts(part: Term, result: Result, limit: int) -> relax.Expr:
     """An operand of an addition in 256ths of a step of the result, int32."""
     if isinstance(part, np.ndarray):
-        return int32_constant(constant_parts(part, result))
+        return int32_constant(constant_parts(part, result, limit))
     ratio = np.asarray(part.scale / np.asarray(result.scale) * PARTIAL_STEPS)
-    if isinstance(part, Sum):
-        fine = R.astype(R.clip(_scaled(part, ratio), -PART_LIMIT, PART_LIMIT), "int32")
-        if not part.offset.any():
-            return fine
-        steps = np.rint(part.offset * PARTIAL_STEPS / result.scale)
-        return R.add(fine, int32_constant(np.clip(steps, -PART_LIMIT, PART_LIMIT)))
-    fraction, exponent = np.frexp(float(ratio))
+    if isinstance(part, Quantized) and not part.is_short:
+        return _short_parts(part, float(ratio))
+    total = part if isinstance(part, Sum) else Sum(centred_int(part), np.asarray(part.scale), part.reach)
+    fine = R.astype(R.clip(_scaled(total, ratio), -limit, limit), "int32")
+    if not total.offset.any():
+        return fine
+    return R.add(fine, int32_constant(constant_parts(total.offset, result, limit)))
+
+
+def _short_parts(part: Quantized, ratio: float) -> relax.Expr:
+    """An 8-bit operand times a multiplier of 22 bits, in int32."""
+    fraction, exponent = np.frexp(ratio)
     shift = OPERAND_BITS - int(exponent)
     multiplier = int(np.rint(fraction * 2.0**OPERAND_BITS))
     if shift < 1:

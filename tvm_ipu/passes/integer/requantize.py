@@ -202,9 +202,8 @@ def operand(part: Term, result: Result) -> relax.Expr:
     return R.multiply(whole, float32_constant(1 / PARTIAL_STEPS))
 
 
-def constant_parts(numbers: Array, result: Result) -> Array:
+def constant_parts(numbers: Array, result: Result, bound: float = PARTIAL_REACH * PARTIAL_STEPS) -> Array:
     """Numbers in 256ths of a step of the result, rounded to even."""
-    bound = PARTIAL_REACH * PARTIAL_STEPS
     return np.asarray(np.rint(np.clip(numbers * PARTIAL_STEPS / result.scale, -bound, bound)))
 
 
