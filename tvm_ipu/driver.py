@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import tvm
 
+from tvm_ipu.base.batch import ONE_BUF, choose_batches
+from tvm_ipu.base.category import check_category
 from tvm_ipu.base.model import Model
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.program import Program
@@ -26,6 +28,8 @@ from tvm_ipu.codegen.build import build_program
 from tvm_ipu.codegen.kernel_set import KernelSet, Progress
 from tvm_ipu.frontends.loaders import LoadOptions, load_model
 from tvm_ipu.frontends.onnx.convert import convert
+from tvm_ipu.frontends.onnx.plain import graph_from_onnx, graph_to_onnx
+from tvm_ipu.frontends.onnx.rebatch import rebatch
 from tvm_ipu.image.reader import read_image
 from tvm_ipu.image.stage import FLOAT, STAGE_SUFFIX, read_stage
 from tvm_ipu.image.writer import write_image
@@ -66,6 +70,8 @@ def compile_model(
     *,
     input_shapes: Sequence[str] = (),
     batches: Sequence[int] = (),
+    batch_mode: str = ONE_BUF,
+    category: str = "Unknown",
     outputs: Sequence[str] = (),
     samples: Path | None = None,
     options: CompileOptions | None = None,
@@ -78,7 +84,10 @@ def compile_model(
         target: Name of a target, or ``host``.
         output: Image to write; nothing is left there when the compilation fails.
         input_shapes: Shapes of the inputs, in any form that ``base.shapes`` reads.
-        batches: Batch sizes; each becomes a plan of the image, over the same weights.
+        batches: Batch sizes; each becomes a plan of the image, over the same weights. With ``n_buf`` one
+            number: the most elements that ``Session.run_batch`` takes.
+        batch_mode: ``one_buf`` or ``n_buf``: whether the elements of a batch share a buffer (``base.batch``).
+        category: What the outputs mean, for printing results (``base.category``).
         outputs: Names of the tensors to compute; the model's own outputs by default.
         samples: Inputs by name (``.npz``) on which 16-bit precision is judged; random ones by default.
         options: How to compile.
@@ -92,9 +101,14 @@ def compile_model(
     chip = load_target(target)
     records = _tuning_records(chip, options)
     kernels = KernelSet(chip, records.choose)
-    models = _fused_models(model, kernels, input_shapes, batches, outputs, samples, options, clock)
+    batch = choose_batches(tuple(batches), batch_mode)
+    models = _fused_models(model, kernels, input_shapes, batch.sizes, outputs, samples, options, clock)
+    check_category(category, models[0].outputs)
     with clock.stage("code generation"):
         program = build_program(models, chip, options.jobs, progress, kernels)
+        program.metadata["category"] = category
+        if batch.limit:
+            program.metadata["batch_limit"] = batch.limit
     with clock.stage("writing"):
         write_image(program, output)
     if options.tuning_records and not records.used:
@@ -217,7 +231,10 @@ def _load(path: Path, options: LoadOptions, chip: Target) -> Model:
     if path.suffix.lower() != STAGE_SUFFIX:
         return load_model(path, options)
     stage = read_stage(path)
-    model = load_model(stage.model, options)
+    network: bytes = stage.model
+    if options.batch is not None:
+        network = graph_to_onnx(rebatch(graph_from_onnx(network), options.batch))
+    model = load_model(network, replace(options, batch=None))
     if stage.kind == FLOAT:
         return model
     if chip.chip is not None:

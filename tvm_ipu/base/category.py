@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.tensor import TensorSpec
 
-Array = NDArray[Any]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
 
 CATEGORIES = ("Classification", "Detection", "Unknown")
 OUTPUTS = {"Classification": 1, "Detection": 4}

@@ -7,12 +7,15 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from tvm_ipu.base.batch import BATCH_MODES, N_BUF, ONE_BUF
+from tvm_ipu.base.category import CATEGORIES
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.options import PRECISIONS, CompileOptions
 from tvm_ipu.base.program import Program
 from tvm_ipu.cli.arguments import add_input_shapes, add_target, comma_list, numbers, positive
 from tvm_ipu.cli.inspect import print_float_layers
 from tvm_ipu.cli.terminal import print_facts, progress, scaled, size
+from tvm_ipu.image.stage import STAGE_SUFFIX
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +71,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=numbers,
         default=(),
         metavar="N,N",
-        help="batch sizes; each becomes a plan of its own over the same weights",
+        help="batch sizes: with one_buf each becomes a plan of its own over the same weights; with n_buf the "
+        "largest batch",
+    )
+    parser.add_argument(
+        "--batch-mode",
+        choices=BATCH_MODES,
+        help="one_buf: the elements of a batch are stacked in one buffer, in one of the sizes of --batch (at "
+        "most 10); n_buf: any number of elements up to --batch, each in buffers of its own (default: n_buf "
+        "for a stage, one_buf for a model)",
+    )
+    parser.add_argument(
+        "-c",
+        "--category",
+        choices=CATEGORIES,
+        default="Unknown",
+        help="what the outputs are, for printing results: the five best classes of one output, or boxes from "
+        "the four outputs of a detector's post-processing (default: Unknown)",
     )
     parser.add_argument(
         "--outputs",
@@ -137,6 +156,8 @@ def execute(args: argparse.Namespace) -> int:
             _image_path(model, args.output),
             input_shapes=args.input_shapes,
             batches=args.batch,
+            batch_mode=args.batch_mode or (N_BUF if model.suffix.lower() == STAGE_SUFFIX else ONE_BUF),
+            category=args.category,
             outputs=args.outputs,
             samples=args.samples,
             options=options,
@@ -152,7 +173,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def _image_path(model: Path, output: Path | None) -> Path:
     """Where the image goes."""
-    is_stage = model.suffix.lower() == ".sim"
+    is_stage = model.suffix.lower() == STAGE_SUFFIX
     name = f"{model.name}_sgsimg.img" if is_stage else f"{model.stem}.img"
     if output is None:
         return model.with_name(name) if is_stage else Path(name)

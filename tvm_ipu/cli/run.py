@@ -6,8 +6,9 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tvm_ipu.base.category import TOP, boxes
 from tvm_ipu.base.errors import OptionError, RunError
 from tvm_ipu.base.shapes import parse_input_shapes
 from tvm_ipu.cli.arguments import add_input_shapes, add_threads, count, positive, thread_count
@@ -62,9 +63,12 @@ def execute(args: argparse.Namespace) -> int:
         outputs = session.run(fill(session.inputs, args.fill) if inputs is None else inputs)
         if args.output:
             save_arrays(args.output, outputs)
-        if args.top:
-            _print_top(outputs, args.top, labels)
-        if not (args.top or args.print_time or args.profile or args.trace):
+        category = session.metadata.get("category", "Unknown")
+        if args.top or category == "Classification":
+            _print_top(outputs, args.top or TOP, labels)
+        elif category == "Detection":
+            _print_boxes(outputs, session.metadata, labels)
+        if not (category != "Unknown" or args.top or args.print_time or args.profile or args.trace):
             _print_outputs(outputs)
         session.time_runs(args.warmup)
         if args.print_time:
@@ -121,6 +125,23 @@ def _print_top(outputs: Mapping[str, Array], k: int, labels: Sequence[str]) -> N
                 label = labels[index] if index < len(labels) else ""
                 rows.append((where, index, f"{row[index]:.6g}", label))
     print_table(("output", ">index", ">value", "label"), rows)
+
+
+def _print_boxes(outputs: Mapping[str, Array], metadata: Mapping[str, Any], labels: Sequence[str]) -> None:
+    """What a detector has found, in pixels of the picture; in shares of it where its size is not known."""
+    sizes = metadata.get("picture_sizes", {})
+    height, width = next(iter(sizes.values()), (1, 1))
+    rows = [
+        (
+            box.label,
+            labels[box.label] if box.label < len(labels) else "",
+            f"{box.score:.4g}",
+            *(f"{edge:.4g}" for edge in (box.left, box.top, box.right, box.bottom)),
+        )
+        for found in boxes(outputs, height, width)
+        for box in found
+    ]
+    print_table((">class", "label", ">score", ">left", ">top", ">right", ">bottom"), rows)
 
 
 def _print_outputs(outputs: Mapping[str, Array]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -164,6 +164,22 @@ class Session:
                 raise RunError(f"there is no input '{next(iter(given))}'", f"known: {_listed(self.inputs)}")
             library.call("session_run", handle)
             return {spec.name: self._output(index, spec) for index, spec in enumerate(self.outputs)}
+
+    def run_batch(self, batch: Sequence[Mapping[str, object]]) -> list[dict[str, Array]]:
+        """Run the model once for each element of a batch, one after another, each with arrays of its own.
+
+        Args:
+            batch: For each element its inputs, as for ``run``.
+
+        Raises:
+            RunError: As for ``run``, or the batch is larger than the image was compiled for.
+        """
+        limit = self.metadata.get("batch_limit", 0)
+        if limit and len(batch) > limit:
+            raise RunError(
+                f"a batch of {len(batch)} is larger than the image's {limit}", "compile with a larger --batch"
+            )
+        return [self.run(inputs) for inputs in batch]
 
     def time_runs(self, repeat: int) -> list[int]:
         """Run the model ``repeat`` times on what the inputs hold; nanoseconds of each run, measured in C."""

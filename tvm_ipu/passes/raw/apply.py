@@ -80,9 +80,19 @@ def apply_contract(model: Model, contract: Contract) -> Model:
             for spec, one in zip(model.outputs, raw, strict=True)
         ),
         model.name,
-        model.source,
+        {**model.source, **_picture_sizes(model, named)},
         contract,
     )
+
+
+def _picture_sizes(model: Model, contracts: dict[str, InputContract]) -> dict[str, object]:
+    """Height and width of the pictures in the frames, by input."""
+    sizes = {}
+    for spec in model.inputs:
+        if spec.name in contracts and not contracts[spec.name].is_raw:
+            _, height, width = Frame(contracts[spec.name], spec.shape).size
+            sizes[spec.name] = [height, width]
+    return {"picture_sizes": sizes} if sizes else {}
 
 
 def _output_spec(name: str, raw: RawOutput, contract: OutputContract | None) -> TensorSpec:
