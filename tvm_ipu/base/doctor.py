@@ -74,6 +74,8 @@ def examine() -> Report:
     emulators = sorted({t.qemu[0] for t in known if t.qemu})
     tools = installed_tools((*_PROGRAMS, *emulators))
     found = {tool.name for tool in tools}
+    if target:
+        known += [load_target(name) for name in target_names("ipu")]
     checks = tuple(_check(t, host, found) for t in known)
     packages = {name: _version(name) for name in ("tvm_ipu", *_PACKAGES)}
     problems += _package_problems(packages)

@@ -22,6 +22,7 @@ from tvm_ipu.passes.fuse_operators import fuse_operators
 from tvm_ipu.passes.join_operands import join_operands
 from tvm_ipu.passes.lower_operators import lower_operators
 from tvm_ipu.passes.mark_parts import mark_parts
+from tvm_ipu.passes.refuse_floats import refuse_floats
 from tvm_ipu.passes.simplify_transposes import simplify_transposes
 from tvm_ipu.passes.sink_transposes import sink_transposes
 from tvm_ipu.passes.to_integer import to_integer
@@ -51,6 +52,7 @@ def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
             relax.transform.CanonicalizeBindings(),
             fuse_gelu,
             partial(to_integer, target=target),  # before constants fold: it reads integer weights
+            partial(refuse_floats, target=target),
         ],
         "canonical": [
             fold_constants,
