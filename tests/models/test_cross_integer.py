@@ -21,27 +21,37 @@ TARGETS = [name for name in target_names() if load_target(name).qemu]
 pytestmark = [pytest.mark.qemu, pytest.mark.slow]
 
 
+@pytest.fixture(scope="module", params=[("", 8), ("", 16), ("ipu-ref", 8)])
+def case(request: pytest.FixtureRequest) -> tuple[str, int]:
+    """A simulated chip or none, and the bits of activations and weights."""
+    chip, bits = request.param
+    return str(chip), int(bits)
+
+
 @pytest.fixture(scope="module")
-def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def chip(case: tuple[str, int]) -> str:
+    return case[0]
+
+
+@pytest.fixture(scope="module")
+def quantised(tmp_path_factory: pytest.TempPathFactory, case: tuple[str, int]) -> Path:
     """Convolutions of all kinds, pools, a residual sum, tables, a product, a concatenation, a dense layer."""
     folder = tmp_path_factory.mktemp("model")
-    onnx.save(network(), folder / "float.onnx")
-    types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    source, _, bits = network(), *case
+    source.opset_import[0].version = {8: 17, 16: 21}[bits]
+    onnx.save(source, folder / "float.onnx")
+    types = {8: (QuantType.QUInt8, QuantType.QInt8), 16: (QuantType.QInt16, QuantType.QInt16)}[bits]
     quantize_static(
         folder / "float.onnx",
-        folder / "int8.onnx",
+        folder / "quantised.onnx",
         _Calibration(),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
-        **types,
+        activation_type=types[0],
+        weight_type=types[1],
+        extra_options={"ActivationSymmetric": bits == 16},
     )
-    return folder / "int8.onnx"
-
-
-@pytest.fixture(scope="module", params=["", "ipu-ref"])
-def chip(request: pytest.FixtureRequest) -> str:
-    """A simulated chip, or none."""
-    return str(request.param)
+    return folder / "quantised.onnx"
 
 
 @pytest.fixture(scope="module")

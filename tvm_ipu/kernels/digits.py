@@ -64,7 +64,8 @@ class DigitTile(RegisterTile):
     ) -> None:
         self._digits = dot.digits
         self._is_short = reduction <= dot.limit
-        super().__init__(e, rows, widths, lanes, dot.acc)
+        scope = "local" if self._is_short else "global"  # registers are for the sums of digits
+        super().__init__(e, rows, widths, lanes, dot.acc, scope)
         self._sums = self._zeros() if self._is_short else None
 
     def _zeros(self) -> RegisterTile:

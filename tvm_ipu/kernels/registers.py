@@ -25,13 +25,15 @@ class RegisterTile:
         dtype: Type of the accumulators.
     """
 
-    def __init__(self, e: Emitter, rows: int, widths: Sequence[int], lanes: int, dtype: str) -> None:
+    def __init__(
+        self, e: Emitter, rows: int, widths: Sequence[int], lanes: int, dtype: str, scope: str = "local"
+    ) -> None:
         self._e = e
         self.rows = rows
         self.widths = tuple(widths)
         self.lanes = lanes
         self.dtype = dtype
-        self.buffer = e.alloc("acc", rows * len(widths) * lanes, dtype)
+        self.buffer = e.alloc("acc", rows * len(widths) * lanes, dtype, scope)
         for at in range(0, rows * len(widths) * lanes, lanes):
             e.store(self.buffer, at, zero(dtype, lanes), lanes)
 

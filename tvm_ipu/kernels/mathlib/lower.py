@@ -170,12 +170,16 @@ def _lower_cast(cast: tirx.Cast, target: Target) -> Expr:
 
 
 def _round_to_int32(cast: tirx.Cast, target: Target) -> Expr:
-    """``int32(round(x))`` of float32 in one or two instructions, where the target has them."""
+    """``int32(round(x))`` in one or two instructions, where the target has them."""
     call, lanes = cast.value, cast.ty.dtype.lanes
     rounds = isinstance(call, Call) and isinstance(call.op, Op) and call.op.name in ROUND_TO_EVEN
-    if not (rounds and _is_vector(cast, "int32", lanes) and _is_vector(call, "float32", lanes)):
+    if not (rounds and _is_vector(cast, "int32", lanes)):
         return cast
     (x,) = call.args
+    if _is_vector(call, "float64", lanes) and target.arch == "riscv64":
+        return tirx.call_llvm_pure_intrin(cast.ty.dtype, "llvm.lrint", x)
+    if not _is_vector(call, "float32", lanes):
+        return cast
     if instruction := nearest_int32(target, lanes):
         return tirx.call_llvm_pure_intrin(cast.ty.dtype, instruction, x)
     t = Terms(FORMATS["float32"], lanes)
