@@ -82,7 +82,9 @@ def _float_layers(main: relax.Function) -> list[str]:
         if _is(calls[var], TO_FLOATS) and operands <= dequantisers:
             dequantisers.add(var)
     _prune(dequantisers, floats, readers, lambda reader: reader is None)
-    return [str(v.name) for v in floats if used_vars(calls[v]) and v not in quantisers | dequantisers]
+    allowed = quantisers | dequantisers
+    computed = [v for v in floats if isinstance(calls[v], relax.Call) and used_vars(calls[v])]
+    return [str(v.name) for v in computed if v not in allowed]
 
 
 def _prune(
