@@ -5,6 +5,7 @@ model file - convert -> float stage - calibrate -> fixed stage - compile -> imag
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,23 @@ from tvm_ipu import __version__
 from tvm_ipu.base.contract import Contract
 from tvm_ipu.base.errors import ModelError, OptionError
 from tvm_ipu.base.files import whole_file
+from tvm_ipu.base.host import read_host
 from tvm_ipu.base.ini import IniFile
-from tvm_ipu.base.input_config import read_input_config
+from tvm_ipu.base.input_config import INPUT, OUTPUT, read_input_config
+from tvm_ipu.base.quant_config import read_quant_config
+from tvm_ipu.base.ranges import TensorRange
 from tvm_ipu.base.shapes import parse_input_shapes
-from tvm_ipu.base.target import load_target
+from tvm_ipu.base.target import Target, load_target
+from tvm_ipu.driver import compile_model
 from tvm_ipu.frontends.loaders import LoadOptions, load_platform
-from tvm_ipu.frontends.onnx.plain import graph_to_onnx
-from tvm_ipu.image.stage import FLOAT, Stage, read_stage, write_stage
+from tvm_ipu.frontends.onnx.plain import graph_from_onnx, graph_to_onnx
+from tvm_ipu.image.stage import FIXED, FLOAT, STAGE_SUFFIX, Stage, read_stage, write_stage
+from tvm_ipu.quantize.calibrate import CalibrationOptions, calibrate
+from tvm_ipu.quantize.collect import Progress
+from tvm_ipu.quantize.levels import DEFAULT
+from tvm_ipu.quantize.parameters import parse_entries, read_parameters, write_parameters
+from tvm_ipu.samples.samples import TIMEOUT, open_samples
+from tvm_ipu.simulation import compile_runner
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,135 @@ def make_float_stage(model: ModelFile, output: Path) -> Stage:
     return stage
 
 
+@dataclass(frozen=True)
+class SampleFiles:
+    """What a model is calibrated with.
+
+    Attributes:
+        images: A file, a folder, or a list of files.
+        preprocess: Scripts or names of built-in preprocessing, with commas between the inputs.
+        timeout: Seconds that preprocessing of one sample may take.
+    """
+
+    images: Path
+    preprocess: str
+    timeout: float = TIMEOUT
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How to calibrate.
+
+    Attributes:
+        level: ``L1`` to ``L5``, or ``Q10`` to ``Q23``.
+        num_process: Processes that read samples, and tensors that are looked at at a time; the results do not
+            depend on it.
+        memory_saving: Go over the samples several times, each time with few tensors.
+        quant_config: ``quant_config.yaml``.
+        parameters: File of imported ranges and bits, JSON or Pickle.
+    """
+
+    level: str = DEFAULT
+    num_process: int = 1
+    memory_saving: bool = False
+    quant_config: Path | None = None
+    parameters: Path | None = None
+
+
+def make_fixed_stage(
+    source: Path,
+    output: Path,
+    samples: SampleFiles,
+    options: Calibration | None = None,
+    *,
+    input_config: Path | None = None,
+    target: str = "",
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+) -> Stage:
+    """Calibrate a float stage.
+
+    Args:
+        source: Float stage.
+        output: Fixed stage to write; nothing is left there after a failure.
+        samples: What to calibrate with.
+        options: How to calibrate.
+        input_config: What the board feeds and reads; what the float stage says by default.
+        target: Chip that the model is for; the float stage's by default.
+        checkpoint: Where statistics are kept until the end, so that an interrupted calibration goes on; by
+            default beside the output.
+        progress: Told what is being done.
+
+    Raises:
+        TvmIpuError: Anything the user can mend.
+    """
+    options = options or Calibration()
+    stage = read_stage(source, FLOAT)
+    contract = _contract_of(stage, input_config)
+    target = target or stage.target
+    chip = _check_target(target, contract)
+    graph = graph_from_onnx(stage.model)
+    found = open_samples(samples.images, samples.preprocess, graph.inputs, contract, samples.timeout)
+    settings = CalibrationOptions(
+        level=options.level,
+        operator_bits=max(chip.chip.operator_bits) if chip.chip else 8,
+        num_process=options.num_process,
+        memory_saving=options.memory_saving,
+        checkpoint=checkpoint or output.with_name(f"{output.name}.statistics"),
+        sample_names=tuple(", ".join(map(str, files)) for files in found.files),
+        sample_count=len(found),
+        parameters=_parameters(options),
+    )
+    cores = read_host().cores
+    quantized, ranges = calibrate(
+        graph,
+        lambda: found.read(norm=True, processes=options.num_process),
+        lambda part: compile_runner(part, cores),
+        settings,
+        contract,
+        progress,
+    )
+    facts = {**stage.metadata, "tvm_ipu": __version__, "level": options.level, "samples": len(found)}
+    fixed = Stage(FIXED, graph_to_onnx(quantized), contract, target, ranges, facts)
+    write_stage(fixed, output)
+    return fixed
+
+
+def make_image(
+    model: ModelFile,
+    output: Path,
+    samples: SampleFiles,
+    options: Calibration | None = None,
+    *,
+    export_models: bool = False,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Convert, calibrate and compile in one go.
+
+    Args:
+        model: Model file.
+        output: Image to write.
+        samples: What to calibrate with.
+        options: How to calibrate.
+        export_models: Whether the stages stay beside the image.
+        progress: Told what is being done.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        TvmIpuError: Anything the user can mend.
+    """
+    with tempfile.TemporaryDirectory(prefix="tvm_ipu-") as temporary:
+        folder = output.parent if export_models else Path(temporary)
+        floating, fixed = (folder / f"{output.stem}_{kind}{STAGE_SUFFIX}" for kind in (FLOAT, FIXED))
+        make_float_stage(model, floating)
+        checkpoint = output.with_name(f"{output.name}.statistics")
+        make_fixed_stage(floating, fixed, samples, options, checkpoint=checkpoint, progress=progress)
+        compile_model(fixed, model.target, output, progress=progress)
+    return [*([floating, fixed] if export_models else []), output]
+
+
 def export_stage(stage: Path, output: Path) -> None:
     """Write a stage's network as an ONNX model, the fixed one's with QuantizeLinear and DequantizeLinear.
 
@@ -78,15 +218,57 @@ def export_stage(stage: Path, output: Path) -> None:
         raise ModelError(f"cannot write '{output}': {err.strerror}") from err
 
 
+def export_parameters(stage: Path, output: Path, mode: str) -> None:
+    """Write a fixed stage's ranges and bits.
+
+    Args:
+        stage: Fixed stage.
+        output: File to write.
+        mode: One of ``quantize.parameters.MODES``.
+
+    Raises:
+        TvmIpuError: Anything the user can mend.
+    """
+    write_parameters(read_stage(stage, FIXED).ranges.ranges.values(), output, mode)
+
+
+def _parameters(options: Calibration) -> tuple[TensorRange, ...]:
+    """Imported ranges, and those that ``quant_config.yaml`` presets."""
+    found = read_parameters(options.parameters) if options.parameters else ()
+    if options.quant_config is None:
+        return found
+    return (
+        *found,
+        *parse_entries(read_quant_config(options.quant_config).presets, str(options.quant_config)),
+    )
+
+
 def _read_contract(path: Path | None) -> tuple[Contract, IniFile | None]:
     return (Contract(), None) if path is None else read_input_config(path)
 
 
-def _check_target(name: str, contract: Contract) -> None:
-    """See that there is such a target, and that it takes the contract's formats."""
+def _contract_of(stage: Stage, input_config: Path | None) -> Contract:
+    """The stage's contract, or another one that does not change what the float model takes."""
+    if input_config is None:
+        return stage.contract
+    contract, file = read_input_config(input_config)
+    for section, key, ports, own in (
+        (INPUT, "inputs", contract.inputs, stage.contract.inputs),
+        (OUTPUT, "outputs", contract.outputs, stage.contract.outputs),
+    ):
+        if [(port.name, port.layout) for port in ports] != [(port.name, port.layout) for port in own]:
+            names = ", ".join(f"{port.name} ({port.layout})" for port in own) or "none"
+            what = f"names and layouts are not those that the float stage was made with: {names}"
+            file.fail(section, key, what, "convert the model again with this file")
+    return contract
+
+
+def _check_target(name: str, contract: Contract) -> Target:
+    """The target, which takes the contract's formats."""
     target = load_target(name)
     if target.chip is not None:
         target.chip.check(contract)
+    return target
 
 
 def check_suffix(path: Path, allowed: Sequence[str], option: str) -> str:

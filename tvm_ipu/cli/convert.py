@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.cli.arguments import add_input_shapes, add_target, comma_list, positive
-from tvm_ipu.cli.terminal import print_facts, size
+from tvm_ipu.cli.calibrate import add_samples, calibration_options
+from tvm_ipu.cli.terminal import print_facts, progress, size
 from tvm_ipu.frontends.loaders import PLATFORMS
 
 MODEL = "model"
@@ -29,9 +30,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         kinds.add_parser(MODEL, help=summary, description=f"Writes {summary}.", allow_abbrev=False)
     )
     for name, platform in PLATFORMS.items():
-        ready = "" if platform.loader else "; there is no loader yet"
         article = "an" if name == "onnx" else "a"
-        summary = f"a float stage (.sim), from {article} {platform.title} model{ready}"
+        ready = "" if platform.loader else "; there is no loader yet"
+        summary = (
+            f"a float stage (.sim), or an image (.img) at once, from {article} {platform.title} model{ready}"
+        )
         kind = kinds.add_parser(name, help=summary, description=f"Writes {summary}.", allow_abbrev=False)
         _configure_platform(kind, name)
 
@@ -85,7 +88,7 @@ def _configure_platform(parser: argparse.ArgumentParser, name: str) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="float stage (.sim) to write",
+        help="float stage (.sim) to write, or image (.img), which needs -i and -n",
     )
     add_target(parser)
     add_input_shapes(parser)
@@ -104,6 +107,10 @@ def _configure_platform(parser: argparse.ArgumentParser, name: str) -> None:
         "--skip-simplify",
         action="store_true",
         help="leave BatchNormalization as it is; it goes into the convolution before it by default",
+    )
+    add_samples(parser.add_argument_group("for an image"), required=False)
+    parser.add_argument(
+        "--export-models", action="store_true", help="keep the float and the fixed stage beside the image"
     )
 
 
@@ -142,8 +149,16 @@ def _convert_platform(args: argparse.Namespace) -> int:
         args.output_arrays,
         not args.skip_simplify,
     )
-    fixed_point.check_suffix(args.output_file, (".sim",), "--output-file")
-    stage = fixed_point.make_float_stage(source, args.output_file)
-    print(f"wrote {args.output_file}")
-    print_facts([("target", stage.target), ("network", f"{size(len(stage.model))} of ONNX")])
+    if fixed_point.check_suffix(args.output_file, (".sim", ".img"), "--output-file") == ".sim":
+        stage = fixed_point.make_float_stage(source, args.output_file)
+        print(f"wrote {args.output_file}")
+        print_facts([("target", stage.target), ("network", f"{size(len(stage.model))} of ONNX")])
+        return 0
+    samples, options = calibration_options(args)
+    with progress(args.verbose) as report:
+        written = fixed_point.make_image(
+            source, args.output_file, samples, options, export_models=args.export_models, progress=report
+        )
+    for path in written:
+        print(f"wrote {path}")
     return 0

@@ -1,4 +1,4 @@
-"""``tvm-ipu export``: the network of a stage as an ONNX model that other tools read."""
+"""``tvm-ipu export``: a stage's network as an ONNX model that other tools read, or its ranges."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 from tvm_ipu.base.errors import OptionError
+
+_PARAMETERS = {"JSON": ".json", "Pickle": ".pkl"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +22,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--output-model",
         "--output-file",
         type=Path,
-        metavar="ONNX",
-        help="ONNX model to write; by default beside the stage, with its name",
+        metavar="FILE",
+        help="file to write; by default beside the stage, with its name and .onnx, .json or .pkl",
+    )
+    parser.add_argument(
+        "--output-mode",
+        choices=("ONNX", *_PARAMETERS),
+        default="ONNX",
+        help="ONNX for the network, JSON or Pickle for the ranges and bits of a fixed stage (default: ONNX)",
     )
 
 
@@ -32,7 +40,10 @@ def execute(args: argparse.Namespace) -> int:
     from tvm_ipu import fixed_point
 
     stage = args.stage or args.option
-    output = args.output or stage.with_suffix(".onnx")
-    fixed_point.export_stage(stage, output)
+    output = args.output or stage.with_suffix(_PARAMETERS.get(args.output_mode, ".onnx"))
+    if args.output_mode == "ONNX":
+        fixed_point.export_stage(stage, output)
+    else:
+        fixed_point.export_parameters(stage, output, args.output_mode)
     print(f"wrote {output}")
     return 0

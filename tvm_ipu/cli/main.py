@@ -26,6 +26,7 @@ COMMANDS = {
     "bench": "time images side by side, also against other runtimes",
     "inspect": "describe a model or an image",
     "convert": "turn a model into a float stage, or an ONNX model into an optimised one of fixed shapes",
+    "calibrate": "turn a float stage into a fixed one, by what samples show",
     "export": "write a stage's network as an ONNX model",
     "targets": "list the targets, or describe one",
     "doctor": "describe this machine, its compilers and the versions in use",

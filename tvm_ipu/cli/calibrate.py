@@ -1,0 +1,165 @@
+"""``tvm-ipu calibrate``: a float stage becomes a fixed one, by what samples show."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tvm_ipu.base.errors import OptionError
+from tvm_ipu.base.host import read_host
+from tvm_ipu.cli.arguments import add_target, positive
+from tvm_ipu.cli.terminal import print_facts, progress, size
+
+if TYPE_CHECKING:
+    from tvm_ipu.fixed_point import Calibration, SampleFiles
+
+_LEVEL = "L5"
+_PROCESSES = 10
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    parser.add_argument("stage", type=Path, nargs="?", metavar="STAGE", help="float stage (.sim)")
+    parser.add_argument(
+        "-m", "--model", "--model-file", dest="option", type=Path, metavar="STAGE", help="the same"
+    )
+    parser.add_argument(
+        "--input-config",
+        type=Path,
+        metavar="INI",
+        help="what the board feeds and reads (docs/input-config.md); by default what the float stage says",
+    )
+    add_samples(parser, required=True)
+    add_target(parser, None)
+    parser.add_argument(
+        "-o",
+        "--output",
+        "--output-file",
+        type=Path,
+        metavar="STAGE",
+        help="fixed stage to write, or the folder for it; by default beside the float one, with _fixed for "
+        "_float in its name",
+    )
+
+
+def add_samples(parser: argparse._ActionsContainer, required: bool) -> None:
+    """Declare what to calibrate with, and how."""
+    parser.add_argument(
+        "-i",
+        "--image",
+        type=Path,
+        required=required,
+        metavar="FILES",
+        help="samples: a file, a folder, or a list of files (docs/samples.md)",
+    )
+    parser.add_argument(
+        "-n",
+        "--preprocess",
+        required=required,
+        metavar="SCRIPTS",
+        help="Python files with image_preprocess(path, norm=True), or names of built-in preprocessing, with "
+        "commas between the inputs",
+    )
+    parser.add_argument(
+        "--quant-level",
+        metavar="LEVEL",
+        help=f"L1 (fastest) to L5 (most precise), see docs/calibration.md (default: {_LEVEL})",
+    )
+    parser.add_argument(
+        "-q", "--q-mode", metavar="MODE", help="instead of a level, Q10 to Q13 or Q20 to Q23: bits, and how"
+    )
+    parser.add_argument(
+        "--quant-config", type=Path, metavar="YAML", help="details of Q10 to Q23 (quant_config.yaml)"
+    )
+    parser.add_argument(
+        "--quant-param",
+        type=Path,
+        metavar="FILE",
+        help="ranges and bits to use, JSON or Pickle, as export writes",
+    )
+    parser.add_argument(
+        "--num-process",
+        type=positive,
+        default=min(read_host().cores, _PROCESSES),
+        metavar="N",
+        help=f"processes that read samples (default: one a core, at most {_PROCESSES})",
+    )
+    parser.add_argument(
+        "--memory-saving",
+        action="store_true",
+        help="go over the samples several times, with few tensors each",
+    )
+    parser.add_argument(
+        "--cal-batchsize",
+        type=positive,
+        metavar="N",
+        help="for scripts of other toolchains: samples are read one at a time, however many there are",
+    )
+    parser.add_argument(
+        "--timeout", type=positive, metavar="S", help="seconds that a script has for a sample (default: 300)"
+    )
+
+
+def calibration_options(args: argparse.Namespace) -> tuple[SampleFiles, Calibration]:
+    """What to calibrate with, and how.
+
+    Raises:
+        OptionError: Samples are missing, or options contradict each other.
+    """
+    from tvm_ipu.fixed_point import Calibration, SampleFiles
+
+    if args.image is None or args.preprocess is None:
+        raise OptionError("an image needs samples to calibrate with", "give -i and -n, or write a .sim")
+    if args.quant_level and args.q_mode:
+        raise OptionError("--quant-level and -q exclude each other", "give one of them")
+    timeout = {"timeout": float(args.timeout)} if args.timeout else {}
+    options = Calibration(
+        args.q_mode or args.quant_level or _LEVEL,
+        args.num_process,
+        args.memory_saving,
+        args.quant_config,
+        args.quant_param,
+    )
+    return SampleFiles(args.image, args.preprocess, **timeout), options
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Calibrate, and say what came out."""
+    if (args.stage is None) == (args.option is None):
+        raise OptionError("give one stage, as STAGE or as -m/--model")
+    from tvm_ipu import fixed_point
+
+    source = args.stage or args.option
+    output = _fixed_path(source, args.output)
+    samples, options = calibration_options(args)
+    with progress(args.verbose) as report:
+        stage = fixed_point.make_fixed_stage(
+            source,
+            output,
+            samples,
+            options,
+            input_config=args.input_config,
+            target=args.target or "",
+            progress=report,
+        )
+    print(f"wrote {output}")
+    bits = Counter(one.bits for one in stage.ranges.ranges.values())
+    print_facts(
+        [
+            ("target", stage.target),
+            ("calibration", f"{options.level} with {stage.metadata['samples']} samples"),
+            ("tensors", ", ".join(f"{count} with {number} bits" for number, count in sorted(bits.items()))),
+            ("network", f"{size(len(stage.model))} of ONNX"),
+        ]
+    )
+    return 0
+
+
+def _fixed_path(source: Path, output: Path | None) -> Path:
+    """Where the fixed stage goes."""
+    name = f"{source.stem.removesuffix('_float')}_fixed.sim"
+    if output is None:
+        return source.with_name(name)
+    return output / name if output.is_dir() else output
