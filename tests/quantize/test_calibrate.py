@@ -42,13 +42,16 @@ def error(quantised: Graph) -> float:
     return sqnr(run(GRAPH)(test)["y"], run(quantised)(test)["y"])
 
 
-@pytest.mark.parametrize(("level", "least"), [("L1", 26), ("L2", 26), ("L3", 26), ("Q10", 50), ("Q11", 26)])
+@pytest.mark.parametrize(
+    ("level", "least"),
+    [("L1", 26), ("L2", 26), ("L3", 26), ("L4", 30), ("L5", 30), ("Q10", 50), ("Q11", 26), ("Q12", 30)],
+)
 def test_levels(level: str, least: float):
     quantised, table = calibrate(GRAPH, source(), run, CalibrationOptions(level=level))
     assert error(quantised) > least
     assert table.facts["samples"] == 6
     bits = {one.bits for one in table.ranges.values()}
-    assert bits == ({16} if level == "Q10" else {8})
+    assert bits == ({16} if level == "Q10" else {8, 16} if table.facts.get("promoted") else {8})
 
 
 def test_memory_saving_and_workers_change_nothing(monkeypatch):

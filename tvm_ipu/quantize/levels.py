@@ -40,6 +40,11 @@ class Level:
         """Whether statistics must have histograms."""
         return bool({"mse", "percentile", "entropy"} & set(self.activations))
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether the whole network is measured to choose among ranges and bits."""
+        return len(self.activations) > 1 or self.promote or self.correct_bias or self.mixed is not None
+
 
 _SEARCHED = ("mse", "min_max", "entropy", "percentile")
 
