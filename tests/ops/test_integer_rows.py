@@ -80,3 +80,26 @@ def test_normalisations(family: str, dtype: str):
     for y, wanted, real in zip(g.run(TARGETS[family]), expected, exact, strict=True):
         np.testing.assert_array_equal(y, wanted)
         assert np.abs(y - real).max() < 0.51
+
+
+@families
+@widths
+def test_linear_resize(family: str, dtype: str):
+    bits = np.iinfo(dtype).bits
+    x_is, y_is = whole(dtype, 4 / 2**bits), Meaning(dtype, np.float32(3 / 2**bits), 0 if bits == 16 else 7)
+    x = integers(1, dtype, 2, 19, 7, 6)
+    g, expected = Graph(), []
+    for mode, size in [("half_pixel", (14, 12)), ("align_corners", (5, 20)), ("asymmetric", (21, 4))]:
+        sizes = g.constant(np.array([*x.shape[:2], *size]))
+        real = g.op(
+            "Resize",
+            [g.input(x, x_is), "", "", sizes],
+            mode="linear",
+            coordinate_transformation_mode=mode,
+        )
+        g.result(real, y_is)
+        expected.append(ref.linear_resize(x, x_is, size, mode, y_is, family))
+        same = ref.linear_resize(np.full_like(x, 100), x_is, size, mode, x_is, family)
+        assert (same == 100).all(), "a picture of one colour keeps it"
+    for y, wanted in zip(g.run(TARGETS[family]), expected, strict=True):
+        np.testing.assert_array_equal(y, wanted)

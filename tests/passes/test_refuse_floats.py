@@ -114,5 +114,5 @@ def test_bits_that_the_chip_does_not_take():
     assert CHIP.chip is not None
     module = compiled(model([]), last="integer")
     narrow = replace(CHIP, chip=replace(CHIP.chip, convolution_bits=(16,)))
-    with pytest.raises(ModelError, match=r"inputs of 8 bits; target 'ipu-ref' .*allowed are 16"):
+    with pytest.raises(ModelError, match=r"inputs of 8 bits: not for target 'ipu-ref' .*allowed are 16"):
         refuse_floats(module, narrow)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tvm_ipu.quantize.reference import Array, Meaning
+from tvm_ipu.quantize.reference import Array, Meaning, requantize
 
 EXP2 = (45425, -15743, 3664, -628)
 
@@ -64,6 +64,33 @@ def normalise(
     places = affine_shift(float(np.abs(ratio).max()), float(np.abs(offset).max()))
     factor, added = (np.rint(v * 2.0**places).astype(np.int64) for v in (ratio, offset))
     return _stored((unit * factor + added + 2 ** (places - 1)) >> places, result)
+
+
+def linear_resize(
+    q: Array, x: Meaning, size: Sequence[int], mode: str, result: Meaning, family: str
+) -> Array:
+    """Height and width of [N, C, height, width] to ``size``, between the two nearest elements of each axis.
+
+    Args:
+        mode: ONNX's ``coordinate_transformation_mode``: half_pixel, align_corners or asymmetric.
+    """
+    short = np.iinfo(x.dtype).bits == 16
+    bits = 15 if short else 11
+    sums = q.astype(np.int64) - x.zero
+    for axis, outputs in zip((2, 3), size, strict=True):
+        extent = q.shape[axis]
+        places = {
+            "half_pixel": lambda i, n=extent, m=outputs: (i + 0.5) * n / m - 0.5,
+            "align_corners": lambda i, n=extent, m=outputs: i * (n - 1) / (m - 1),
+            "asymmetric": lambda i, n=extent, m=outputs: i * n / m,
+        }[mode](np.arange(outputs))
+        low = np.floor(places).astype(np.int64)
+        weight = np.rint((places - low) * 2**bits).astype(np.int64)
+        weight = weight.reshape([-1 if i == axis else 1 for i in range(4)])
+        near, far = (sums.take(np.clip(low + i, 0, extent - 1), axis) for i in (0, 1))
+        sums = near * (2**bits - weight) + far * weight
+    ratio = np.float64(x.scale) / result.scale / 4.0**bits
+    return requantize(sums, ratio, result, family, short)
 
 
 def affine_shift(ratio: float, offset: float) -> int:

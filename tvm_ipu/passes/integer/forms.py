@@ -10,6 +10,7 @@ from tvm import relax
 from tvm_ipu.passes.integer import products, requantize as rq, rows
 from tvm_ipu.passes.integer.known import Known
 from tvm_ipu.passes.integer.requantize import Result, Term
+from tvm_ipu.passes.integer.resize import linear_resize
 from tvm_ipu.passes.integer.tensors import ACCUMULATOR_LIMIT, Array, NoInteger, Quantized, Sum, real_constant
 from tvm_ipu.passes.rewrite import Rewriter, op_name, shape_of
 
@@ -123,6 +124,7 @@ FORMS: dict[str, Form] = {
     "relax.concat": _concatenated,
     "relax.nn.avg_pool2d": _average_pool,
     "relax.mean": _mean,
+    "relax.image.resize2d": linear_resize,
     "relax.nn.softmax": rows.softmax,
     "relax.call_tir": rows.normalise,
 }

@@ -269,12 +269,13 @@ def _as_image_resize(
             )
         )
     plain = method.mode == "linear" and not method.antialias and not method.exclude_outside
-    known = method.coordinates in ("half_pixel", "align_corners", "asymmetric")
+    coordinates = method.coordinates.removeprefix("pytorch_")  # differs where there is one output only
+    known = coordinates in ("half_pixel", "align_corners", "asymmetric")
     exact = all(math.isclose(a.scale * a.extent, a.outputs) and a.outputs > 1 for a in axes)
     if not (plain and known and exact and len(axes) == 2):
         return None
     return ctx.emit(
-        relax.op.image.resize2d(x, size, method="linear", coordinate_transformation_mode=method.coordinates)
+        relax.op.image.resize2d(x, size, method="linear", coordinate_transformation_mode=coordinates)
     )
 
 
