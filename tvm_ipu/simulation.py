@@ -10,27 +10,32 @@ from __future__ import annotations
 import mmap
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tvm_ipu.base.contract import Contract
+from tvm_ipu.base.contract import Contract, InputContract
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.graph import Graph
+from tvm_ipu.base.input_config import read_input_config
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.target import load_target
+from tvm_ipu.base.tensor import DType, TensorSpec
 from tvm_ipu.codegen.build import build_program
 from tvm_ipu.codegen.kernel_set import KernelSet
 from tvm_ipu.frontends.loaders import load_model
 from tvm_ipu.frontends.onnx.plain import graph_from_onnx, graph_to_onnx
 from tvm_ipu.frontends.onnx.rebatch import rebatch
+from tvm_ipu.image.reader import read_image
 from tvm_ipu.image.stage import FIXED, FLOAT, read_stage
 from tvm_ipu.image.writer import write_image
 from tvm_ipu.passes.pipeline import run_phases
 from tvm_ipu.passes.raw.apply import apply_contract
 from tvm_ipu.runtime import Session
+from tvm_ipu.samples.samples import TIMEOUT, Samples, open_samples
 from tvm_ipu.simulate.interpreter import Interpreter
 from tvm_ipu.simulate.simulator import Details, Simulator
 
@@ -38,6 +43,94 @@ Array = NDArray[Any]
 Runner = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 PHASES = ("Float", "Fixed", "Offline")
+
+
+@dataclass(frozen=True)
+class Described:
+    """A stage or an image, before it is opened.
+
+    Attributes:
+        phase: One of ``PHASES``.
+        inputs: What preprocessing gives: the float model's inputs. An image knows its frames' sizes only.
+        contract: What the bytes mean.
+    """
+
+    phase: str
+    inputs: tuple[TensorSpec, ...]
+    contract: Contract
+
+    @property
+    def extents(self) -> tuple[int, int]:
+        """Height and width of the first picture."""
+        layouts = {one.name: one.layout for one in self.contract.inputs}
+        for spec in self.inputs:
+            if len(spec.shape) == 4:
+                planar = layouts.get(spec.name, "NCHW") == "NCHW"
+                height, width = spec.shape[2:] if planar else spec.shape[1:3]
+                return height, width
+        return 1, 1
+
+    def check_config(self, path: Path) -> None:
+        """Refuse a configuration other than the model's own.
+
+        Raises:
+            OptionError: They differ.
+        """
+        contract, _ = read_input_config(path)
+        if contract != self.contract:
+            raise OptionError(
+                f"--input-config: {path} is not the configuration that the model was made with",
+                "leave the option out, or make the model again",
+            )
+
+
+def describe_model(path: Path, phase: str = "") -> Described:
+    """What a stage or an image takes.
+
+    Args:
+        path: A ``.sim``, or an image.
+        phase: One of ``PHASES``, where only that will do.
+
+    Raises:
+        OptionError: The file is of another phase.
+        ImageError: It is none of them, or damaged.
+    """
+    found = _phase_of(path)
+    if phase and phase not in PHASES:
+        raise OptionError(f"-t: '{phase}' is not known", f"allowed are {', '.join(PHASES)}")
+    if phase and phase != found:
+        raise OptionError(f"-t {phase}: {path} is of the phase {found}")
+    if found != "Offline":
+        stage = read_stage(path)
+        return Described(found, graph_from_onnx(stage.model).inputs, stage.contract)
+    image = read_image(path)
+    contracts = {one.name: one for one in image.contract.inputs}
+    inputs = tuple(_picture(spec, contracts.get(spec.name)) for spec in image.plans[0].inputs)
+    return Described(found, inputs, image.contract)
+
+
+def _picture(spec: TensorSpec, contract: InputContract | None) -> TensorSpec:
+    """The float model's input behind a frame, as large as the frame with its padding."""
+    if contract is None or contract.is_raw:
+        return spec
+    n, rows, columns = spec.shape[:3]
+    if contract.layout == "NCHW" and contract.input_format != "YUV_NV12":
+        rows, columns = spec.shape[2:]
+    if contract.input_format == "YUV_NV12":
+        rows = rows * 2 // 3
+    channels = 1 if contract.training_format == "GRAY" else 3
+    shape = (n, channels, rows, columns) if contract.layout == "NCHW" else (n, rows, columns, channels)
+    return TensorSpec(spec.name, shape, DType.FLOAT32)
+
+
+def samples_for(model: Described, images: Path, preprocess: str, timeout: float = TIMEOUT) -> Samples:
+    """Samples of ``-i`` and ``-n`` for a model; pictures for an image may leave out the padding of its frames.
+
+    Raises:
+        OptionError: As for ``samples.open_samples``.
+    """
+    samples = open_samples(images, preprocess, model.inputs, model.contract, timeout)
+    return replace(samples, padded=model.phase == "Offline")
 
 
 def open_simulator(path: Path, phase: str = "", threads: int = 1) -> Simulator:
@@ -52,9 +145,7 @@ def open_simulator(path: Path, phase: str = "", threads: int = 1) -> Simulator:
         OptionError: The file is of another phase.
         ImageError: It is none of them, or damaged.
     """
-    found = phase or _phase_of(path)
-    if found not in PHASES:
-        raise OptionError(f"-t: '{phase}' is not known", f"allowed are {', '.join(PHASES)}")
+    found = describe_model(path, phase).phase
     if found == "Offline":
         return open_offline(path, threads)
     return open_float(path, threads) if found == "Float" else open_fixed(path)

@@ -22,6 +22,8 @@ from tvm_ipu.base.errors import OptionError, TvmIpuError
 COMMANDS = {
     "compile": "compile a model into an image for a target",
     "run": "run an image",
+    "simulate": "run a float or fixed stage, or an image, on samples",
+    "accuracy": "compare a fixed stage with its float stage, tensor by tensor, and mend it",
     "tune": "make a model's kernels faster by measuring, and record how",
     "bench": "time images side by side, also against other runtimes",
     "inspect": "describe a model or an image",

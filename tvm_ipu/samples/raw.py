@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tvm_ipu.base.contract import RAW_FORMATS, InputContract
+from tvm_ipu.base.contract import RAW_FORMATS, Contract, InputContract
 
 Array = NDArray[Any]
 
@@ -58,3 +59,11 @@ def _nv12(pixels: Array, trained: str) -> Array:
     halves = np.stack(means, -1).reshape(n, rows // 2, columns)
     frame = np.concatenate([light * (219 / 255) + 16, halves], 1)
     return np.asarray(np.clip(np.rint(frame), 0, 255).astype(np.uint8))
+
+
+def raw_feeds(arrays: Mapping[str, Array], contract: Contract) -> dict[str, Array]:
+    """A sample's arrays of the training formats as what the fixed model takes."""
+    contracts = {one.name: one for one in contract.inputs}
+    return {
+        name: to_raw(array, contracts[name]) if name in contracts else array for name, array in arrays.items()
+    }

@@ -40,11 +40,13 @@ class Samples:
         files: A file for each input, for each sample.
         steps: How each input's array is made.
         timeout: Seconds that one sample may take.
+        padded: Whether the shapes of pictures include their frames' padding, which arrays may leave out.
     """
 
     files: tuple[Sample, ...]
     steps: tuple[Step, ...]
     timeout: float = TIMEOUT
+    padded: bool = False
 
     def __len__(self) -> int:
         return len(self.files)
@@ -71,7 +73,7 @@ class Samples:
                 if number + count < len(self):
                     worker.ask(self.files[number + count], norm)
                 yield {
-                    step.spec.name: check(array, step, file, norm)
+                    step.spec.name: check(array, step, file, norm, self.padded)
                     for step, array, file in zip(self.steps, arrays, files, strict=True)
                 }
         finally:
@@ -106,15 +108,15 @@ def open_samples(
     return Samples(tuple(find_samples(Path(source), len(specs))), steps, timeout)
 
 
-def check(array: Array, step: Step, file: Path, norm: bool) -> Array:
-    """An array in the model's type.
+def check(array: Array, step: Step, file: Path, norm: bool, padded: bool = False) -> Array:
+    """An array in the model's type; with ``padded`` it may be without its frame's padding.
 
     Raises:
         OptionError: It has another shape, or a type that would lose numbers.
     """
     wanted = step.dtype(norm)
     call = f"{step.label}: image_preprocess('{file}', norm={norm})"
-    if tuple(array.shape) != step.spec.shape:
+    if tuple(array.shape) != step.spec.shape and not (padded and _fits_frame(array.shape, step)):
         raise OptionError(
             f"{call} returned shape {array.shape}",
             f"input '{step.spec.name}' takes {step.spec.shape}" + (", NHWC" if _is_nhwc(step) else ""),
@@ -125,6 +127,18 @@ def check(array: Array, step: Step, file: Path, norm: bool) -> Array:
             f"input '{step.spec.name}' takes {wanted.label}" + ("" if norm else " without normalisation"),
         )
     return array.astype(wanted.label, copy=False)
+
+
+def _fits_frame(shape: tuple[int, ...], step: Step) -> bool:
+    """Whether padding a picture to the contract's alignment gives the frame."""
+    contract = step.contract
+    if contract is None or contract.is_raw or len(shape) != 4:
+        return False
+    at = 2 if contract.layout == "NCHW" else 1
+    aligned = list(shape)
+    for axis, alignment in ((at, contract.height_alignment), (at + 1, contract.width_alignment)):
+        aligned[axis] = -(-shape[axis] // alignment) * alignment
+    return tuple(aligned) == step.spec.shape
 
 
 def _is_nhwc(step: Step) -> bool:

@@ -1,0 +1,125 @@
+"""``tvm-ipu simulate``: a stage or an image runs on samples."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tvm_ipu.base.category import CATEGORIES, TOP
+from tvm_ipu.base.errors import OptionError
+from tvm_ipu.cli.arguments import add_threads, positive, thread_count
+from tvm_ipu.cli.terminal import print_table, progress
+
+if TYPE_CHECKING:
+    from tvm_ipu.simulation import Array
+
+PHASES = ("Float", "Fixed", "Offline")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    parser.add_argument("-m", "--model", "--model-file", type=Path, required=True, metavar="FILE",
+                        help="float or fixed stage (.sim), or image")  # fmt: skip
+    add_inputs(parser)
+    parser.add_argument(
+        "-t", "--type", "--phase", dest="phase", choices=PHASES, help="what the model is; by default as its file says"
+    )
+    parser.add_argument(
+        "-c", "--category", choices=CATEGORIES, default="Unknown",
+        help="what its outputs are: Classification prints the best classes, Detection the boxes "
+        "(default: Unknown, which prints the numbers)",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FOLDER", help="folder for the outputs: an .npz file a sample"
+    )
+    add_threads(parser)
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Declare the samples."""
+    parser.add_argument(
+        "-i",
+        "--image",
+        type=Path,
+        required=True,
+        metavar="FILES",
+        help="samples: a file, a folder, or a list of files (docs/samples.md)",
+    )
+    parser.add_argument(
+        "-n",
+        "--preprocess",
+        required=True,
+        metavar="SCRIPTS",
+        help="Python files with image_preprocess(path, norm=True), or names of built-in preprocessing, with "
+        "commas between the inputs",
+    )
+    parser.add_argument(
+        "--input-config",
+        type=Path,
+        metavar="INI",
+        help="the configuration that the model was made with; it is in the model, and only compared",
+    )
+    parser.add_argument(
+        "--num-process", type=positive, default=1, metavar="N", help="processes that read samples (default: 1)"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=positive,
+        default=300,
+        metavar="S",
+        help="seconds that a script has for a sample (default: %(default)s)",
+    )
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Run every sample and print or write what comes out."""
+    from tvm_ipu.base.category import check_category
+    from tvm_ipu.bench.data import save_arrays
+    from tvm_ipu.samples.raw import raw_feeds
+    from tvm_ipu.simulation import describe_model, open_simulator, samples_for
+
+    model = describe_model(args.model, args.phase or "")
+    if args.input_config is not None:
+        model.check_config(args.input_config)
+    samples = samples_for(model, args.image, args.preprocess, args.timeout)
+    with progress(args.verbose) as report:
+        if report:
+            report(f"opening {args.model}", 0, 0)
+        simulator = open_simulator(args.model, model.phase, thread_count(args))
+    check_category(args.category, simulator.outputs)
+    if args.output is not None:
+        args.output.mkdir(parents=True, exist_ok=True)
+        if not args.output.is_dir():
+            raise OptionError(f"--output: {args.output} is no folder")
+    is_float = model.phase == "Float"
+    for number, arrays in enumerate(samples.read(is_float, args.num_process)):
+        results = simulator.run(arrays if is_float else raw_feeds(arrays, model.contract))
+        name = ", ".join(str(file) for file in samples.files[number])
+        if args.output is not None:
+            save_arrays(args.output / f"{number:05d}_{samples.files[number][0].stem}.npz", results)
+        else:
+            print(name)
+            _print_results(results, args.category, model.extents)
+    return 0
+
+
+def _print_results(results: Mapping[str, Array], category: str, extents: tuple[int, int]) -> None:
+    from tvm_ipu.base.category import boxes, top_scores
+
+    if category == "Classification":
+        (best,) = top_scores(next(iter(results.values())), TOP)[:1]
+        print_table((">class", ">score"), ((label, f"{score:.6g}") for label, score in best))
+    elif category == "Detection":
+        columns = (">class", ">score", ">left", ">top", ">right", ">bottom")
+        rows = [
+            (box.label, f"{box.score:.3f}", *(f"{v:.1f}" for v in (box.left, box.top, box.right, box.bottom)))
+            for found in boxes(results, *extents)
+            for box in found
+        ]
+        print_table(columns, rows)
+    else:
+        for name, value in results.items():
+            print(f"  {name}: {value.dtype}{list(value.shape)}")
+            print("   ", " ".join(f"{number:.6g}" for number in value.ravel()[:64].tolist()))
