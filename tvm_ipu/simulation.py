@@ -124,7 +124,7 @@ def _picture(spec: TensorSpec, contract: InputContract | None) -> TensorSpec:
 
 
 def samples_for(model: Described, images: Path, preprocess: str, timeout: float = TIMEOUT) -> Samples:
-    """Samples of ``-i`` and ``-n`` for a model; pictures for an image may leave out the padding of its frames.
+    """Samples of ``-i`` and ``-n`` for a model; pictures for an image may lack its frames' padding.
 
     Raises:
         OptionError: As for ``samples.open_samples``.

@@ -24,7 +24,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="float or fixed stage (.sim), or image")  # fmt: skip
     add_inputs(parser)
     parser.add_argument(
-        "-t", "--type", "--phase", dest="phase", choices=PHASES, help="what the model is; by default as its file says"
+        "-t",
+        "--type",
+        "--phase",
+        dest="phase",
+        choices=PHASES,
+        help="what the model is; by default as its file says",
     )
     parser.add_argument(
         "-c", "--category", choices=CATEGORIES, default="Unknown",
@@ -62,7 +67,11 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         help="the configuration that the model was made with; it is in the model, and only compared",
     )
     parser.add_argument(
-        "--num-process", type=positive, default=1, metavar="N", help="processes that read samples (default: 1)"
+        "--num-process",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="processes that read samples (default: 1)",
     )
     parser.add_argument(
         "--timeout",

@@ -131,6 +131,4 @@ def _histogram(one: Mapping[str, Any]) -> str:
         f'<svg viewBox="0 0 {BINS} 100" preserveAspectRatio="none" role="img">{bars}'
         f'<polyline class="fixed" vector-effect="non-scaling-stroke" points="{line}"/></svg>'
     )
-    return (
-        f"<details><summary>{escape(one['name'])}: {_interval(one['range'])}</summary>{image}</details>"
-    )
+    return f"<details><summary>{escape(one['name'])}: {_interval(one['range'])}</summary>{image}</details>"
