@@ -31,7 +31,8 @@ from tvm_ipu.frontends.onnx.convert import convert
 from tvm_ipu.frontends.onnx.plain import graph_from_onnx, graph_to_onnx
 from tvm_ipu.frontends.onnx.rebatch import rebatch
 from tvm_ipu.image.reader import read_image
-from tvm_ipu.image.stage import FLOAT, STAGE_SUFFIX, read_stage
+from tvm_ipu.image.schema import STAGE_SUFFIX
+from tvm_ipu.image.stage import FLOAT, read_stage
 from tvm_ipu.image.writer import write_image
 from tvm_ipu.kernels.decisions import Choose
 from tvm_ipu.passes.pipeline import STORAGE_DTYPE, run_phases

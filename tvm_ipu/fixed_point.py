@@ -24,7 +24,8 @@ from tvm_ipu.base.target import Target, load_target
 from tvm_ipu.driver import compile_model
 from tvm_ipu.frontends.loaders import LoadOptions, load_platform
 from tvm_ipu.frontends.onnx.plain import graph_from_onnx, graph_to_onnx
-from tvm_ipu.image.stage import FIXED, FLOAT, STAGE_SUFFIX, Stage, read_stage, write_stage
+from tvm_ipu.image.schema import STAGE_SUFFIX
+from tvm_ipu.image.stage import FIXED, FLOAT, Stage, read_stage, write_stage
 from tvm_ipu.quantize.calibrate import CalibrationOptions, calibrate
 from tvm_ipu.quantize.collect import Progress
 from tvm_ipu.quantize.levels import DEFAULT
@@ -144,13 +145,14 @@ def make_fixed_stage(
     chip = _check_target(target, contract)
     graph = graph_from_onnx(stage.model)
     found = open_samples(samples.images, samples.preprocess, graph.inputs, contract, samples.timeout)
+    names = tuple(", ".join(map(str, files)) for files in found.files)
     settings = CalibrationOptions(
         level=options.level,
         operator_bits=max(chip.chip.operator_bits) if chip.chip else 8,
         num_process=options.num_process,
         memory_saving=options.memory_saving,
         checkpoint=checkpoint or output.with_name(f"{output.name}.statistics"),
-        sample_names=tuple(", ".join(map(str, files)) for files in found.files),
+        sample_names=names,
         sample_count=len(found),
         parameters=_parameters(options),
     )
@@ -163,7 +165,13 @@ def make_fixed_stage(
         contract,
         progress,
     )
-    facts = {**stage.metadata, "tvm_ipu": __version__, "level": options.level, "samples": len(found)}
+    facts = {
+        **stage.metadata,
+        "tvm_ipu": __version__,
+        "level": options.level,
+        "samples": len(found),
+        "sample_names": list(names),
+    }
     fixed = Stage(FIXED, graph_to_onnx(quantized), contract, target, ranges, facts)
     write_stage(fixed, output)
     return fixed

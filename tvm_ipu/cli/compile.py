@@ -15,7 +15,7 @@ from tvm_ipu.base.program import Program
 from tvm_ipu.cli.arguments import add_input_shapes, add_target, comma_list, numbers, positive
 from tvm_ipu.cli.inspect import print_float_layers
 from tvm_ipu.cli.terminal import print_facts, progress, scaled, size
-from tvm_ipu.image.stage import STAGE_SUFFIX
+from tvm_ipu.image.schema import STAGE_SUFFIX
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

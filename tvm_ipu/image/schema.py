@@ -35,6 +35,7 @@ class Kind(IntEnum):
 
 
 STAGE_KINDS = (Kind.FLOAT_STAGE, Kind.FIXED_STAGE)
+STAGE_SUFFIX = ".sim"
 
 
 class SectionFlag(IntEnum):

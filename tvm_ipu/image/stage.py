@@ -22,7 +22,6 @@ from tvm_ipu.image.container import Container, read_container, read_kind, write_
 from tvm_ipu.image.schema import Kind, SectionType
 
 FLOAT, FIXED = "float", "fixed"
-STAGE_SUFFIX = ".sim"
 _KINDS = {FLOAT: Kind.FLOAT_STAGE, FIXED: Kind.FIXED_STAGE}
 _T = TypeVar("_T")
 
