@@ -26,6 +26,7 @@ from tvm_ipu.codegen.lower import LoweredKernel, compile_object, lower_kernel
 from tvm_ipu.kernels.generic import schedule_generic
 from tvm_ipu.kernels.mathlib import lower, lower_math
 from tvm_ipu.kernels.mathlib.gelu import gelu_of
+from tvm_ipu.kernels.mathlib.piecewise import fit
 
 SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, 0.5, -0.5, 1e-40, -1e-40, 1e-45, 3e38, -3e38]
 SPECIAL += [2.0, -2.0, 1.5, 2.5, -1.5, -2.5, 0.49999997, -0.49999997, 8388607.5, -8388607.5, 4194304.5]
@@ -304,3 +305,27 @@ def test_gelu_float64() -> None:
     x = np.linspace(-8, 8, 2001)
     expected = x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
     np.testing.assert_allclose(apply(gelu_of, TARGETS[16], x), expected, rtol=1e-13, atol=1e-15)
+
+
+def _silu_table(step: float, dtype: str) -> np.ndarray:
+    """Integers of x * sigmoid(x) in steps of ``step``, on a grid of eighths of a step."""
+    limits = np.iinfo(dtype)
+    zero = limits.min + 20
+    x = np.arange(-round(8 / step) * 8, (limits.max - zero + 1) * 8) * (step / 8)
+    return np.clip(np.rint(x * _sigmoid(x) / step) + zero, limits.min, limits.max).astype(dtype)
+
+
+@pytest.mark.parametrize("lanes", TARGETS)
+@pytest.mark.parametrize(("step", "dtype"), [(0.02, "uint8"), (0.03, "int8"), (0.05, "uint8")])
+def test_pieces_round_to_the_entries_of_a_table(lanes: int, step: float, dtype: str) -> None:
+    table = _silu_table(step, dtype)
+    pieces = fit(table)
+    assert pieces is not None
+    x = np.arange(table.size + table.size % 2 + 1, dtype="float32").clip(0, table.size - 1)  # odd: has a tail
+    limits = np.iinfo(dtype)
+    found = np.clip(np.rint(apply(pieces.at, TARGETS[lanes], x)), limits.min, limits.max)
+    np.testing.assert_array_equal(found, table[x.astype(int)])
+
+
+def test_no_pieces_for_what_is_not_smooth() -> None:
+    assert fit(np.random.default_rng(0).integers(0, 256, 2000).astype("uint8")) is None

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import tvm
-from tvm import relax, te
+from tvm import relax, te, tirx
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import algorithms, computes
 from tvm_ipu.kernels.dot import Dot, accumulator
 from tvm_ipu.kernels.isa import find_dot, storage_for
+from tvm_ipu.kernels.mathlib.lower import native_functions
+from tvm_ipu.kernels.mathlib.piecewise import fit
 from tvm_ipu.kernels.templates import conv2d
 from tvm_ipu.kernels.window import Window
 from tvm_ipu.passes.rewrite import Rewriter, constant, make_constant, op_name, rewrite, shape_of
@@ -45,6 +47,7 @@ def lower_operators(module: tvm.ir.IRModule, target: Target, winograd: bool = Tr
     rules: dict[str, Callable[[Rewriter, relax.Call, Target], relax.Expr | None]] = {
         "relax.nn.conv2d": partial(_conv2d, winograd=winograd),
         "relax.matmul": _matmul,
+        "relax.take": _function_of_sums,
     }
 
     def rule(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
@@ -186,6 +189,36 @@ def _matmul(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr 
         compute = partial(computes.matmul, transpose_b=True, out_dtype=out_dtype)
         return call_te(rewriter, "matmul", compute, [a, transposed.args[0]])
     return call_te(rewriter, "matmul", partial(computes.matmul, out_dtype=out_dtype), [a, b])
+
+
+def _function_of_sums(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr | None:
+    """A look-up in a large table of bytes as polynomials, where the target looks up their coefficients.
+
+    Such are elementwise and join the kernel that computes the positions, which need no clip then.
+    """
+    table, positions = constant(call.args[0]), call.args[1]
+    if table is None or table.ndim != 1 or table.size <= 256 or table.dtype not in (np.uint8, np.int8):
+        return None
+    if "look_up" not in native_functions(target) or str(positions.ty.dtype) != "int32":
+        return None
+    pieces = fit(table)
+    if pieces is None:
+        return None
+    inner = rewriter.value(positions)
+    if op_name(inner) == "relax.clip" and rewriter.single_use(positions):
+        positions = inner.args[0]
+    low, high = (
+        tirx.const(int(limit), "int32") for limit in (np.iinfo(table.dtype).min, np.iinfo(table.dtype).max)
+    )
+
+    def entry(x: te.Tensor, *at: Any) -> tirx.Expr:
+        rounded = tirx.round(pieces.at(x(*at).astype("float32"))).astype("int32")
+        return tirx.max(tirx.min(rounded, high), low).astype(table.dtype.name)
+
+    def compute(x: te.Tensor) -> te.Tensor:
+        return te.compute(x.shape, lambda *at: entry(x, *at), name="function")
+
+    return call_te(rewriter, "function", compute, [positions], ELEMENTWISE)
 
 
 def _packed(

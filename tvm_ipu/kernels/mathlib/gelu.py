@@ -14,6 +14,7 @@ import tvm
 from tvm import tirx
 from tvm.ir import Expr
 
+from tvm_ipu.kernels.mathlib.piecewise import piecewise
 from tvm_ipu.kernels.mathlib.special import erf
 from tvm_ipu.kernels.mathlib.terms import Terms
 
@@ -153,7 +154,7 @@ def gelu(t: Terms, x: Expr) -> Expr:
     x = t(x)
     if t.format.bits == 64:
         return x * t.const(0.5) * (t.const(1.0) + erf(t, t(x * t.const(math.sqrt(0.5)))))
-    if t.has_table(len(TAIL[0])):
+    if t.has_table:
         return _from_table(t, x)
     inside = t.clamp(x, -END, END)
     square = t(inside * inside)
@@ -167,10 +168,5 @@ def _from_table(t: Terms, x: tirx.Var) -> Expr:
     size = t(t.abs(x))
     last = t.const((len(TAIL[0]) - 1) * WIDTH)
     size = t(t.select(size > last, last, size))
-    shifted = t(size * t.const(1 / WIDTH) + t.const(t.format.magic))
-    rest = t(size - t(shifted - t.const(t.format.magic)) * t.const(WIDTH))
-    number = t(t.to_bits(shifted))
-    tail = t.look_up(TAIL[-1], number)
-    for terms in reversed(TAIL[:-1]):
-        tail = tail * rest + t.look_up(terms, number)
+    tail = piecewise(t, size, WIDTH, TAIL)
     return t.select(x < t.const(0.0), t.const(0.0), x) - size * tail

@@ -17,6 +17,7 @@ from tvm_ipu.kernels.emit import lanes_of
 from tvm_ipu.kernels.isa import hexagon_epilogue
 from tvm_ipu.kernels.mathlib import exponential, logarithm, rounding, special, trigonometry
 from tvm_ipu.kernels.mathlib.gelu import gelu
+from tvm_ipu.kernels.mathlib.piecewise import lower_piecewise
 from tvm_ipu.kernels.mathlib.terms import FORMATS, Terms, int_bits
 
 Unary = Callable[[Terms, Expr], Expr]
@@ -154,6 +155,8 @@ def _lower_call(call: Call, native: frozenset[str]) -> Expr:
     name = name.rsplit(".", 1)[-1]
     if name == "isnan":
         return _is_nan(args[0])
+    if name == "piecewise":
+        return _in_format(call, args, native, lower_piecewise)
     if name in UNARY and len(args) == 1:
         return _in_format(call, args, native, lambda t, x: UNARY[name](t, x[0]))
     if name in BINARY and len(args) == 2:

@@ -140,26 +140,32 @@ class Terms:
         """Arithmetic integer shift."""
         return tirx.shift_right(value, self.int_const(count))
 
-    def has_table(self, entries: int) -> bool:
-        """Whether ``look_up`` in a table of so many numbers takes one instruction for as many lanes."""
-        return "look_up" in self.native and self.format.bits == 32 and entries == 16 and self.lanes % 16 == 0
+    @property
+    def has_table(self) -> bool:
+        """Whether ``look_up`` takes one instruction for 16 lanes."""
+        return "look_up" in self.native and self.format.bits == 32 and self.lanes % 16 == 0
 
     def look_up(self, table: Sequence[float], numbers: tirx.Var) -> Expr:
-        """Entries of a table (``has_table``) whose numbers are in the low bits of integers."""
+        """Entries of a table of 16 numbers; which ones, is in the low bits of integers."""
+        if not self.has_table:
+            low = self(tirx.bitwise_and(numbers, self.int_const(15)))
+            value = self.const(table[0])
+            for i, entry in enumerate(table[1:], 1):
+                value = self.select(tirx.EQ(low, self.int_const(i)), self.const(entry), value)
+            return value
 
         def order(first: int, count: int) -> list[Expr]:
             return [tirx.IntImm("int32", first + i) for i in range(count)]
 
-        size = len(table)
-        entries = tirx.Shuffle([tirx.const(value, self.format.name) for value in table], order(0, size))
+        entries = tirx.Shuffle([tirx.const(value, self.format.name) for value in table], order(0, 16))
         found = [
             tirx.call_llvm_pure_intrin(
-                self.float_dtype.with_lanes(size),
+                self.float_dtype.with_lanes(16),
                 "llvm.x86.avx512.permvar.sf.512",
                 entries,
-                numbers if self.lanes == size else tirx.Shuffle([numbers], order(first, size)),
+                numbers if self.lanes == 16 else tirx.Shuffle([numbers], order(first, 16)),
             )
-            for first in range(0, self.lanes, size)
+            for first in range(0, self.lanes, 16)
         ]
         return found[0] if len(found) == 1 else tirx.Shuffle(found, order(0, self.lanes))
 
