@@ -197,6 +197,39 @@ def normalise(x: te.Tensor, factor: te.Tensor, added: te.Tensor, plan: Normalise
     return te.compute(shape, element, name="normalise")
 
 
+def linear_resize(
+    x: te.Tensor,
+    rows: te.Tensor,
+    columns: te.Tensor,
+    heights: te.Tensor,
+    widths: te.Tensor,
+    dtype: str,
+    zero: int,
+) -> te.Tensor:
+    """Sums of the four neighbours of each output times weights, less the zero point's share.
+
+    Args:
+        x: [N, height, width, C].
+        rows: int32 [new height, 2]: the rows that an output lies between.
+        columns: int32 [new width, 2].
+        heights: Weights of the rows, of ``dtype``.
+        widths: Weights of the columns.
+        dtype: Of the sums: ``int32`` or ``int64``.
+        zero: What is taken off each sum.
+    """
+
+    def element(n: Any, i: Any, j: Any, c: Any) -> Expr:
+        lines = [
+            x(n, rows(i, a), columns(j, 0), c).astype(dtype) * widths(j, 0)
+            + x(n, rows(i, a), columns(j, 1), c).astype(dtype) * widths(j, 1)
+            for a in (0, 1)
+        ]
+        return lines[0] * heights(i, 0) + lines[1] * heights(i, 1) - tirx.const(zero, dtype)
+
+    batch, _, _, channels = _shape(x)
+    return te.compute((batch, _shape(rows)[0], _shape(columns)[0], channels), element, name="resize")
+
+
 def _first_root(m: Expr) -> Expr:
     """The tangent of the root of ``2**60 <= m < 2**62`` at ``2**61``: 6 % too much at most."""
     return ((m >> _int64(31)) * _int64(46341) >> _int64(16)) + _int64(759250125)

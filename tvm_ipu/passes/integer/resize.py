@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from tvm import relax
 
-from tvm_ipu.passes.integer import requantize as rq
+from tvm_ipu.kernels import fixed_functions as fixed
 from tvm_ipu.passes.integer.known import Known
 from tvm_ipu.passes.integer.requantize import Result
 from tvm_ipu.passes.integer.tensors import Array, NoInteger, Sum
+from tvm_ipu.passes.lower_operators import call_te
 from tvm_ipu.passes.rewrite import make_constant, shape_of
 
 R = relax.op
+
+INJECTIVE = 2
+"""TVM's pattern ``kInjective``: elementwise operators that follow are fused into the kernel."""
 
 WEIGHT_BITS = {"int32": 11, "int64": 15}
 """Fractional bits of the weights along each axis, by the type of the sums: 22 and 8 more fit int32."""
@@ -34,23 +38,22 @@ def linear_resize(known: Known, call: relax.Call, result: Result) -> relax.Expr:
         raise NoInteger("its operand is not quantised")
     dtype = "int64" if q.is_short else "int32"
     bits = WEIGHT_BITS[dtype]
-    total = R.astype(rq.centred_int(q), dtype)
-    for axis in (2, 3):
-        extent, outputs = shape_of(call.args[0])[axis], shape_of(call)[axis]
-        first, second, weight = taps(extent, outputs, mode, bits)
-        total = known.rewriter.emit(total)
-        parts = [
-            R.multiply(R.take(total, make_constant(at.astype(np.int32)), axis), _along(factor, axis, dtype))
-            for at, factor in ((first, 2**bits - weight), (second, weight))
-        ]
-        total = R.add(*parts)
-    scale = np.asarray(q.scale / 4.0**bits)
-    sums = Sum(known.rewriter.emit(total), scale, q.reach * 4**bits, is_wide=q.is_short)
-    return known.arithmetic.requantize(sums, result)
+    picture = known.rewriter.emit(R.permute_dims(q.expr, [0, 2, 3, 1]))
+    axes = [
+        taps(e, o, mode, bits) for e, o in list(zip(shape_of(call.args[0]), shape_of(call), strict=True))[2:]
+    ]
+    places = [make_constant(at.astype(np.int32)) for at, _ in axes]
+    weights = [make_constant(weight.astype(dtype)) for _, weight in axes]
+    compute = partial(fixed.linear_resize, dtype=dtype, zero=q.zero * 4**bits)
+    args = [picture, *places, *weights]
+    sums = known.rewriter.emit(call_te(known.rewriter, "fixed_resize", compute, args, INJECTIVE))
+    total = Sum(sums, np.asarray(q.scale / 4.0**bits), q.reach * 4**bits, is_wide=q.is_short)
+    resized = known.rewriter.emit(known.arithmetic.requantize(total, result))
+    return R.permute_dims(resized, [0, 3, 1, 2])
 
 
-def taps(extent: int, outputs: int, mode: str, bits: int) -> tuple[Array, Array, Array]:
-    """For each output the two elements that it lies between, and the second one's weight in ``2**-bits``.
+def taps(extent: int, outputs: int, mode: str, bits: int) -> tuple[Array, Array]:
+    """For each output the two elements that it lies between, and their weights in ``2**-bits``: [outputs, 2].
 
     Raises:
         NoInteger: The mode is not known.
@@ -66,11 +69,6 @@ def taps(extent: int, outputs: int, mode: str, bits: int) -> tuple[Array, Array,
         case _:
             raise NoInteger(f"resizing with coordinates '{mode}'")
     lower = np.floor(place)
-    weight = np.rint((place - lower) * 2**bits).astype(np.int64)
-    first, second = (np.clip(lower + step, 0, extent - 1).astype(np.int64) for step in (0, 1))
-    return first, second, weight
-
-
-def _along(values: Array, axis: int, dtype: str) -> relax.Expr:
-    shape: Sequence[int] = [values.size if i == axis else 1 for i in range(4)]
-    return make_constant(values.astype(dtype).reshape(shape))
+    far = np.rint((place - lower) * 2**bits).astype(np.int64)
+    between = np.clip(np.stack([lower, lower + 1], 1), 0, extent - 1)
+    return between, np.stack([2**bits - far, far], 1)
