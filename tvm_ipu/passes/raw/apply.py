@@ -180,7 +180,7 @@ class _Picture(_Input):
     def pixels(self) -> relax.Expr:
         """The picture as the model was trained on."""
         if self._pixels is None:
-            pixels = self._frame.pixels(self.param)
+            pixels = self._frame.pixels(self.param, self._emit)
             self._pixels = pixels if pixels is self.param else self._emit(pixels)
         return self._pixels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -13,6 +14,8 @@ from tvm_ipu.base.errors import ModelError
 from tvm_ipu.passes.rewrite import make_constant
 
 R = relax.op
+
+Emit = Callable[[relax.Expr], relax.Expr]
 
 CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4, "YUV_NV12": 3}
 """Channels of a pixel in memory; a frame in YUV_NV12 has 3 when it is taken apart."""
@@ -91,10 +94,15 @@ class Frame:
         channels = CHANNELS[self.contract.input_format]
         return (n, channels, rows, columns) if self.is_planar else (n, rows, columns, channels)
 
-    def pixels(self, raw: relax.Expr) -> relax.Expr:
-        """The picture in the model's shape and trained format: uint8, or int32 where it was computed."""
+    def pixels(self, raw: relax.Expr, emit: Emit) -> relax.Expr:
+        """The picture in the model's shape and trained format: uint8, or int32 where it was computed.
+
+        Args:
+            raw: The bytes that are fed.
+            emit: Binds what becomes a kernel of its own.
+        """
         if self.contract.input_format == "YUV_NV12":
-            return self._from_nv12(raw)
+            return self._from_nv12(raw, emit)
         channel, row = (1, 2) if self.is_planar else (3, 1)
         _, height, width = self.size
         if self.aligned != (height, width):
@@ -105,12 +113,13 @@ class Frame:
             return _slice(raw, [channel], [0], [len(order)]) if fewer else raw
         return R.take(raw, make_constant(np.array(order, np.int64)), axis=channel)
 
-    def _from_nv12(self, raw: relax.Expr) -> relax.Expr:
+    def _from_nv12(self, raw: relax.Expr, emit: Emit) -> relax.Expr:
         n, height, width = self.size
         rows, columns = self.aligned
-        luma = R.reshape(_slice(raw, [1, 2], [0, 0], [height, width]), (n, height, width, 1))
+        luma = R.reshape(emit(_slice(raw, [1, 2], [0, 0], [height, width])), (n, height, width, 1))
         halves = ((height + 1) // 2, (width + 1) // 2)
-        pairs = R.reshape(_slice(raw, [1], [rows], [rows * 3 // 2]), (n, rows // 2, columns // 2, 2))
+        chroma_rows = emit(_slice(raw, [1], [rows], [rows * 3 // 2]))
+        pairs = R.reshape(chroma_rows, (n, rows // 2, columns // 2, 2))
         pairs = R.repeat(R.repeat(_slice(pairs, [1, 2], [0, 0], list(halves)), 2, 1), 2, 2)
         pairs = _slice(pairs, [1, 2], [0, 0], [height, width])
         chroma = [_slice(pairs, [3], [i], [i + 1]) for i in (0, 1)]
