@@ -104,7 +104,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _run_command(words: Sequence[str]) -> int:
     try:
-        words = _expand(words)
+        words = expand(words)
         args = build_parser(words).parse_args(words)
         code: int = import_module(f"tvm_ipu.cli.{args.command}").execute(args)
         return code
@@ -122,7 +122,7 @@ def _run_command(words: Sequence[str]) -> int:
         return 1
 
 
-def _expand(words: Sequence[str]) -> list[str]:
+def expand(words: Sequence[str]) -> list[str]:
     """The words with what the command lets users leave out."""
     for at, word in enumerate(words):
         if word == "convert":
