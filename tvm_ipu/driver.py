@@ -5,15 +5,11 @@ model - frontends -> Relax - passes -> Relax, fused - codegen -> Program - image
 
 from __future__ import annotations
 
-import mmap
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import tvm
 
 from tvm_ipu.base.batch import ONE_BUF, choose_batches
@@ -23,23 +19,20 @@ from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.program import Program
 from tvm_ipu.base.shapes import parse_input_shapes
 from tvm_ipu.base.target import Target, load_target
-from tvm_ipu.bench.data import fill, load_arrays, split_samples
+from tvm_ipu.bench.data import fill
 from tvm_ipu.codegen.build import build_program
 from tvm_ipu.codegen.kernel_set import KernelSet, Progress
 from tvm_ipu.frontends.loaders import LoadOptions, load_model
 from tvm_ipu.frontends.onnx.convert import convert
 from tvm_ipu.frontends.onnx.plain import graph_from_onnx, graph_to_onnx
 from tvm_ipu.frontends.onnx.rebatch import rebatch
-from tvm_ipu.image.reader import read_image
 from tvm_ipu.image.schema import STAGE_SUFFIX
 from tvm_ipu.image.stage import FLOAT, read_stage
 from tvm_ipu.image.writer import write_image
 from tvm_ipu.kernels.decisions import Choose
-from tvm_ipu.passes.pipeline import STORAGE_DTYPE, run_phases
+from tvm_ipu.passes.pipeline import AfterPhase
 from tvm_ipu.passes.raw.apply import apply_contract
-from tvm_ipu.passes.rewrite import numpy_dtype
-from tvm_ipu.quantize.sensitivity import layer_errors, output_error, sensitive_layers
-from tvm_ipu.runtime import Session
+from tvm_ipu.precision import Fused, float32_layers
 from tvm_ipu.runtime.build import SOURCE_DIR
 from tvm_ipu.tune.records import Records, read_records, shipped_records, warn_on_stderr
 from tvm_ipu.tune.search import Report
@@ -216,15 +209,13 @@ def _fused_models(
     with clock.stage("loading"):
         loads = [LoadOptions(shapes, tuple(outputs), batch) for batch in batches or (None,)]
         models = [_load(model, load, kernels.target) for load in loads]
+    fused = [Fused(one, kernels) for one in models]
     if options.precision != "fp32" and options.max_error > 0:
         with clock.stage("sensitivity"):
-            kept = _float32_layers(models[0], options, samples, kernels)
+            kept = float32_layers(fused[0], options, samples, warn_on_stderr)
             options = replace(options, float32_layers=kept)
-    chip = kernels.target
     with clock.stage("passes"):
-        return [
-            one.with_module(run_phases(one.module, chip, options, _dumper(options, one))) for one in models
-        ]
+        return [one.with_options(options, _dumper(options, one.model)) for one in fused]
 
 
 def _load(path: Path, options: LoadOptions, chip: Target) -> Model:
@@ -249,48 +240,6 @@ def _tuning_records(chip: Target, options: CompileOptions) -> Records:
     files = [*shipped, *options.tuning_records]
     records = [record for file in files for record in read_records(file, warn_on_stderr)]
     return Records(records, chip, warn_on_stderr)
-
-
-def _float32_layers(
-    model: Model, options: CompileOptions, samples: Path | None, kernels: KernelSet
-) -> tuple[str, ...]:
-    """Layers that 16-bit precision would cost too much, measured with images for this machine."""
-    host = load_target("host")
-    kernels = kernels if kernels.target == host else KernelSet(host)
-    feeds = [fill(model.inputs, "random")]
-    if samples is not None:
-        feeds = split_samples(load_arrays(samples), model.inputs, samples)
-    dtype = numpy_dtype(STORAGE_DTYPE[options.precision])
-    program, image, start = _host_image(model, replace(options, precision="fp32", winograd=False), kernels)
-    with Session(memoryview(image), threads=options.jobs) as session:
-
-        def run(weights: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
-            np.frombuffer(image, np.uint8)[start : start + weights.size] = weights
-            return [value for feed in feeds for value in session.run(feed).values()]
-
-        errors = layer_errors(program, run, dtype)
-        expected = run(np.frombuffer(program.weights, np.uint8))
-
-    def measure(kept: tuple[str, ...]) -> float:
-        _, mixed, _ = _host_image(model, replace(options, float32_layers=kept), kernels)
-        with Session(memoryview(mixed), threads=options.jobs) as session:
-            found = [value for feed in feeds for value in session.run(feed).values()]
-        return output_error(found, expected)
-
-    return sensitive_layers(errors, measure, options.max_error)
-
-
-def _host_image(model: Model, options: CompileOptions, kernels: KernelSet) -> tuple[Program, mmap.mmap, int]:
-    """A program for this machine, its image in memory, and where the weights start in there."""
-    fused = model.with_module(run_phases(model.module, kernels.target, options))
-    program = build_program([fused], kernels.target, options.jobs, kernels=kernels)
-    with tempfile.TemporaryDirectory(prefix="tvm_ipu-") as folder:
-        path = Path(folder) / "host.img"
-        write_image(program, path)
-        image = mmap.mmap(-1, path.stat().st_size)  # aligned, so that a session uses it as it is
-        image.write(path.read_bytes())
-        starts = [section.offset for section in read_image(path).sections if section.name == "weights"]
-    return program, image, starts[0] if starts else 0
 
 
 class _Clock:
@@ -319,7 +268,7 @@ class _Stage:
         self.clock.seconds[self.name] = time.perf_counter() - self.start
 
 
-def _dumper(options: CompileOptions, model: Model) -> Callable[[str, tvm.ir.IRModule], None] | None:
+def _dumper(options: CompileOptions, model: Model) -> AfterPhase | None:
     """Writes the module after each phase to ``--dump-ir``'s folder."""
     if options.dump_dir is None:
         return None

@@ -29,6 +29,14 @@ def test_random_fill_is_repeatable_and_fits_every_type():
         assert (values != other[spec.name]).any()
 
 
+def test_integers_of_a_range_of_their_own():
+    specs = [TensorSpec(name, (1000,), DType.INT64) for name in ("words", "mask")]
+    arrays = fill(specs, "random", ranges={"words": 500})
+    assert 0 <= arrays["words"].min() < 5
+    assert 495 <= arrays["words"].max() < 500
+    assert set(arrays["mask"]) == {0, 1}
+
+
 def test_arrays_survive_a_round_trip(tmp_path):
     path = tmp_path / "a.npz"
     arrays = {"x:0": np.arange(6).reshape(2, 3), "file": np.float32(2.5)[None], "layer/out": np.array(True)}

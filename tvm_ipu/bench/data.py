@@ -20,7 +20,9 @@ Array = NDArray[Any]
 FILLS = ("random", "zeros", "ones")
 
 
-def fill(specs: Iterable[TensorSpec], kind: str, seed: int = 0) -> dict[str, Array]:
+def fill(
+    specs: Iterable[TensorSpec], kind: str, seed: int = 0, ranges: Mapping[str, int] | None = None
+) -> dict[str, Array]:
     """Arrays for all ``specs``: zeros, ones, or the same random values each time.
 
     Random floats are uniform in [0, 1). Random integers are 0 or 1, which suits indices, masks and tokens.
@@ -29,13 +31,16 @@ def fill(specs: Iterable[TensorSpec], kind: str, seed: int = 0) -> dict[str, Arr
         specs: What to make.
         kind: One of ``FILLS``.
         seed: Another seed gives other random values.
+        ranges: By name: how many integers, from 0 on, to draw from instead of two.
     """
     rng = np.random.default_rng(seed)
 
     def array(spec: TensorSpec) -> Array:
         if kind != "random":
             return np.full(spec.shape, kind == "ones", numpy_dtype(spec.dtype))
-        values = rng.random(spec.shape) if spec.dtype.is_float else rng.integers(0, 2, spec.shape)
+        if spec.dtype.is_float:
+            return rng.random(spec.shape).astype(numpy_dtype(spec.dtype))
+        values = rng.integers(0, (ranges or {}).get(spec.name, 2), spec.shape)
         return np.asarray(values, numpy_dtype(spec.dtype))
 
     return {spec.name: array(spec) for spec in specs}

@@ -30,6 +30,8 @@ from tvm_ipu.passes.to_mixed_precision import to_mixed_precision
 from tvm_ipu.passes.to_nhwc import to_nhwc
 
 Pass = Callable[[tvm.ir.IRModule], tvm.ir.IRModule]
+AfterPhase = Callable[[str, tvm.ir.IRModule], None]
+"""Called with a phase's name and the module after it."""
 
 STORAGE_DTYPE = {"fp16": "float16", "bf16": "bfloat16"}
 
@@ -91,7 +93,7 @@ def run_phases(
     module: tvm.ir.IRModule,
     target: Target,
     options: CompileOptions,
-    after: Callable[[str, tvm.ir.IRModule], None] | None = None,
+    after: AfterPhase | None = None,
     last: str = "",
 ) -> tvm.ir.IRModule:
     """Run all phases, or those up to ``last``; ``after(phase, module)`` is told the module after each."""

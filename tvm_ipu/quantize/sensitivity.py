@@ -1,33 +1,54 @@
 """Find the layers that do not bear 16-bit operands.
 
 Each product's weights alone are rounded in a float32 program, and the change of the outputs is measured.
-Errors of different layers are taken as independent, so they add up as squares. The layers that cost most stay
-in float32, more of them until the error measured with all others in 16 bits meets the bound.
+Errors of different layers are taken as independent, so they add up as squares. Where 16 bits in all products
+cost too much, those stay in float32 that save most error for the time they cost, more of them until the error
+measured with all others in 16 bits meets the bound.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tvm_ipu.base.program import Program, Space
+from tvm_ipu.base.program import Call, Program, Space
 
 Array = NDArray[Any]
 MARGIN = 0.4
 """Share of the bound that the error on the samples may use."""
 
-ROUNDS = 4
-"""Mixtures of precisions that are tried at most."""
+SLACK = 0.85
+"""Share of the aim that a choice is made for: errors of layers do not quite add up as squares."""
+
+ROUNDS = 3
+"""Mixtures of precisions that are tried, where none is found before, until the bound itself decides."""
+
+OPERATIONS_PER_BYTE = 8
+"""Operations in float32 that take as long as a byte of weights takes from memory."""
 
 
-def layer_errors(
+@dataclass(frozen=True)
+class Sensitivity:
+    """What rounding one layer's weights costs, and what not rounding them would.
+
+    Attributes:
+        error: Change of the outputs when the layer's weights are rounded (``output_error``).
+        cost: Time that the layer takes in float32, in operations.
+    """
+
+    error: float
+    cost: float
+
+
+def layer_sensitivities(
     program: Program, run: Callable[[Array], Sequence[Array]], dtype: np.dtype[Any]
-) -> dict[str, float]:
-    """Error of the outputs when the weights of one product are rounded, by the product's layer.
+) -> dict[str, Sensitivity]:
+    """Sensitivity of each product with constant weights, by its layer.
 
     Args:
         program: The model in float32; its first plan is measured.
@@ -36,46 +57,48 @@ def layer_errors(
     """
     weights = np.frombuffer(program.weights, np.uint8).copy()
     expected = run(weights)
-    errors: dict[str, float] = {}
-    for name, start, stop in _products(program):
-        saved = weights[start:stop].copy()
-        values = weights[start:stop].view(np.float32)
+    found: dict[str, Sensitivity] = {}
+    for call, part in _products(program):
+        saved = weights[part].copy()
+        values = weights[part].view(np.float32)
         values[:] = values.astype(dtype).astype(np.float32)
-        errors[name] = math.hypot(errors.get(name, 0.0), output_error(run(weights), expected))
-        weights[start:stop] = saved
-    return errors
+        error = output_error(run(weights), expected)
+        weights[part] = saved
+        name = call.layer.partition("+")[0]
+        before = found.get(name, Sensitivity(0.0, 0.0))
+        cost = max(call.flops, OPERATIONS_PER_BYTE * saved.size)
+        found[name] = Sensitivity(math.hypot(before.error, error), before.cost + cost)
+    return found
 
 
 def sensitive_layers(
-    errors: dict[str, float], measure: Callable[[tuple[str, ...]], float], max_error: float
-) -> tuple[str, ...]:
-    """Products to be kept in float32, the most sensitive one first.
+    sensitivities: Callable[[], Mapping[str, Sensitivity]],
+    measure: Callable[[tuple[str, ...]], float],
+    max_error: float,
+) -> tuple[tuple[str, ...], float]:
+    """Products to be kept in float32, and the error that is left.
 
     Args:
-        errors: As ``layer_errors`` gives them.
+        sensitivities: ``layer_sensitivities``; asked only where 16 bits in all products cost too much.
         measure: Error of the outputs when these products stay in float32 and all others do not.
         max_error: Bound on that error.
     """
-    budget = max_error
+    aim = MARGIN * max_error
     kept: tuple[str, ...] = ()
+    error = measure(kept)
+    if error <= aim:
+        return kept, error
+    layers = sensitivities()
     for _ in range(ROUNDS):
-        kept = _over_budget(errors, budget)
+        # what was measured, activations included, is taken to shrink as the estimate does
+        kept = _keep(layers, _estimate(layers, kept) * SLACK * aim / error)
         error = measure(kept)
-        if error <= MARGIN * max_error or len(kept) == len(errors):
-            break
-        budget *= min(0.7, MARGIN * max_error / error)
-    return kept
-
-
-def _products(program: Program) -> list[tuple[str, int, int]]:
-    """Name and range of the weights of each product."""
-    found = []
-    for call in program.plans[0].calls:
-        weights = [arg for arg in call.args if arg.space is Space.WEIGHTS]
-        if call.template in ("conv2d", "gemm", "dense") and weights:
-            largest = max(weights, key=lambda arg: arg.size)
-            found.append((call.layer.partition("+")[0], largest.offset, largest.offset + largest.size))
-    return found
+        if error <= aim or len(kept) == len(layers):
+            return kept, error
+    if error > max_error:
+        kept = tuple(layers)
+        error = measure(kept)
+    return kept, error
 
 
 def output_error(found: Sequence[Array], expected: Sequence[Array]) -> float:
@@ -88,12 +111,35 @@ def output_error(found: Sequence[Array], expected: Sequence[Array]) -> float:
     return worst
 
 
-def _over_budget(errors: dict[str, float], budget: float) -> tuple[str, ...]:
-    kept = []
-    total = sum(error**2 for error in errors.values())
-    for name in sorted(errors, key=errors.__getitem__, reverse=True):
-        if total <= budget**2:
+def _products(program: Program) -> list[tuple[Call, slice]]:
+    """Each product with weights, and where in the program's weights its own lie."""
+    found = []
+    for call in program.plans[0].calls:
+        weights = [arg for arg in call.args if arg.space is Space.WEIGHTS]
+        if call.template in ("conv2d", "gemm", "dense") and weights:
+            largest = max(weights, key=lambda arg: arg.size)
+            found.append((call, slice(largest.offset, largest.offset + largest.size)))
+    return found
+
+
+def _estimate(layers: Mapping[str, Sensitivity], kept: Sequence[str]) -> float:
+    """Error of the outputs with the weights of all layers rounded but of those that are kept."""
+    return math.sqrt(sum(layer.error**2 for name, layer in layers.items() if name not in kept))
+
+
+def _keep(layers: Mapping[str, Sensitivity], error: float) -> tuple[str, ...]:
+    """Layers without which the estimate is at most ``error``, chosen by squared error for cost."""
+
+    def worth(name: str) -> float:
+        return layers[name].error ** 2 / layers[name].cost
+
+    kept: list[str] = []
+    for name in sorted(layers, key=worth, reverse=True):
+        if _estimate(layers, kept) <= error:
             break
         kept.append(name)
-        total -= errors[name] ** 2
+    for name in sorted(kept, key=lambda name: layers[name].cost, reverse=True):
+        others = [other for other in kept if other != name]
+        if _estimate(layers, others) <= error:
+            kept = others
     return tuple(kept)
