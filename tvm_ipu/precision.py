@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tvm
 from numpy.typing import NDArray
 
 from tvm_ipu.base.model import Model
@@ -23,7 +24,7 @@ from tvm_ipu.codegen.kernel_set import KernelSet
 from tvm_ipu.image.reader import read_image
 from tvm_ipu.image.writer import write_image
 from tvm_ipu.passes.index_ranges import index_ranges
-from tvm_ipu.passes.pipeline import STORAGE_DTYPE, AfterPhase, run_phases
+from tvm_ipu.passes.pipeline import ANY_PRECISION, STORAGE_DTYPE, AfterPhase, run_phases
 from tvm_ipu.passes.rewrite import numpy_dtype
 from tvm_ipu.quantize.sensitivity import layer_sensitivities, output_error, sensitive_layers
 from tvm_ipu.runtime import Session
@@ -33,7 +34,7 @@ Array = NDArray[Any]
 
 @dataclass
 class Fused:
-    """A model through all passes for one target, for each way in which that was asked for.
+    """A model through all passes for one target, in one or several precisions.
 
     Attributes:
         model: The model before the passes.
@@ -42,12 +43,18 @@ class Fused:
 
     model: Model
     kernels: KernelSet
+    _common: tvm.ir.IRModule | None = None
     _done: dict[CompileOptions, Model] = field(default_factory=dict)
 
     def with_options(self, options: CompileOptions, after: AfterPhase | None = None) -> Model:
         """The model through all passes; ``after`` is told of each phase, as ``run_phases`` does."""
-        if after is not None or options not in self._done:
-            module = run_phases(self.model.module, self.kernels.target, options, after)
+        target, module = self.kernels.target, self.model.module
+        if after is not None:
+            return self.model.with_module(run_phases(module, target, options, after))
+        if self._common is None:
+            self._common = run_phases(module, target, options, last=ANY_PRECISION)
+        if options not in self._done:
+            module = run_phases(self._common, target, options, behind=ANY_PRECISION)
             self._done[options] = self.model.with_module(module)
         return self._done[options]
 

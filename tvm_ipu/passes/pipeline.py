@@ -35,6 +35,9 @@ AfterPhase = Callable[[str, tvm.ir.IRModule], None]
 
 STORAGE_DTYPE = {"fp16": "float16", "bf16": "bfloat16"}
 
+ANY_PRECISION = "layout"
+"""The last of the phases that do the same whatever the precision is."""
+
 
 def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
     """Passes by phase; a phase ends where ``--dump-ir`` writes the module."""
@@ -94,10 +97,22 @@ def run_phases(
     target: Target,
     options: CompileOptions,
     after: AfterPhase | None = None,
+    behind: str = "",
     last: str = "",
 ) -> tvm.ir.IRModule:
-    """Run all phases, or those up to ``last``; ``after(phase, module)`` is told the module after each."""
-    for name, passes in phases(target, options).items():
+    """Run all phases, or those behind one and up to another.
+
+    Args:
+        module: The module as imported, or as the phase ``behind`` left it.
+        target: Chip to compile for.
+        options: How to compile.
+        after: Told the module after each phase.
+        behind: Phase that was the last of an earlier call.
+        last: Phase to end with.
+    """
+    todo = phases(target, options)
+    start = list(todo).index(behind) + 1 if behind else 0
+    for name, passes in list(todo.items())[start:]:
         for one in passes:
             module = one(module)
             if options.verify:

@@ -22,9 +22,6 @@ Array = NDArray[Any]
 MARGIN = 0.4
 """Share of the bound that the error on the samples may use."""
 
-SLACK = 0.85
-"""Share of the aim that a choice is made for: errors of layers do not quite add up as squares."""
-
 ROUNDS = 3
 """Mixtures of precisions that are tried, where none is found before, until the bound itself decides."""
 
@@ -91,7 +88,7 @@ def sensitive_layers(
     layers = sensitivities()
     for _ in range(ROUNDS):
         # what was measured, activations included, is taken to shrink as the estimate does
-        kept = _keep(layers, _estimate(layers, kept) * SLACK * aim / error)
+        kept = _keep(layers, _estimate(layers, kept) * aim / error)
         error = measure(kept)
         if error <= aim or len(kept) == len(layers):
             return kept, error
