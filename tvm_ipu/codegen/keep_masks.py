@@ -9,6 +9,7 @@ keeps the loop scalar. Kernels that are made with vectors are not concerned: LLV
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tvm
@@ -18,11 +19,15 @@ from tvm.tirx import Expr
 
 from tvm_ipu.kernels.llvm import OPAQUE
 
+_MODULO = (tirx.FloorMod, tirx.Mod)
+
 
 def KeepMasks() -> tvm.transform.Pass:  # noqa: N802 (TVM names its passes like classes)
     """The pass; its place is after everything that simplifies."""
 
     def run(func: tirx.PrimFunc, _mod: tvm.ir.IRModule, _context: tvm.transform.PassContext) -> tirx.PrimFunc:
+        if not _contains(func.body, _MODULO, _is_mask):
+            return func
         return func.with_body(tvm_ffi.structural_mutate(func.body, [(tirx.For, _loop)]))
 
     return tirx.transform.prim_func_pass(run, opt_level=0, name="KeepMasks")
@@ -30,23 +35,26 @@ def KeepMasks() -> tvm.transform.Pass:  # noqa: N802 (TVM names its passes like 
 
 def _loop(loop: tirx.For, mutator: Any) -> tirx.Stmt:
     """The loop, and what it contains, with masks hidden where there are no vectors."""
-    if _has_vectors(loop.body):
+    if _contains(loop.body, (tirx.Ramp, tirx.Broadcast)):
         return mutator.default_mutate(loop)
-    return tvm_ffi.structural_map(loop, ((tirx.FloorMod, tirx.Mod), _opaque))
+    return tvm_ffi.structural_map(loop, (_MODULO, _opaque))
 
 
 def _opaque(node: Expr) -> Expr:
+    return OPAQUE.call(node) if _is_mask(node) else node
+
+
+def _is_mask(node: Any) -> bool:
     divisor = int(node.b) if isinstance(node.b, tirx.IntImm) else 0
-    is_mask = divisor > 1 and divisor & (divisor - 1) == 0
-    return OPAQUE.call(node) if is_mask and str(node.ty) == OPAQUE.dtype else node
+    return divisor > 1 and divisor & (divisor - 1) == 0 and str(node.ty) == OPAQUE.dtype
 
 
-def _has_vectors(stmt: tirx.Stmt) -> bool:
+def _contains(stmt: tirx.Stmt, kinds: tuple[type, ...], test: Callable[[Any], bool] = lambda _: True) -> bool:
     found = False
 
-    def visit(ramp: Any) -> None:
+    def visit(node: Any) -> None:
         nonlocal found
-        found = True
+        found = found or test(node)
 
-    tvm_ffi.structural_walk(stmt, ((tirx.Ramp, tirx.Broadcast), visit))
+    tvm_ffi.structural_walk(stmt, (kinds, visit))
     return found

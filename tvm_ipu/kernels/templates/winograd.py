@@ -270,17 +270,18 @@ class _Body:
         e, p = self.e, self._p
         at = e.bind("source_at", at)
         to = e.bind("inputs_at", slot * self._pitch + channel)
-        half = []
-        for j in range(p.points):
+        half = e.alloc("half", self._places * lanes, DTYPE)
+        with e.loop("j", 0, p.points) as j:
             values = [
                 e.bind("d", e.load_as(DTYPE, source, at + (i * row + j * column), lanes))
                 for i in range(p.points)
             ]
-            half.append(transform_inputs(e, p.outputs, values))
-        for i in range(p.points):
-            values = transform_inputs(e, p.outputs, [half[j][i] for j in range(p.points)])
-            for j, value in enumerate(values):
-                place = (i * p.points + j) * self._block * self._pitch
+            for i, value in enumerate(transform_inputs(e, p.outputs, values)):
+                e.store(half, (i * p.points + j) * lanes, value, lanes)
+        with e.loop("i", 0, p.points) as i:
+            values = [e.bind("d", e.load(half, (i * p.points + j) * lanes, lanes)) for j in range(p.points)]
+            for j, value in enumerate(transform_inputs(e, p.outputs, values)):
+                place = (i * p.points + j) * (self._block * self._pitch)
                 e.store(self._inputs, to + place, value, lanes)
 
     def multiply(self, count: Expr, channel: Expr, width: int) -> None:
@@ -312,18 +313,18 @@ class _Body:
         widths = column_widths(width, p.lanes)
         half = e.alloc("half", len(widths) * p.outputs * p.points * p.lanes, DTYPE)
 
-        def half_at(v: int, row: Expr | int, place: int) -> Expr:
+        def half_at(v: int, row: Expr | int, place: Expr | int) -> Expr:
             return ((row * len(widths) + v) * p.points + place) * p.lanes
 
         products = e.bind("products_at", slot * self._width)
         for v in range(len(widths)):
-            for j in range(p.points):
+            with e.loop("j", 0, p.points) as j:
                 values = [
                     e.bind(
                         "m",
                         e.load(
                             self._products,
-                            products + (i * p.points + j) * self._block * self._width + v * p.lanes,
+                            products + (i * p.points + j) * (self._block * self._width) + v * p.lanes,
                             p.lanes,
                         ),
                     )
