@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from tests.ops.integer_kit import simulate
@@ -21,9 +22,9 @@ TARGETS = [name for name in target_names() if load_target(name).qemu]
 pytestmark = [pytest.mark.qemu, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module", params=[("", 8), ("", 16), ("ipu-ref", 8)])
+@pytest.fixture(scope="module", params=[("", 8), ("", 16), ("", 4), ("ipu-ref", 8)])
 def case(request: pytest.FixtureRequest) -> tuple[str, int]:
-    """A simulated chip or none, and the bits of activations and weights."""
+    """A simulated chip or none, and the bits of activations and weights; 4 are those of weights."""
     chip, bits = request.param
     return str(chip), int(bits)
 
@@ -38,9 +39,9 @@ def quantised(tmp_path_factory: pytest.TempPathFactory, case: tuple[str, int]) -
     """Convolutions of all kinds, pools, a residual sum, tables, a product, a concatenation, a dense layer."""
     folder = tmp_path_factory.mktemp("model")
     source, _, bits = network(), *case
-    source.opset_import[0].version = {8: 17, 16: 21}[bits]
+    source.opset_import[0].version = 21 if bits == 16 else 17
     onnx.save(source, folder / "float.onnx")
-    types = {8: (QuantType.QUInt8, QuantType.QInt8), 16: (QuantType.QInt16, QuantType.QInt16)}[bits]
+    types = (QuantType.QInt16, QuantType.QInt16) if bits == 16 else (QuantType.QUInt8, QuantType.QInt8)
     quantize_static(
         folder / "float.onnx",
         folder / "quantised.onnx",
@@ -51,7 +52,19 @@ def quantised(tmp_path_factory: pytest.TempPathFactory, case: tuple[str, int]) -
         weight_type=types[1],
         extra_options={"ActivationSymmetric": bits == 16},
     )
+    if bits == 4:
+        _round_weights(folder / "quantised.onnx")
     return folder / "quantised.onnx"
+
+
+def _round_weights(path: Path) -> None:
+    """Keep the upper 4 bits of weights."""
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) > 1:
+            values = np.clip(np.rint(numpy_helper.to_array(tensor) / 16), -8, 7).astype(np.int8)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, path)
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def cycles(problem: conv2d.Problem, algorithm: Algorithm, target: Target) -> flo
     if algorithm == DIRECT:
         template, own = direct(p, target)
         best: float = template.cycles(own, template.space(own, target)[0], target)
-        weights = p.reduction * p.channels * item_bytes(p.right)
+        weights = p.reduction * p.channels * p.dot(target).right_bytes
         return MARGIN * tiles.overlapped(best, weights / tiles.MEMORY_BYTES_PER_CYCLE)
     fast = winograd.Problem(p.window, p.depth, p.channels, algorithm.outputs, p.lanes, p.left)
     weights = fast.points**2 * p.depth * p.channels * item_bytes(winograd.DTYPE)

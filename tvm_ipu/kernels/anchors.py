@@ -11,7 +11,7 @@ from tvm import tirx
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.algorithms import direct
 from tvm_ipu.kernels.attention_parts import count_parts, read_parts
-from tvm_ipu.kernels.computes import TEMPLATE
+from tvm_ipu.kernels.computes import RIGHT, TEMPLATE
 from tvm_ipu.kernels.decisions import Choose
 from tvm_ipu.kernels.epilogue import Epilogue, dtype_of, loaded_buffers, shape_of
 from tvm_ipu.kernels.isa import find_dot
@@ -86,7 +86,7 @@ def _conv2d(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
     depth = shape_of(image)[3] // groups
     window = _window(anchor, image)
     channels = shape_of(epilogue.anchor)[3] // groups
-    dtypes = dtype_of(image), dtype_of(weights), dtype_of(epilogue.anchor)
+    dtypes = dtype_of(image), _right(anchor), dtype_of(epilogue.anchor)
     if window.is_pointwise and groups == 1:
         rows = window.batch * math.prod(window.size)
         return _product(gemm.Problem(rows, depth, channels, lanes, *dtypes, _pitch(image)), target)
@@ -121,7 +121,7 @@ def _dense(anchor: Nest, epilogue: Epilogue, target: Target) -> _Problem:
     left, weights = operands(anchor)
     *leading, depth = shape_of(left)
     *_, lanes, _ = shape_of(weights)
-    dtypes = dtype_of(left), dtype_of(weights), dtype_of(epilogue.anchor)
+    dtypes = dtype_of(left), _right(anchor), dtype_of(epilogue.anchor)
     columns = shape_of(epilogue.anchor)[-1]
     problem = gemm.Problem(math.prod(leading), depth, columns, lanes, *dtypes, _pitch(left))
     return _product(problem, target)
@@ -188,6 +188,11 @@ def dense_operands(anchor: Nest) -> tuple[tirx.Buffer, ...] | None:
     left, right = operands(anchor)
     is_dense = template == "matmul" or (template == "conv2d" and _has_whole_rows(anchor))
     return (left, right) if is_dense else (right,)
+
+
+def _right(anchor: Nest) -> str:
+    """Type of the weights."""
+    return str(anchor.block.annotations[RIGHT]) or dtype_of(operands(anchor)[1])
 
 
 def _pitch(buffer: tirx.Buffer) -> int:

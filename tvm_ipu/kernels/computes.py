@@ -18,6 +18,7 @@ import numpy as np
 from tvm import te, tirx
 
 from tvm_ipu.base.target import Target
+from tvm_ipu.kernels import nibbles
 from tvm_ipu.kernels.dot import Dot, accumulator
 from tvm_ipu.kernels.winograd import TAPS, transform_weights, transforms
 
@@ -27,6 +28,9 @@ Padding = tuple[int, int, int, int]
 
 TEMPLATE = "tvm_ipu.template"
 """Block attribute that names the template."""
+
+RIGHT = "tvm_ipu.right"
+"""Block attribute with the type of the weights; empty for that of their elements in memory."""
 
 
 def weight_lanes(dtype: str, target: Target, out_dtype: str | None = None) -> int:
@@ -54,6 +58,7 @@ def conv2d(
     out_dtype: str | None = None,
     pad_value: float = 0,
     row_columns: int | None = None,
+    right: str = "",
 ) -> te.Tensor:
     """2-D convolution.
 
@@ -71,12 +76,13 @@ def conv2d(
         pad_value: What the padding holds.
         row_columns: Columns of the window, where weights are packed in whole rows of it: one group, and
             neither padding nor dilation of columns.
+        right: Type of the weights, where that is not ``packed``'s: ``int4`` (``nibbles``).
 
     Returns:
         ``[batch, out_height, out_width, channels]``.
     """
     batch, height, width, in_channels = shape_of(x)
-    groups, _, kernel_h, kernel_w, _, lanes, step = shape_of(packed)
+    groups, _, kernel_h, kernel_w, _, lanes, _ = shape_of(packed)
     whole_rows = row_columns is not None
     kernel_w = row_columns if row_columns is not None else kernel_w
     depth = in_channels // groups
@@ -91,12 +97,14 @@ def conv2d(
         at = (b, y, z, group * depth + deep)
         value = _padded(x, at, (rows, cols), stride, padding, dilation, pad_value)
         tap, k = (0, cols * depth + deep) if whole_rows else (cols, deep)
-        weight = packed[group, channel // lanes, rows, tap, k // step, channel % lanes, k % step]
+        panel = (group, channel // lanes, rows, tap)
+        weight = _weight(packed, panel, k, channel % lanes, right)
         return te.sum(value.astype(dtype) * weight.astype(dtype), axis=[rows, cols, deep])
 
     out_h = output_size(height, kernel_h, stride[0], padding[0], padding[2], dilation[0])
     out_w = output_size(width, kernel_w, stride[1], padding[1], padding[3], dilation[1])
     attrs = _window_attrs("conv2d", (kernel_h, kernel_w), stride, padding, dilation, pad_value)
+    attrs[RIGHT] = right
     y = te.compute((batch, out_h, out_w, channels), window, name="conv2d", attrs=attrs)
     return _output(y, str(x.dtype), out_dtype)
 
@@ -184,7 +192,9 @@ def depthwise_conv2d(
     return _output(y, str(x.dtype), out_dtype)
 
 
-def dense(x: te.Tensor, packed: te.Tensor, units: int, out_dtype: str | None = None) -> te.Tensor:
+def dense(
+    x: te.Tensor, packed: te.Tensor, units: int, out_dtype: str | None = None, right: str = ""
+) -> te.Tensor:
     """Product with a constant matrix.
 
     Args:
@@ -192,21 +202,22 @@ def dense(x: te.Tensor, packed: te.Tensor, units: int, out_dtype: str | None = N
         packed: ``[panels, steps, lanes, group]`` (``pack_dense``).
         units: Columns of the matrix.
         out_dtype: As for ``conv2d``.
+        right: As for ``conv2d``.
 
     Returns:
         ``[..., units]``.
     """
     *leading, depth = shape_of(x)
-    *_, lanes, group = shape_of(packed)
+    *_, lanes, _ = shape_of(packed)
     dtype = accumulator(str(x.dtype), out_dtype)
     k = te.reduce_axis((0, depth), "k")
 
     def product(*at: Any) -> Any:
         *row, n = at
-        weight = packed[n // lanes, k // group, n % lanes, k % group]
+        weight = _weight(packed, (n // lanes,), k, n % lanes, right)
         return te.sum(x[(*row, k)].astype(dtype) * weight.astype(dtype), axis=k)
 
-    y = te.compute((*leading, units), product, name="dense", attrs={TEMPLATE: "dense"})
+    y = te.compute((*leading, units), product, name="dense", attrs={TEMPLATE: "dense", RIGHT: right})
     return _output(y, str(x.dtype), out_dtype)
 
 
@@ -246,8 +257,11 @@ def pack_conv2d(weight: np.ndarray, dot: Dot, groups: int = 1, whole_rows: bool 
     out_channels, kernel_h, kernel_w, _ = weight.shape
     grouped = weight.reshape(groups, out_channels // groups, *weight.shape[1:])
     padded = _pad_to(_pad_to(grouped, 1, dot.lanes), 4, dot.group)
-    panels = padded.reshape(groups, -1, dot.lanes, kernel_h, kernel_w, dot.steps(weight.shape[3]), dot.group)
-    return np.ascontiguousarray(panels.transpose(0, 1, 3, 4, 5, 2, 6))
+    panels = padded.reshape(
+        groups, -1, dot.lanes, kernel_h, kernel_w, padded.shape[4] // dot.group, dot.group
+    )
+    panels = np.ascontiguousarray(panels.transpose(0, 1, 3, 4, 5, 2, 6))
+    return nibbles.pack(panels) if dot.right == nibbles.INT4 else panels
 
 
 def pack_winograd(weight: np.ndarray, lanes: int, outputs: int) -> np.ndarray:
@@ -276,7 +290,8 @@ def pack_dense(weight: np.ndarray, dot: Dot) -> np.ndarray:
     """Pack a matrix ``[depth, units]`` for ``dense``."""
     padded = _pad_to(_pad_to(weight, 0, dot.group), 1, dot.lanes)
     panels = padded.reshape(-1, dot.group, padded.shape[1] // dot.lanes, dot.lanes)
-    return np.ascontiguousarray(panels.transpose(2, 0, 3, 1))
+    panels = np.ascontiguousarray(panels.transpose(2, 0, 3, 1))
+    return nibbles.pack(panels) if dot.right == nibbles.INT4 else panels
 
 
 def pack_conv2d_te(weight: te.Tensor, dot: Dot, groups: int = 1) -> te.Tensor:
@@ -311,6 +326,15 @@ def pack_depthwise_te(weight: te.Tensor, lanes: int) -> te.Tensor:
 def shape_of(tensor: te.Tensor) -> tuple[int, ...]:
     """Static shape of a tensor."""
     return tuple(int(dim) for dim in tensor.shape)
+
+
+def _weight(packed: te.Tensor, panel: tuple[Any, ...], k: Any, lane: Any, right: str) -> Any:
+    """Weight ``k`` along the reduction, in a panel of packed ones."""
+    group = shape_of(packed)[-1]
+    if right != nibbles.INT4:
+        return packed[(*panel, k // group, lane, k % group)]
+    pair = 2 * group
+    return nibbles.element(packed[(*panel, k // pair, lane, k % group)], k % pair // group)
 
 
 def _padded(

@@ -30,8 +30,8 @@ DIGIT_BITS = 8
 def with_digits(dot: Dot) -> Dot:
     """A dot product in 64 bits, made of one of int16 and ``dot.right`` in 32."""
     limit = (2**31 - 1) // (LARGEST_LEFT * LARGEST_DIGIT[dot.right])
-    wide = replace(dot, acc="int64", limit=limit - limit % dot.group, plain=False)
-    if dot.right == "int8":
+    wide = replace(dot, acc="int64", limit=limit - limit % dot.unit, plain=False)
+    if dot.right != "int16":
         return wide
 
     def widen(e: Emitter, value: Expr) -> Operand:
@@ -53,7 +53,7 @@ def register_tile(
     """Accumulators for ``reduction`` products of each element."""
     if dot.limit:
         return DigitTile(e, rows, widths, lanes, dot, reduction)
-    return RegisterTile(e, rows, widths, lanes, dot.acc)
+    return RegisterTile(e, rows, widths, lanes, dot.acc, shift=dot.shift)
 
 
 class DigitTile(RegisterTile):
@@ -65,7 +65,7 @@ class DigitTile(RegisterTile):
         self._digits = dot.digits
         self._is_short = reduction <= dot.limit
         scope = "local" if self._is_short else "global"  # registers are for the sums of digits
-        super().__init__(e, rows, widths, lanes, dot.acc, scope)
+        super().__init__(e, rows, widths, lanes, dot.acc, scope=scope, shift=dot.shift)
         self._sums = self._zeros() if self._is_short else None
 
     def _zeros(self) -> RegisterTile:
@@ -110,6 +110,7 @@ class DigitTile(RegisterTile):
         """Make the accumulators' buffer hold the sums."""
         if self._sums is not None:
             self._join(self._sums)
+        super().settle()
 
     def _join(self, sums: RegisterTile) -> None:
         """Add the sums of the digits."""
@@ -129,5 +130,5 @@ class DigitTile(RegisterTile):
 
 
 def _step(first: Index, dot: Dot) -> Index:
-    """Number of the multiplication that the element ``first`` begins."""
-    return first // dot.group if isinstance(first, int) else tirx.floordiv(first, dot.group)
+    """Number of the load of the right operand that the element ``first`` begins."""
+    return first // dot.unit if isinstance(first, int) else tirx.floordiv(first, dot.unit)

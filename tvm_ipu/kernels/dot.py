@@ -53,6 +53,9 @@ class Dot:
         registers: Vector registers for it; 0 for the target's ``vector_registers``.
         digits: Sums for each accumulator, one for each prepared part of the right operand (``digits``).
         limit: Products that these sums hold; 0 where they are the accumulators.
+        halves: Multiplications that one load of the right operand is enough for (``nibbles``).
+        shift: Bits by which the sums are shifted right in the end.
+        stored: Type of the right operand in memory; empty for ``right``.
     """
 
     left: str
@@ -70,14 +73,27 @@ class Dot:
     registers: int = 0
     digits: int = 1
     limit: int = 0
+    halves: int = 1
+    shift: int = 0
+    stored: str = ""
 
     def steps(self, depth: int) -> int:
-        """Multiplications along a reduction of length ``depth``."""
-        return -(-depth // self.group)
+        """Loads of the right operand along a reduction of length ``depth``."""
+        return -(-depth // self.unit)
+
+    @property
+    def unit(self) -> int:
+        """Steps of the reduction that one load of the right operand is for."""
+        return self.group * self.halves
+
+    @property
+    def right_bytes(self) -> float:
+        """Bytes of memory that an element of the right operand takes."""
+        return item_bytes(self.stored or self.right) / self.halves
 
     @property
     def panel(self) -> int:
-        """Elements of the right operand in one multiplication."""
+        """Elements in memory of one load of the right operand."""
         return self.lanes * self.group
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tvm import tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.kernels.dot import Dot, Operand
@@ -23,12 +24,22 @@ class RegisterTile:
         widths: Columns in use of each vector of a row.
         lanes: Columns that a vector has.
         dtype: Type of the accumulators.
+        buffer: Them; ready to be read after ``settle``.
     """
 
     def __init__(
-        self, e: Emitter, rows: int, widths: Sequence[int], lanes: int, dtype: str, scope: str = "local"
+        self,
+        e: Emitter,
+        rows: int,
+        widths: Sequence[int],
+        lanes: int,
+        dtype: str,
+        *,
+        scope: str = "local",
+        shift: int = 0,
     ) -> None:
         self._e = e
+        self._shift = shift
         self.rows = rows
         self.widths = tuple(widths)
         self.lanes = lanes
@@ -38,7 +49,12 @@ class RegisterTile:
             e.store(self.buffer, at, zero(dtype, lanes), lanes)
 
     def settle(self) -> None:
-        """Make the buffer hold the sums; it does from the start."""
+        """Make the buffer hold the sums, shifted right by ``shift`` bits."""
+        if self._shift:
+            for at in range(0, self.rows * len(self.widths) * self.lanes, self.lanes):
+                count = broadcast(tirx.const(self._shift, self.dtype), self.lanes)
+                total = self._e.load(self.buffer, at, self.lanes)
+                self._e.store(self.buffer, at, tirx.shift_right(total, count), self.lanes)
 
     def at(self, row: int, vector: int) -> int:
         """Offset of a vector in the buffer."""
@@ -85,10 +101,14 @@ class RegisterTile:
             rows: Rows that take part; all by default.
             meanwhile: Emits what is to be done before each ``STRETCH`` multiplications, given their number.
         """
-        whole, rest = divmod(depth, dot.group)
+        whole, rest = divmod(depth, dot.unit)
 
-        def multiply(k: Index) -> None:
-            self._add_dot(dot, lambda m: left(m, k * dot.group, dot.group), lambda v: right(v, k), rows)
+        def multiply(k: Index, length: int = dot.unit) -> None:
+            def group(m: int, half: int) -> Expr:
+                first = half * dot.group
+                return left(m, k * dot.unit + first, min(dot.group, length - first))
+
+            self._add_dot(dot, group, lambda v: right(v, k), rows, -(-length // dot.group))
 
         stretches = whole // STRETCH if meanwhile is not None else 0
         if meanwhile is not None and stretches:
@@ -100,32 +120,39 @@ class RegisterTile:
             with self._e.loop("k", stretches * STRETCH, whole - stretches * STRETCH) as k:
                 multiply(k)
         if rest:
-            self._add_dot(dot, lambda m: left(m, whole * dot.group, rest), lambda v: right(v, whole), rows)
+            multiply(whole, rest)
 
     def _add_dot(
-        self, dot: Dot, left: Callable[[int], Expr], right: Callable[[int], Expr], rows: range | None
+        self,
+        dot: Dot,
+        left: Callable[[int, int], Expr],
+        right: Callable[[int], Expr],
+        rows: range | None,
+        halves: int,
     ) -> None:
-        """One multiplication for each row and vector."""
+        """What one load of the right operand is for: ``halves`` multiplications for each row and vector."""
         e = self._e
 
         def ready(name: str, operand: Operand) -> Operand:
             return tuple(e.bind(name, part) for part in operand)
 
-        vectors = []
+        vectors: list[list[tuple[int, Operand]]] = [[] for _ in range(dot.halves)]
         for v in range(len(self.widths) // dot.digits):
             loaded = right(v)
             operand = ready("b", dot.widen(e, loaded))
-            parts = len(operand) // dot.digits
-            digits = [operand[d * parts : (d + 1) * parts] for d in range(dot.digits)]
-            vectors += [(lanes_of(loaded) // dot.group, digit) for digit in digits]
-        for m in range(self.rows) if rows is None else rows:
-            scalar = dot.spread(e, left(m))
-            if dot.group > 1:
-                scalar = ready("a", scalar)
-            for v, (lanes, vector) in enumerate(vectors):
-                at = self.at(m, v)
-                sums = e.load(self.buffer, at, lanes)
-                e.store(self.buffer, at, dot.multiply(e, sums, scalar, vector), lanes)
+            parts = len(operand) // (dot.halves * dot.digits)
+            pieces = [operand[at : at + parts] for at in range(0, len(operand), parts)]
+            for number, piece in enumerate(pieces):
+                vectors[number // dot.digits].append((lanes_of(loaded) // dot.group, piece))
+        for half in range(halves):
+            for m in range(self.rows) if rows is None else rows:
+                scalar = dot.spread(e, left(m, half))
+                if dot.group > 1:
+                    scalar = ready("a", scalar)
+                for v, (lanes, vector) in enumerate(vectors[half]):
+                    at = self.at(m, v)
+                    sums = e.load(self.buffer, at, lanes)
+                    e.store(self.buffer, at, dot.multiply(e, sums, scalar, vector), lanes)
 
 
 def column_widths(columns: int, lanes: int) -> list[int]:

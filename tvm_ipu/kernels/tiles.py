@@ -62,7 +62,7 @@ class Traffic:
 
     @classmethod
     def of_matrices(
-        cls, rows: Blocks, columns: Blocks, left: int, right: int, left_streams: bool = False
+        cls, rows: Blocks, columns: Blocks, left: float, right: float, left_streams: bool = False
     ) -> Traffic:
         """Of a product of matrices, with ``left`` bytes a row and ``right`` bytes a column."""
         return cls(
@@ -97,7 +97,7 @@ def tile_shapes(target: Target, dot: Dot) -> Iterator[tuple[int, int]]:
     registers = dot.registers or target.vector_registers
     for vectors in range(1, 9):
         for rows in range(1, 29):
-            operands = dot.parts * (vectors * dot.digits + 1)
+            operands = dot.parts * (vectors * dot.digits * dot.halves + 1)
             unadded = 1 if dot.cost > dot.parts and vectors > 1 else 0  # a product that is added next
             if rows * vectors * dot.digits + operands + unadded <= registers:
                 yield rows, vectors
@@ -105,7 +105,8 @@ def tile_shapes(target: Target, dot: Dot) -> Iterator[tuple[int, int]]:
 
 def step_cycles(rows: int, vectors: int, dot: Dot) -> float:
     """Cycles of one multiplication of a tile: multiply-adds, loads, latency, instructions."""
-    products = rows * vectors * dot.digits * dot.cost + (rows + vectors) * dot.prepare_cost
+    products = rows * vectors * dot.digits * dot.halves * dot.cost
+    products += (rows * dot.halves + vectors) * dot.prepare_cost
     width = 6 if dot.cost == 1 else 4  # old cores have no dot products, and issue fewer instructions
     return max(
         products / (2 if dot.cost == 1 else 3),

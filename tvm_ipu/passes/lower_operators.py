@@ -16,7 +16,7 @@ import tvm
 from tvm import relax, te, tirx
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.kernels import algorithms, computes
+from tvm_ipu.kernels import algorithms, computes, nibbles
 from tvm_ipu.kernels.dot import Dot, accumulator
 from tvm_ipu.kernels.isa import find_dot, storage_for
 from tvm_ipu.kernels.mathlib.lower import native_functions
@@ -28,6 +28,9 @@ from tvm_ipu.passes.simplify_transposes import permutation
 
 MAX_ROW_CHANNELS = 4
 """With more channels, groups that end with each tap waste little."""
+
+LARGEST = {"uint8": 255, "int8": 128, "int16": 2**15}
+"""Largest absolute value of a left operand's elements, by their type."""
 
 ANCHOR = 4
 """TVM's pattern ``kOutEWiseFusable``: elementwise operators that follow are fused into the kernel."""
@@ -79,10 +82,13 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
         compute = partial(computes.depthwise_conv2d, **window)
         return call_te(rewriter, "depthwise_conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
     x = _stored(rewriter, x, weight, target)
-    acc = accumulator(str(x.ty.dtype), str(call.ty.dtype))
-    dot = find_dot(str(x.ty.dtype), str(weight.ty.dtype), target, acc)
     value = constant(weight)
-    problem = _problem(call, x, padding, pad_value, dot.lanes)
+    acc = accumulator(str(x.ty.dtype), str(call.ty.dtype))
+    right = str(weight.ty.dtype)
+    if value is not None and in_channels // groups > MAX_ROW_CHANNELS:
+        right = _right_type(value.reshape(channels, -1).T, x, acc)
+    dot = find_dot(str(x.ty.dtype), right, target, acc)
+    problem = _problem(call, x, padding, pad_value, dot)
     outputs = 0
     if winograd and value is not None and not pad_value:
         outputs = algorithms.space(problem, target)[0].outputs
@@ -103,11 +109,11 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
             above, left, below, right = window.pop("padding")
             around = relax.op.nn.pad(x, [0, 0, above, below, left, right, 0, 0], pad_value=pad_value)
             x = rewriter.emit(around)
-        compute = partial(computes.conv2d, channels=channels, **window)
+        compute = partial(computes.conv2d, channels=channels, right=dot.stored and dot.right, **window)
         return call_te(rewriter, "conv2d", compute, [x, packed])
     pack = partial(computes.pack_conv2d, dot=dot, groups=groups)
     pack_te = partial(computes.pack_conv2d_te, dot=dot, groups=groups)
-    compute = partial(computes.conv2d, channels=channels, **window)
+    compute = partial(computes.conv2d, channels=channels, right=dot.stored and dot.right, **window)
     return call_te(rewriter, "conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
 
 
@@ -121,8 +127,21 @@ def _stored(rewriter: Rewriter, x: relax.Expr, weight: relax.Expr, target: Targe
     return x if wanted == dtype else rewriter.emit(relax.op.astype(x, wanted))
 
 
+def _right_type(matrix: np.ndarray, x: relax.Expr, acc: str) -> str:
+    """Type of a product's right operand: 4 bits where that is enough for constant weights of 8.
+
+    Args:
+        matrix: The weights, [products, results].
+        x: The left operand.
+        acc: Type of the sums.
+    """
+    largest = 0 if acc == "int64" else LARGEST.get(str(x.ty.dtype))
+    fits = largest is not None and nibbles.fits(matrix, largest)
+    return nibbles.INT4 if fits else str(matrix.dtype)
+
+
 def _problem(
-    call: relax.Call, x: relax.Expr, padding: computes.Padding, pad_value: float, lanes: int
+    call: relax.Call, x: relax.Expr, padding: computes.Padding, pad_value: float, dot: Dot
 ) -> conv2d.Problem:
     """A convolution as the template sees it."""
     weight = call.args[1]
@@ -136,9 +155,9 @@ def _problem(
         padding,
         _pair(call.attrs.dilation),
     )
-    groups, dtype = int(call.attrs.groups), str(x.ty.dtype)
-    dtypes = dtype, str(weight.ty.dtype), accumulator(dtype, str(call.ty.dtype))
-    sizes = groups, depth, channels // groups, lanes
+    groups = int(call.attrs.groups)
+    dtypes = dot.left, dot.right, dot.acc
+    sizes = groups, depth, channels // groups, dot.lanes
     return conv2d.Problem(window, *sizes, *dtypes, pad_value=pad_value)
 
 
@@ -164,7 +183,7 @@ def _prefers_whole_rows(call: relax.Call, dot: Dot) -> bool:
         int(call.attrs.groups) == 1
         and columns > 1
         and _pair(call.attrs.dilation)[1] == 1
-        and depth % dot.group != 0
+        and depth % dot.unit != 0
         and depth <= MAX_ROW_CHANNELS
     )
 
@@ -180,9 +199,10 @@ def _matmul(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr 
         depth, units = shape_of(b)[-2:]
         a = _stored(rewriter, a, b, target)
         acc = accumulator(str(a.ty.dtype), out_dtype)
-        dot = find_dot(str(a.ty.dtype), str(b.ty.dtype), target, acc)
+        right = _right_type(matrix.reshape(depth, units), a, acc)
+        dot = find_dot(str(a.ty.dtype), right, target, acc)
         packed = make_constant(computes.pack_dense(matrix.reshape(depth, units), dot))
-        compute = partial(computes.dense, units=units, out_dtype=out_dtype)
+        compute = partial(computes.dense, units=units, out_dtype=out_dtype, right=dot.stored and dot.right)
         return call_te(rewriter, "dense", compute, [a, packed])
     transposed = rewriter.value(b)
     if op_name(transposed) == "relax.permute_dims" and _swaps_last_two(transposed):

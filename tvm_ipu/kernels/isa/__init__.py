@@ -9,6 +9,7 @@ from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.digits import LARGEST_DIGIT, with_digits
 from tvm_ipu.kernels.dot import Dot, accumulator, plain_dot
 from tvm_ipu.kernels.isa import arm, hexagon, riscv, x86
+from tvm_ipu.kernels.nibbles import INT4, with_nibbles
 
 _DOTS: dict[str, Callable[[Target], list[Dot]]] = {
     "x86_64": x86.dots,
@@ -45,6 +46,8 @@ def find_dot(left: str, right: str, target: Target, acc: str = "") -> Dot:
         acc: Type of the accumulators; empty for the usual one.
     """
     acc = acc or accumulator(left)
+    if right == INT4:
+        return with_nibbles(find_dot(left, "int8", target, acc))
     if acc == "int64" and left == "int16" and right in LARGEST_DIGIT:
         narrow = find_dot(left, right, target)
         return with_digits(narrow) if narrow.lanes > 1 else plain_dot(left, right, target, acc)

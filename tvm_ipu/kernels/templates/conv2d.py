@@ -125,7 +125,7 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
         min(1.0, kernel / stride) for kernel, stride in zip(p.window.kernel, p.window.stride, strict=True)
     ]
     row_bytes = item_bytes(p.left) * p.window.size[1] * p.depth * read[1]
-    right = item_bytes(p.right) * p.reduction
+    right = p.dot(target).right_bytes * p.reduction
     in_unit = rows.per_unit * p.window.stride[0] * read[0] + max(p.window.kernel[0] - p.window.stride[0], 0)
     blocks = math.ceil(p.window.output[1] / decision.columns)
     traffic = tiles.Traffic(
@@ -199,7 +199,7 @@ class _Body:
         self.left = flat_buffer(
             "left", span((window.batch, *window.size, p.groups * p.depth), self._pitch), p.left
         )
-        self.right = flat_buffer("right", p.groups * panels * self._panel, p.right)
+        self.right = flat_buffer("right", p.groups * panels * self._panel, dot.stored or p.right)
 
     def output_row(self, row: Expr, group: Expr, channel: Expr, width: int) -> None:
         """One output row for ``width`` channels of a group from ``channel`` on."""
@@ -250,7 +250,7 @@ class _Body:
         if p.whole_rows:
             self._run(tile, left, right, window.kernel[1] * p.depth, everywhere)
         elif segment.taps:
-            mergeable = self._pitch == p.depth and window.dilation[1] == 1 and p.depth % self._dot.group == 0
+            mergeable = self._pitch == p.depth and window.dilation[1] == 1 and p.depth % self._dot.unit == 0
             for tap, count, columns in segment.runs(mergeable, keep_empty=p.pad_value != 0):
                 right_tap = right + tap * self._tap_panel
                 self._run(tile, left + tap * tap_pitch, right_tap, count * p.depth, columns)

@@ -110,7 +110,8 @@ def space(problem: Problem, target: Target) -> list[Decision]:
 def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     """Modelled cycles on all cores of the target together."""
     rows, columns = decision.cut(problem)
-    left, right = item_bytes(problem.left) * problem.depth, item_bytes(problem.right) * problem.depth
+    left = item_bytes(problem.left) * problem.depth
+    right = problem.dot(target).right_bytes * problem.depth
     traffic = tiles.Traffic.of_matrices(rows, columns, left, right)
     total = tiles.overlapped(_compute(problem, decision, target), traffic.cycles(target))
     cold = right * problem.columns / COLD_BYTES_PER_CYCLE
@@ -134,7 +135,7 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
     dot = p.dot(target)
     panel = dot.steps(p.depth) * dot.panel
     left = flat_buffer("left", span((p.rows, p.depth), p.left_pitch), p.left)
-    right = flat_buffer("right", math.ceil(p.columns / p.lanes) * panel, p.right)
+    right = flat_buffer("right", math.ceil(p.columns / p.lanes) * panel, dot.stored or p.right)
     e = Emitter()
 
     def tile(row: Expr, height: int, column: Expr, width: int) -> None:
@@ -157,7 +158,7 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
         stretches = dot.steps(p.depth) // STRETCH
         if row_tiles < FEWEST_TILES or not stretches:
             return None
-        line = CACHE_LINE // item_bytes(p.right)
+        line = CACHE_LINE // item_bytes(dot.stored or p.right)
         lines = math.ceil(decision.vectors * panel / line / (row_tiles * stretches))
         tile = tirx.floormod(tirx.floordiv(row, rows.block), row_tiles)
         share = e.bind("share", start + tile * (stretches * lines * line))
