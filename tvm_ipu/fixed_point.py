@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tvm_ipu import __version__
@@ -27,7 +27,7 @@ from tvm_ipu.frontends.onnx.plain import graph_from_onnx, graph_to_onnx
 from tvm_ipu.image.schema import STAGE_SUFFIX
 from tvm_ipu.image.stage import FIXED, FLOAT, Stage, read_stage, write_stage
 from tvm_ipu.quantize.calibrate import CalibrationOptions, calibrate
-from tvm_ipu.quantize.collect import Progress
+from tvm_ipu.quantize.collect import Progress, Samples
 from tvm_ipu.quantize.levels import DEFAULT
 from tvm_ipu.quantize.parameters import parse_entries, read_parameters, write_parameters
 from tvm_ipu.samples.samples import TIMEOUT, open_samples
@@ -139,40 +139,84 @@ def make_fixed_stage(
         TvmIpuError: Anything the user can mend.
     """
     options = options or Calibration()
-    stage = read_stage(source, FLOAT)
-    contract = _contract_of(stage, input_config)
-    target = target or stage.target
-    chip = _check_target(target, contract)
-    graph = graph_from_onnx(stage.model)
-    found = open_samples(samples.images, samples.preprocess, graph.inputs, contract, samples.timeout)
-    names = tuple(", ".join(map(str, files)) for files in found.files)
+    stage = read_float_stage(source, input_config)
+    stage = replace(stage, target=target or stage.target)
+    specs = graph_from_onnx(stage.model).inputs
+    found = open_samples(samples.images, samples.preprocess, specs, stage.contract, samples.timeout)
+    return calibrate_stage(
+        stage,
+        output,
+        lambda: found.read(norm=True, processes=options.num_process),
+        options,
+        names=tuple(", ".join(map(str, files)) for files in found.files),
+        checkpoint=checkpoint or output.with_name(f"{output.name}.statistics"),
+        progress=progress,
+    )
+
+
+def read_float_stage(path: Path, input_config: Path | None = None) -> Stage:
+    """A float stage, with another contract where a configuration is given.
+
+    Raises:
+        TvmIpuError: The file is no float stage, or the configuration changes what the float model takes.
+    """
+    stage = read_stage(path, FLOAT)
+    return replace(stage, contract=_contract_of(stage, input_config))
+
+
+def calibrate_stage(
+    stage: Stage,
+    output: Path,
+    samples: Samples,
+    options: Calibration | None = None,
+    *,
+    names: Sequence[str] = (),
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+) -> Stage:
+    """Calibrate a float stage on arrays.
+
+    Args:
+        stage: Float stage.
+        output: Fixed stage to write; nothing is left there after a failure.
+        samples: Gives the samples from the first one on, as the float model takes them.
+        options: How to calibrate.
+        names: What the samples are called, where that is known.
+        checkpoint: Where statistics are kept until the end; None keeps none.
+        progress: Told what is being done.
+
+    Raises:
+        TvmIpuError: Anything the user can mend.
+    """
+    options = options or Calibration()
+    chip = _check_target(stage.target, stage.contract)
     settings = CalibrationOptions(
         level=options.level,
         operator_bits=max(chip.chip.operator_bits) if chip.chip else 8,
         num_process=options.num_process,
         memory_saving=options.memory_saving,
-        checkpoint=checkpoint or output.with_name(f"{output.name}.statistics"),
-        sample_names=names,
-        sample_count=len(found),
+        checkpoint=checkpoint,
+        sample_names=tuple(names),
+        sample_count=len(names),
         parameters=_parameters(options),
     )
     cores = read_host().cores
     quantized, ranges = calibrate(
-        graph,
-        lambda: found.read(norm=True, processes=options.num_process),
+        graph_from_onnx(stage.model),
+        samples,
         lambda part: compile_runner(part, cores),
         settings,
-        contract,
+        stage.contract,
         progress,
     )
     facts = {
         **stage.metadata,
         "tvm_ipu": __version__,
         "level": options.level,
-        "samples": len(found),
+        "samples": ranges.facts["samples"],
         "sample_names": list(names),
     }
-    fixed = Stage(FIXED, graph_to_onnx(quantized), contract, target, ranges, facts)
+    fixed = Stage(FIXED, graph_to_onnx(quantized), stage.contract, stage.target, ranges, facts)
     write_stage(fixed, output)
     return fixed
 

@@ -35,7 +35,7 @@ from tvm_ipu.image.writer import write_image
 from tvm_ipu.passes.pipeline import run_phases
 from tvm_ipu.passes.raw.apply import apply_contract
 from tvm_ipu.runtime import Session
-from tvm_ipu.samples.samples import TIMEOUT, Samples, open_samples
+from tvm_ipu.samples.samples import PADDED, TIMEOUT, Samples, open_samples
 from tvm_ipu.simulate.interpreter import Interpreter
 from tvm_ipu.simulate.simulator import Details, Simulator
 
@@ -130,7 +130,7 @@ def samples_for(model: Described, images: Path, preprocess: str, timeout: float 
         OptionError: As for ``samples.open_samples``.
     """
     samples = open_samples(images, preprocess, model.inputs, model.contract, timeout)
-    return replace(samples, padded=model.phase == "Offline")
+    return replace(samples, shapes=PADDED) if model.phase == "Offline" else samples
 
 
 def open_simulator(path: Path, phase: str = "", threads: int = 1) -> Simulator:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tvm_ipu.base.ranges import RangeTable, TensorRange
 from tvm_ipu.driver import compile_model
 from tvm_ipu.frontends.onnx.plain import graph_to_onnx
 from tvm_ipu.image.stage import write_stage
+from tvm_ipu.quantize.bias import with_biases
 from tvm_ipu.quantize.insert import insert_quantizers
 from tvm_ipu.quantize.places import TRANSFORMER_FLOAT, Places, find_places
 from tvm_ipu.quantize.weights import largest
@@ -79,25 +80,28 @@ def mend(
 
 def promote(models: Models, tensors: Iterable[str]) -> Models:
     """The models with 16 bits for some tensors, and for the weights of the products that read them."""
-    ranges, places = dict(models.stage.ranges.ranges), _places(models)
+    ranges, graph = dict(models.stage.ranges.ranges), models.floating
+    if any(one.data is not None and name not in graph.constants for name, one in ranges.items()):
+        graph = with_biases(graph)  # calibration has corrected biases that the float network lacks
+    places = _places(graph, ranges)
     for name in tensors:
         if name in ranges:
             ranges[name] = replace(ranges[name], bits=WIDE)
         for weight, (first, _) in places.products.items():
             if first == name and weight in ranges:
-                ranges[weight] = _wide(ranges[weight], models.floating, places.weights[weight])
-    quantised = insert_quantizers(models.floating, places, ranges)
+                ranges[weight] = _wide(ranges[weight], graph, places.weights[weight])
+    quantised = insert_quantizers(graph, places, ranges)
     facts = {**models.stage.ranges.facts, "promoted": [n for n, r in ranges.items() if r.bits == WIDE]}
     stage = replace(models.stage, model=graph_to_onnx(quantised), ranges=RangeTable(ranges, facts))
     return replace(models, fixed=quantised, stage=stage)
 
 
-def _places(models: Models) -> Places:
-    """The places that calibration chose: those of the fixed model's ranges."""
-    every = find_places(models.floating)
-    if set(every.tensors) <= set(models.stage.ranges.ranges):
-        return every
-    return find_places(models.floating, TRANSFORMER_FLOAT, outputs=False)
+def _places(graph: Graph, ranges: Mapping[str, TensorRange]) -> Places:
+    """The places that calibration chose: those that have ranges."""
+    every = find_places(graph)
+    return (
+        every if set(every.tensors) <= set(ranges) else find_places(graph, TRANSFORMER_FLOAT, outputs=False)
+    )
 
 
 def _wide(weight: TensorRange, graph: Graph, axis: int | None) -> TensorRange:

@@ -104,11 +104,11 @@ class _Calibration:
         self._options = options
         self._contract = contract
         self._progress = progress
-        self._places = _places(self._graph, options)
+        self._places = choose_places(self._graph, options)
         self._known = input_ranges(contract, self._places.tensors)
 
     def run(self) -> tuple[Graph, RangeTable]:
-        bits = self._bits()
+        bits = choose_bits(self._graph, self._places, self._options, self._contract)
         statistics = self._statistics()
         facts: dict[str, object] = {
             "level": self._level.name,
@@ -172,12 +172,6 @@ class _Calibration:
         chosen = choose_promotions(self._graph, self._places, ranges, probe, noise, fixed)
         return self._ranges(promoted(bits, chosen, self._places), statistics, method), chosen
 
-    def _bits(self) -> dict[str, int]:
-        bits = initial_bits(self._graph, self._places, self._level.bits, self._options.operator_bits)
-        bits = configured(bits, self._graph, self._places, self._contract.conv)
-        asked = bits_of_inputs(self._contract)
-        return {name: asked.get(name, found) for name, found in bits.items()}
-
     def _statistics(self) -> dict[str, Statistics]:
         options = CollectOptions(
             self._level.needs_histograms,
@@ -205,10 +199,20 @@ class _Calibration:
         return {name: [one.low_sample, one.high_sample] for name, one in statistics.items()}
 
 
-def _places(graph: Graph, options: CalibrationOptions) -> Places:
+def choose_places(graph: Graph, options: CalibrationOptions) -> Places:
     """Where to quantise, by the kind of network."""
     transformer = options.transformer
     if transformer is None:
         kinds = {node.op_type for node in graph.nodes}
         transformer = bool(kinds & (TRANSFORMER_FLOAT - {"Softmax"})) and options.operator_bits == 8
     return find_places(graph, TRANSFORMER_FLOAT, outputs=False) if transformer else find_places(graph)
+
+
+def choose_bits(
+    graph: Graph, places: Places, options: CalibrationOptions, contract: Contract
+) -> dict[str, int]:
+    """Bits by tensor and weight, before measurements change them."""
+    bits = initial_bits(graph, places, find_level(options.level).bits, options.operator_bits)
+    bits = configured(bits, graph, places, contract.conv)
+    asked = bits_of_inputs(contract)
+    return {name: asked.get(name, found) for name, found in bits.items()}

@@ -29,6 +29,8 @@ Array = NDArray[Any]
 TIMEOUT = 300.0
 """Seconds that preprocessing of one sample may take."""
 
+EXACT, PADDED, ANY = "exact", "padded", "any"
+
 _STDERR = 2
 
 
@@ -40,13 +42,14 @@ class Samples:
         files: A file for each input, for each sample.
         steps: How each input's array is made.
         timeout: Seconds that one sample may take.
-        padded: Whether the shapes of pictures include their frames' padding, which arrays may leave out.
+        shapes: What arrays' shapes must be: ``EXACT``, those of the inputs; ``PADDED``, those of frames,
+            whose padding arrays may leave out; or ``ANY``.
     """
 
     files: tuple[Sample, ...]
     steps: tuple[Step, ...]
     timeout: float = TIMEOUT
-    padded: bool = False
+    shapes: str = EXACT
 
     def __len__(self) -> int:
         return len(self.files)
@@ -73,7 +76,7 @@ class Samples:
                 if number + count < len(self):
                     worker.ask(self.files[number + count], norm)
                 yield {
-                    step.spec.name: check(array, step, file, norm, self.padded)
+                    step.spec.name: check(array, step, file, norm, self.shapes)
                     for step, array, file in zip(self.steps, arrays, files, strict=True)
                 }
         finally:
@@ -108,15 +111,19 @@ def open_samples(
     return Samples(tuple(find_samples(Path(source), len(specs))), steps, timeout)
 
 
-def check(array: Array, step: Step, file: Path, norm: bool, padded: bool = False) -> Array:
-    """An array in the model's type; with ``padded`` it may be without its frame's padding.
+def check(array: Array, step: Step, file: Path, norm: bool, shapes: str = EXACT) -> Array:
+    """An array in the model's type; ``shapes`` is as for ``Samples``.
 
     Raises:
         OptionError: It has another shape, or a type that would lose numbers.
     """
     wanted = step.dtype(norm)
     call = f"{step.label}: image_preprocess('{file}', norm={norm})"
-    if tuple(array.shape) != step.spec.shape and not (padded and _fits_frame(array.shape, step)):
+    if (
+        shapes != ANY
+        and array.shape != step.spec.shape
+        and not (shapes == PADDED and _fits_frame(array.shape, step))
+    ):
         raise OptionError(
             f"{call} returned shape {array.shape}",
             f"input '{step.spec.name}' takes {step.spec.shape}" + (", NHWC" if _is_nhwc(step) else ""),
