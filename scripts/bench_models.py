@@ -1,8 +1,9 @@
 """Times real models as images beside other runtimes, and how far they are from the machine's limits.
 
-For each model, precision and number of threads, the image and the other runtimes run in turn in one process.
-The results go to FOLDER/results.json, beside those of earlier runs that this one does not repeat; --report
-makes docs/benchmarks.md of them.
+For each model and precision, the model is compiled; for each number of threads, the image and the other
+runtimes run in turn in one process. Each of these steps ends with FOLDER/results.json written. Steps whose
+result is there already are left out, so that a run that was stopped goes on where it was, and --limit makes
+runs of a few minutes out of a long one. --again repeats steps; --report makes docs/benchmarks.md of all.
 """
 
 from __future__ import annotations
@@ -10,61 +11,80 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
-import subprocess
-import sys
 import time
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from scripts.bench_case import HELD_TO, PEERS, Case
 from scripts.bench_report import write_report
 from scripts.peaks import measure_peaks
-from tests.models import quantized, zoo
-from tvm_ipu.base.errors import ToolError
+from tests.models import zoo
 from tvm_ipu.base.files import whole_file
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.shapes import format_input_shapes
-from tvm_ipu.bench.compare import Result, compare, open_images
 from tvm_ipu.bench.machine import machine
-from tvm_ipu.bench.peers import open_peer
-from tvm_ipu.bench.profile import profile
 from tvm_ipu.cli.arguments import comma_list, numbers, positive
-from tvm_ipu.cli.terminal import print_table
 from tvm_ipu.driver import compile_model
-from tvm_ipu.runtime import Session
-from tvm_ipu.runtime.build import native_runner
 
 MODELS = ("resnet50", "mobilenet_v2", "bert_base", "yolov8n", "minilm_l6")
-PEERS = {
-    "fp32": ("onnxruntime", "openvino"),
-    "bf16": ("openvino:bf16",),
-    "fp16": ("openvino:f16",),
-    "int8": ("onnxruntime", "openvino", "openvino:bf16"),
-}
-"""By precision: what runs the same model in the same kind of arithmetic."""
+PRECISIONS = ("fp32", "bf16", "int8")
 
-HELD_TO = {"x86-64-v3": "AVX2", "x86-64-v4": "AVX512_CORE", "x86-64-vnni": "AVX512_CORE_VNNI"}
-"""By target: ``ONEDNN_MAX_CPU_ISA`` that holds OpenVINO to its instructions; onnxruntime has no such."""
+Step = tuple[str, Callable[[], None]]
+"""A name and what to do."""
 
-_COLD = """
-import sys, numpy as np
-sys.path.insert(0, {root!r})
-from tvm_ipu.bench.peers import open_peer
-with np.load({inputs!r}) as data:
-    open_peer({peer!r}, __import__("pathlib").Path({model!r}), dict(data), 1).run()
-with open("/proc/self/status") as status:
-    (peak,) = (line.split()[1] for line in status if line.startswith("VmHWM"))
-print("peak memory:", int(peak) / 1024, "MB")
-"""
+
+class Results:
+    """What is known so far, in a file.
+
+    Attributes:
+        facts: ``machine``, ``peaks``, ``images`` (by model, precision and target) and ``cells`` (by those
+            and the number of threads).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.facts: dict[str, Any] = {"images": {}, "cells": {}}
+        if path.exists():
+            self.facts |= json.loads(path.read_text())
+
+    def keep(self) -> None:
+        """Write the file."""
+        with whole_file(self._path) as file:
+            file.write(json.dumps(self.facts, indent=1).encode())
 
 
 def main() -> None:
-    """Compile, measure, print and keep."""
+    """Do the steps that are left, and print what they find."""
+    args = _arguments()
+    if args.target in HELD_TO:  # before OpenVINO is imported
+        os.environ["ONEDNN_MAX_CPU_ISA"] = HELD_TO[args.target]
+    args.folder.mkdir(parents=True, exist_ok=True)
+    results = Results(args.folder / "results.json")
+    start, left = time.perf_counter(), 0
+    for name, step in _steps(results, args):
+        if args.limit and time.perf_counter() - start > args.limit:
+            left += 1
+            continue
+        print(f"\n== {name}", flush=True)
+        step()
+        results.keep()
+    if left:
+        print(f"\n{left} steps or more are left: run the same command again, without --again")
+    if args.report:
+        write_report(results.facts, Path("docs/benchmarks.md"))
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=comma_list, default=MODELS, help=f"of {', '.join(zoo.names())}")
     parser.add_argument(
-        "--precision", type=comma_list, default=("fp32", "bf16", "int8"), help=f"of {', '.join(PEERS)}"
+        "--precision",
+        type=comma_list,
+        default=PRECISIONS,
+        help=f"of {', '.join(PEERS)}; -all: no layer is kept in float32 (default: {','.join(PRECISIONS)})",
     )
     parser.add_argument("--threads", type=numbers, default=(1, 2), help="numbers of threads")
     parser.add_argument("--target", default="host", help="target to compile for (default: host)")
@@ -74,140 +94,62 @@ def main() -> None:
     parser.add_argument("--runs", type=positive, default=50, help="timed runs of each")
     parser.add_argument("--seconds", type=positive, help="as many runs as fit into this time, but 5 at least")
     parser.add_argument("--no-cold-start", action="store_true", help="do not start processes")
+    parser.add_argument("--compile-only", action="store_true", help="only the images, nothing that is timed")
+    parser.add_argument("--again", action="store_true", help="repeat steps that are done")
+    parser.add_argument("--limit", type=positive, metavar="S", help="begin no step after so many seconds")
     parser.add_argument("--report", action="store_true", help="write docs/benchmarks.md")
     parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="for images and results")
-    args = parser.parse_args()
-    if args.target in HELD_TO:  # before OpenVINO is imported
-        os.environ["ONEDNN_MAX_CPU_ISA"] = HELD_TO[args.target]
+    return parser.parse_args()
 
-    args.folder.mkdir(parents=True, exist_ok=True)
-    kept = args.folder / "results.json"
-    facts: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {"cells": {}}
-    facts["machine"], facts["peaks"] = machine(), measure_peaks()
+
+def _steps(results: Results, args: argparse.Namespace) -> Iterator[Step]:
+    """What is to be done, in order; a step is asked for after those before it are done, or left out."""
+    facts = results.facts
+    if not args.compile_only and ("peaks" not in facts or args.again):
+        yield "peaks of this machine", partial(_measure_machine, facts)
     for name in args.models:
         for precision in args.precision:
-            image, model, seconds = prepare(name, precision, args)
+            key = f"{name} {precision} {args.target}"
+            case = Case(name, precision, args.target, args.folder / f"{key.replace(' ', '-')}.img")
+            if args.again or key not in facts["images"] or not case.image.exists():
+                yield f"compile {key}", partial(_compile, case, facts["images"], key)
+            image = facts["images"].get(key)
+            if args.compile_only or image is None:
+                continue
             for threads in args.threads:
-                cell = measure(name, precision, threads, image, model, args)
-                cell["compile_s"] = seconds
-                facts["cells"][f"{name} {precision} {threads} {args.target}"] = cell
-                with whole_file(kept) as file:
-                    file.write(json.dumps(facts, indent=1).encode())
-    if args.report:
-        write_report(facts, Path("docs/benchmarks.md"))
+                cell = f"{name} {precision} {threads} {args.target}"
+                if args.again or facts["cells"].get(cell, {}).get("image") != image["sha256"]:
+                    yield (
+                        f"measure {cell}",
+                        partial(_measure, case, threads, image, facts["cells"], cell, args),
+                    )
 
 
-def prepare(name: str, precision: str, args: argparse.Namespace) -> tuple[Path, Path, float]:
-    """Image of a model, the model file that it was made from, and the seconds that took."""
-    model = quantized.onnx_model(name) if precision == "int8" else zoo.get(name)
-    image = args.folder / f"{name}-{precision}-{args.target}.img"
-    start = time.perf_counter()
-    shapes = [format_input_shapes(zoo.shapes(name))]
+def _measure_machine(facts: dict[str, Any]) -> None:
+    facts["machine"], facts["peaks"] = machine(), measure_peaks()
+
+
+def _compile(case: Case, images: dict[str, Any], key: str) -> None:
+    shapes = [format_input_shapes(zoo.shapes(case.name))]
+    precision, _, everything = case.precision.partition("-")
     options = CompileOptions(precision="fp32" if precision == "int8" else precision)
-    compile_model(model, args.target, image, input_shapes=shapes, options=options)
-    return image, model, time.perf_counter() - start
-
-
-def measure(
-    name: str, precision: str, threads: int, image: Path, model: Path, args: argparse.Namespace
-) -> dict[str, Any]:
-    """All that is known of one model in one precision on some threads."""
-    contenders, inputs = open_images([image], 0, threads)
-    for peer in args.against or PEERS[precision]:
-        if args.target in HELD_TO and not peer.startswith("openvino"):
-            continue
-        its = quantized.openvino_model(name) if precision == "int8" and peer.startswith("openvino") else model
-        try:
-            contenders.append(open_peer(peer, its, inputs, threads))
-        except ToolError as err:
-            print(f"{name} {precision}: without {peer}: {err}")
-    results = compare(contenders, _runs(contenders[0].run, len(contenders), args), warmup=3)
-    session = Session(image, threads=threads)
-    session.run(inputs)
-    cell: dict[str, Any] = {
-        "model": name,
-        "precision": precision,
-        "threads": threads,
-        "target": args.target,
-        "image_mb": image.stat().st_size / 2**20,
-        "results": [_figures(result) for result in results],
-        "layers": [asdict(call) for call in profile(session, 11)],
-    }
-    session.close()
-    if args.target in HELD_TO:
-        its = quantized.openvino_model(name) if precision == "int8" else model
-        cell["openvino_kernels"] = openvino_kernels(its, inputs)
-    if threads == 1 and not args.no_cold_start:
-        others = sorted({result.name.partition(":")[0] for result in results[1:]})
-        cell["cold"] = cold_starts(image, model, others, inputs, args)
-    best = min((r for r in results[1:]), key=lambda r: r.timing.median, default=results[0])
-    rows = [(r.name, f"{r.timing.median:.3f}", f"{r.timing.min:.3f}", f"{r.difference:.1e}") for r in results]
-    print(f"\n{name} {precision}, threads: {threads}; ours / best peer: ", end="")
-    print(f"{results[0].timing.median / best.timing.median:.3f}", flush=True)
-    print_table(("contender", ">median (ms)", ">min (ms)", ">difference"), rows)
-    return cell
-
-
-def _runs(run: Any, contenders: int, args: argparse.Namespace) -> int:
-    if not args.seconds:
-        return int(args.runs)
+    if everything:
+        options = CompileOptions(precision=precision, max_error=0)
+    model = case.model  # made before the clock starts
     start = time.perf_counter()
-    run()
-    return max(5, int(args.seconds / (time.perf_counter() - start) / contenders / 1.2))
+    compile_model(model, case.target, case.image, input_shapes=shapes, options=options)
+    seconds = time.perf_counter() - start
+    data = case.image.read_bytes()
+    images[key] = {"compile_s": seconds, "mb": len(data) / 2**20, "sha256": sha256(data).hexdigest()}
+    print(f"{seconds:.1f} s, {len(data) / 2**20:.1f} MB")
 
 
-def _figures(result: Result) -> dict[str, Any]:
-    timing = result.timing
-    return {
-        "name": result.name,
-        "detail": result.detail,
-        "median_ms": timing.median,
-        "min_ms": timing.min,
-        "runs": len(timing.samples),
-        "difference": result.difference,
-    }
-
-
-def openvino_kernels(model: Path, inputs: Any) -> dict[str, int]:
-    """How many layers OpenVINO runs with which kernels: tells whether it keeps to an instruction set."""
-    import openvino
-
-    network = openvino.Core().read_model(str(model))
-    network.reshape({key: list(array.shape) for key, array in inputs.items()})
-    settings = {"PERF_COUNT": "YES", "INFERENCE_PRECISION_HINT": "f32"}
-    request = openvino.compile_model(network, "CPU", settings).create_infer_request()
-    request.infer(inputs)
-    ran = [info.exec_type for info in request.get_profiling_info() if info.real_time.total_seconds() > 0]
-    return {kind: ran.count(kind) for kind in sorted(set(ran))}
-
-
-def cold_starts(
-    image: Path, model: Path, peers: list[str], inputs: Any, args: argparse.Namespace
-) -> dict[str, Any]:
-    """Best of five: milliseconds of a process that infers once, and its peak memory."""
-    import numpy as np
-
-    data = args.folder / "inputs.npz"
-    np.savez(data, **inputs)
-    root = str(Path(__file__).resolve().parent.parent)
-    commands = {"ipu-run": [str(native_runner()), str(image), "--fill", "random", "--print-time"]}
-    for peer in peers:
-        program = _COLD.format(root=root, inputs=str(data), peer=peer, model=str(model))
-        commands[peer] = [sys.executable, "-c", program]
-    return {name: _best_process(command) for name, command in commands.items()}
-
-
-def _best_process(command: list[str]) -> dict[str, float]:
-    found: list[tuple[float, float]] = []
-    for _ in range(5):
-        start = time.perf_counter()
-        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        seconds = time.perf_counter() - start
-        memory = re.search(r"peak memory: ([\d.]+) MB", text)
-        if memory is None:
-            raise RuntimeError(f"{command[0]} does not tell its peak memory")
-        found.append((seconds * 1e3, float(memory[1])))
-    return {"ms": min(ms for ms, _ in found), "memory_mb": min(memory for _, memory in found)}
+def _measure(
+    case: Case, threads: int, image: dict[str, Any], cells: dict[str, Any], key: str, args: argparse.Namespace
+) -> None:
+    cold = threads == 1 and not args.no_cold_start
+    cell = case.measure(threads, args.runs, args.seconds, args.against, cold)
+    cells[key] = cell | {"image": image["sha256"], "compile_s": image["compile_s"], "image_mb": image["mb"]}
 
 
 if __name__ == "__main__":

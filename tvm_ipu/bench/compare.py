@@ -49,13 +49,16 @@ class Result:
     difference: float
 
 
-def open_images(paths: Sequence[Path], plan: int, threads: int) -> tuple[list[Contender], dict[str, Array]]:
-    """Sessions on images that take the same inputs, and random inputs for all of them.
+def open_images(
+    paths: Sequence[Path], plan: int, threads: int, data: Mapping[str, Array] | None = None
+) -> tuple[list[Contender], dict[str, Array]]:
+    """Sessions on images that take the same inputs, and the inputs of all of them.
 
     Args:
         paths: Images, at least one.
         plan: Number of the plan that each runs.
         threads: Threads of each session.
+        data: Inputs by name; random ones by default.
 
     Raises:
         OptionError: The images differ in their inputs.
@@ -69,8 +72,8 @@ def open_images(paths: Sequence[Path], plan: int, threads: int) -> tuple[list[Co
                 f"{path} takes {', '.join(map(str, session.inputs))}, not {', '.join(map(str, inputs))}",
                 "bench compares images of the same inputs",
             )
-    data = fill(inputs, "random")
-    return [_image(path, session, data) for path, session in zip(paths, sessions, strict=True)], data
+    feeds = fill(inputs, "random") if data is None else dict(data)
+    return [_image(path, session, feeds) for path, session in zip(paths, sessions, strict=True)], feeds
 
 
 def _image(path: Path, session: Session, inputs: Mapping[str, Array]) -> Contender:
