@@ -21,7 +21,6 @@ from tvm_ipu.base.errors import ToolError
 from tvm_ipu.bench.compare import Contender, compare, difference, open_images
 from tvm_ipu.bench.data import save_arrays
 from tvm_ipu.bench.peers import open_peer
-from tvm_ipu.bench.profile import profile
 from tvm_ipu.cli.terminal import print_table
 from tvm_ipu.runtime import Session
 from tvm_ipu.runtime.build import native_runner
@@ -38,7 +37,7 @@ PEERS |= {f"{name}-all": PEERS[name] for name in ("bf16", "fp16")}
 HELD_TO = {"x86-64-v3": "AVX2", "x86-64-v4": "AVX512_CORE", "x86-64-vnni": "AVX512_CORE_VNNI"}
 """By target: ``ONEDNN_MAX_CPU_ISA`` that holds OpenVINO to its instructions; onnxruntime has no such."""
 
-PROFILES = 11
+PROFILES = 15
 """Runs of which each layer's median time is taken."""
 
 Array = NDArray[Any]
@@ -132,11 +131,15 @@ class Case:
         return self.model
 
     def _profile(self, threads: int, inputs: Inputs) -> dict[str, Any]:
-        """Time of each layer, and of a whole run beside it, in nanoseconds."""
+        """Time of each layer in nanoseconds, and their sum as a share of runs in between."""
         with Session(self.image, threads=threads) as session:
             session.run(inputs)
-            layers = [asdict(call) for call in profile(session, PROFILES)]
-            return {"layers": layers, "run_ns": int(np.median(session.time_runs(PROFILES)))}
+            pairs = [(session.time_runs(1)[0], session.profile()) for _ in range(PROFILES)]
+        layers = [asdict(call) for call in pairs[0][1]]
+        for i, layer in enumerate(layers):
+            layer["ns"] = int(np.median([calls[i].ns for _, calls in pairs]))
+        shares = [sum(call.ns for call in calls) / run for run, calls in pairs]
+        return {"layers": layers, "profiled": float(np.median(shares))}
 
     def _cold_starts(self, peers: Sequence[str], inputs: Inputs) -> dict[str, Any]:
         """Best of five: milliseconds of a process that infers once, and its peak memory."""
