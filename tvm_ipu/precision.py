@@ -79,12 +79,8 @@ def float32_layers(
     fused = fused.for_host()
     dtype = numpy_dtype(STORAGE_DTYPE[options.precision])
     program, image, start = _image(fused, replace(options, precision="fp32", winograd=False))
+    weights = np.frombuffer(image, np.uint8)[start : start + len(program.weights)]
     with Session(memoryview(image), threads=options.jobs) as session:
-
-        def run(weights: Array) -> list[Array]:
-            np.frombuffer(image, np.uint8)[start : start + weights.size] = weights
-            return _outputs(session, feeds)
-
         expected = _outputs(session, feeds)
 
         def measure(kept: tuple[str, ...]) -> float:
@@ -92,7 +88,8 @@ def float32_layers(
             with Session(memoryview(mixed), threads=options.jobs) as other:
                 return output_error(_outputs(other, feeds), expected)
 
-        sensitivities = partial(layer_sensitivities, program, run, dtype)
+        run = partial(_outputs, session, feeds)
+        sensitivities = partial(layer_sensitivities, program, weights, run, dtype)
         kept, error = sensitive_layers(sensitivities, measure, options.max_error)
     if error > options.max_error:
         warn(
@@ -113,14 +110,14 @@ def _outputs(session: Session, feeds: list[dict[str, Array]]) -> list[Array]:
 
 
 def _image(fused: Fused, options: CompileOptions) -> tuple[Program, mmap.mmap, int]:
-    """A program for this machine, its image in memory, and where the weights start in there."""
+    """A program for this machine, its image in memory of our own, and where the weights start in there."""
     kernels = fused.kernels
     model = fused.with_options(options)
     program = build_program([model], kernels.target, options.jobs, kernels=kernels)
     with tempfile.TemporaryDirectory(prefix="tvm_ipu-") as folder:
         path = Path(folder) / "host.img"
         write_image(program, path)
-        image = mmap.mmap(-1, path.stat().st_size)  # aligned, so that a session uses it as it is
-        image.write(path.read_bytes())
         starts = [section.offset for section in read_image(path).sections if section.name == "weights"]
+        with path.open("rb") as file:
+            image = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     return program, image, starts[0] if starts else 0

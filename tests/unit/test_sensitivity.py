@@ -90,9 +90,10 @@ def test_sensitivities_are_of_each_layer_s_own_weights() -> None:
     plan = Plan((), (), (), (), (call("a+relu", 0, 1000), call("b", 8, 1)), 0, 0, 0)
     program = Program(load_target("x86-64-v3"), (plan,), b"", {}, weights.tobytes(), b"")
 
-    def run(data: np.ndarray) -> list[np.ndarray]:
-        return [data.view(np.float32).copy()]
-
-    found = layer_sensitivities(program, run, np.dtype(ml_dtypes.bfloat16))
+    used = weights.copy()
+    found = layer_sensitivities(
+        program, used.view(np.uint8), lambda: [used.copy()], np.dtype(ml_dtypes.bfloat16)
+    )
     assert found["a"] == Sensitivity(pytest.approx(2**-9 / 5), 1000)
     assert found["b"] == Sensitivity(0.0, 64)  # its weights are read for longer than they are used
+    assert (used == weights).all()

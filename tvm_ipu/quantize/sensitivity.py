@@ -43,23 +43,23 @@ class Sensitivity:
 
 
 def layer_sensitivities(
-    program: Program, run: Callable[[Array], Sequence[Array]], dtype: np.dtype[Any]
+    program: Program, weights: Array, run: Callable[[], Sequence[Array]], dtype: np.dtype[Any]
 ) -> dict[str, Sensitivity]:
     """Sensitivity of each product with constant weights, by its layer.
 
     Args:
         program: The model in float32; its first plan is measured.
-        run: Outputs of the program for weights (uint8, as ``program.weights``), always on the same inputs.
+        weights: The weights that ``run`` uses (uint8, as ``program.weights``); the same again in the end.
+        run: Outputs of the program, always on the same inputs.
         dtype: Type to round to.
     """
-    weights = np.frombuffer(program.weights, np.uint8).copy()
-    expected = run(weights)
+    expected = run()
     found: dict[str, Sensitivity] = {}
     for call, part in _products(program):
         saved = weights[part].copy()
         values = weights[part].view(np.float32)
         values[:] = values.astype(dtype).astype(np.float32)
-        error = output_error(run(weights), expected)
+        error = output_error(run(), expected)
         weights[part] = saved
         name = call.layer.partition("+")[0]
         before = found.get(name, Sensitivity(0.0, 0.0))
