@@ -51,6 +51,12 @@ class Graph:
         self.feeds[name] = values
         return self.op("DequantizeLinear", [name, *self._parameters(meaning)])
 
+    def whole(self, values: Array) -> str:
+        """An input of whole numbers."""
+        name = f"x{len(self.feeds)}"
+        self.feeds[name] = values
+        return name
+
     def weight(self, values: Array | TensorProto, scale: Any, zero: Any = None, axis: int = 0) -> str:
         """The numbers of a quantised constant."""
         scale = np.asarray(scale, np.float32)

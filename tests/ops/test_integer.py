@@ -325,6 +325,25 @@ def test_nearest_resize_and_moves(family):
     np.testing.assert_array_equal(g.run(TARGETS[family])[0], expected)
 
 
+@families
+def test_embedding_and_mask(family):
+    """Rows of a quantised matrix at run-time positions, and whole numbers that become quantised ones."""
+    random = np.random.default_rng(8)
+    x_is, y_is = meaning(random, "int8"), meaning(random, "uint8")
+    words = values(random, "int8", 30, 16)
+    g = Graph()
+    zeros = [g.constant(np.asarray(v)) for v in (words, np.float32(x_is.scale), np.int8(x_is.zero))]
+    rows = g.op("Gather", [g.op("DequantizeLinear", zeros), g.whole(np.int64([[3, -1, 29], [0, -30, 7]]))])
+    g.result(rows, x_is)
+    mask = np.int64([[1, 0, 5], [-3, 250, 2**40]])
+    real = g.op("Cast", [g.whole(mask)], to=TensorProto.FLOAT)
+    g.result(real, y_is)
+    found, masked = g.run(TARGETS[family])
+    np.testing.assert_array_equal(found, words[[[3, 29, 29], [0, 0, 7]]])
+    whole = np.clip(mask, -(2**31) + 1, 2**31 - 1)
+    np.testing.assert_array_equal(masked, ref.requantize(whole, 1 / np.float64(y_is.scale), y_is, family))
+
+
 @pytest.mark.parametrize("weight_zero", [0, 128])
 def test_dynamic_quantisation(weight_zero):
     """MatMulInteger and ConvInteger with zero points that are known at run time only."""

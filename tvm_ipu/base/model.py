@@ -26,6 +26,9 @@ FLOAT_LAYERS_ATTR = "tvm_ipu.float_layers"
 """Module attribute of a quantised model: ``name: reason`` of each layer that computes in float."""
 
 
+GATHER_ATTR = "tvm_ipu.gather"
+"""Attribute of a function that gathers elements of its first operand at positions in its second: the axis."""
+
 NORMALISATION_ATTR = "tvm_ipu.normalisation"
 """Attribute of a function that normalises: JSON with ``axes``, ``epsilon``, ``centred`` (whether the mean is
 subtracted), and whether ``scale`` and ``bias`` are among its operands."""

@@ -61,6 +61,20 @@ def _divided(known: Known, call: relax.Call, result: Result) -> relax.Expr:
     return _times_constant(known, call.args[0], 1 / divisor, result)
 
 
+def _converted(known: Known, call: relax.Call, result: Result) -> relax.Expr:
+    """Whole numbers, which are sums with a unit of 1."""
+    x = call.args[0]
+    dtype = str(x.ty.dtype)
+    if "int" not in dtype and dtype != "bool":
+        raise NoInteger(f"it converts from {dtype}")
+    bits = 1 if dtype == "bool" else int(dtype.lstrip("uint"))
+    if bits >= 32:
+        low = 0 if dtype.startswith("u") else -ACCUMULATOR_LIMIT
+        x = R.clip(x, low, ACCUMULATOR_LIMIT)
+    reach = ACCUMULATOR_LIMIT if bits >= 32 else 2**bits
+    return known.arithmetic.requantize(Sum(R.astype(x, "int32"), np.ones(()), reach), result)
+
+
 def _times_constant(known: Known, arg: relax.Expr, factor: Array, result: Result) -> relax.Expr:
     """A tensor times numbers, which may differ between its elements: sums with a scale for each."""
     q = _quantized(known, arg)
@@ -124,6 +138,7 @@ FORMS: dict[str, Form] = {
     "relax.concat": _concatenated,
     "relax.nn.avg_pool2d": _average_pool,
     "relax.mean": _mean,
+    "relax.astype": _converted,
     "relax.image.resize2d": linear_resize,
     "relax.nn.softmax": rows.softmax,
     "relax.call_tir": rows.normalise,

@@ -189,6 +189,10 @@ class Layers:
             return self._leaf(call)
         if name == "relax.concat":
             return self._same_concat(call)
+        if name == "relax.call_tir" and (axis := moves.gather_axis(self.rewriter, call)) is not None:
+            data, positions = call.args[1].fields
+            source = self.quantized(data)
+            return source and source.like(moves.gathered(self.rewriter, source.expr, positions, axis))
         if name in moves.MOVES:
             source = self.quantized(call.args[0])
             return source and source.like(self.rewriter.emit(moves.moved(call, source)))

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from tvm import relax
 
+from tvm_ipu.base.model import GATHER_ATTR
 from tvm_ipu.passes.integer.tensors import LIMITS, Array, NoInteger, Quantized, Sum, reshaped_scale
-from tvm_ipu.passes.rewrite import op_name, shape_of
+from tvm_ipu.passes.rewrite import Rewriter, op_name, shape_of
 
 R = relax.op
 
@@ -48,6 +49,22 @@ def _padded(call: relax.Call, source: Quantized) -> relax.Expr:
     if not low <= value <= high:
         raise NoInteger("it pads with a number outside the integers' range")
     return R.nn.pad(source.expr, [int(p) for p in attrs.pad_width], pad_value=value)
+
+
+def gather_axis(rewriter: Rewriter, call: relax.Call) -> int | None:
+    """The axis of a function that gathers; None for other functions."""
+    attributes = getattr(rewriter.builder.get()[call.args[0]], "attrs", None) or {}
+    return int(str(attributes[GATHER_ATTR])) if GATHER_ATTR in attributes else None
+
+
+def gathered(rewriter: Rewriter, data: relax.Expr, positions: relax.Expr, axis: int) -> relax.Var:
+    """Elements at positions along an axis, negative ones from the end; outside are those at the edge."""
+    extent, dtype = shape_of(data)[axis], str(positions.ty.dtype)
+    zero, length = (relax.const(n, dtype) for n in (0, extent))
+    if dtype.startswith("int"):
+        positions = R.where(R.less(positions, zero), R.add(positions, length), positions)
+    inside = rewriter.emit(R.clip(rewriter.emit(positions), 0, extent - 1))
+    return rewriter.emit(R.take(data, inside, axis))
 
 
 def moved_sum(call: relax.Call, source: Sum) -> Sum | None:

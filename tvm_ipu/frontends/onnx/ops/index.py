@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tvm import relax, te, tirx
 from tvm.script.ir_builder import tirx as T
 
+from tvm_ipu.base.model import GATHER_ATTR
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
 from tvm_ipu.frontends.onnx.ops.cast import convert
 from tvm_ipu.frontends.onnx.ops.common import (
@@ -63,7 +64,7 @@ def gather_axis(ctx: Context, x: relax.Expr, indices: relax.Expr, axis: int) -> 
 
         return te.compute(out, element, name="gather")
 
-    return ctx.te(compute, x, indices, name="gather")
+    return ctx.te(compute, x, indices, name="gather", attrs={GATHER_ATTR: str(axis)})
 
 
 def _as_range(positions: NDArray[Any]) -> range | None:
