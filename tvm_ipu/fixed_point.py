@@ -102,6 +102,7 @@ class Calibration:
         memory_saving: Go over the samples several times, each time with few tensors.
         quant_config: ``quant_config.yaml``.
         parameters: File of imported ranges and bits, JSON or Pickle.
+        transformer: Whether normalisations and softmax stay float; None decides by the network.
     """
 
     level: str = DEFAULT
@@ -109,6 +110,7 @@ class Calibration:
     memory_saving: bool = False
     quant_config: Path | None = None
     parameters: Path | None = None
+    transformer: bool | None = None
 
 
 def make_fixed_stage(
@@ -192,6 +194,7 @@ def calibrate_stage(
     chip = _check_target(stage.target, stage.contract)
     settings = CalibrationOptions(
         level=options.level,
+        transformer=options.transformer,
         operator_bits=max(chip.chip.operator_bits) if chip.chip else 8,
         num_process=options.num_process,
         memory_saving=options.memory_saving,
