@@ -23,6 +23,11 @@ def onnx_model(name: str) -> Path:
     return _cached(f"{name}.int8.onnx", lambda path: _quantize_onnx(name, path))
 
 
+def sixteen_bit_model(name: str) -> Path:
+    """ONNX file of the model ``name`` with 16-bit activations and weights, by onnxruntime's quantiser."""
+    return _cached(f"{name}.int16.onnx", lambda path: _quantize_16_bits(name, path))
+
+
 def openvino_model(name: str) -> Path:
     """IR file (``.xml``, weights beside it) of the quantised model ``name``; calibrated the first time."""
     return _cached(f"{name}.int8.xml", lambda path: _quantize_openvino(name, path))
@@ -44,6 +49,33 @@ def _quantize_onnx(name: str, path: Path) -> None:
 
     model = onnx.shape_inference.infer_shapes(onnx.load(zoo.get(name)))
     onnx.save(_quantize(name, model), path)
+
+
+def _quantize_16_bits(name: str, path: Path) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Samples(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._rest = iter(range(2))  # onnxruntime keeps all tensors of all samples
+
+        def get_next(self) -> dict[str, Any] | None:
+            seed = next(self._rest, None)
+            return None if seed is None else zoo.inputs(name, seed)
+
+    prepared = path.with_name("prepared.onnx")
+    quant_pre_process(zoo.get(name), prepared, skip_symbolic_shape=True)
+    quantize_static(
+        prepared,
+        path,
+        Samples(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QInt16,
+        weight_type=QuantType.QInt16,
+        extra_options={"ActivationSymmetric": True},
+    )
+    prepared.unlink()
 
 
 def _quantize_openvino(name: str, path: Path) -> None:

@@ -25,6 +25,9 @@ LAYERS_ATTR = "tvm_ipu.layers"
 FLOAT_LAYERS_ATTR = "tvm_ipu.float_layers"
 """Module attribute of a quantised model: ``name: reason`` of each layer that computes in float."""
 
+BITS_ATTR = "tvm_ipu.bits"
+"""Module attribute of a quantised model: ``name: bits x bits`` of the operands of each integer product."""
+
 
 GATHER_ATTR = "tvm_ipu.gather"
 """Attribute of a function that gathers elements of its first operand at positions in its second: the axis."""

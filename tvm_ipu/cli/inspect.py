@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from tvm_ipu.image.stage import Stage
 
 
+LISTS = ("float_layers", "bits")
+"""Metadata that is shown in tables."""
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
     parser.add_argument(
@@ -90,7 +94,7 @@ def _print_image(image: ImageInfo) -> None:
         [
             ("image", image.path),
             ("format", f"{image.version[0]}.{image.version[1]}"),
-            *((name, value) for name, value in image.metadata.items() if name != "float_layers"),
+            *((name, value) for name, value in image.metadata.items() if name not in LISTS),
             ("target", f"{target.name}: {target.triple}, {target.cpu or 'any CPU of that kind'}"),
             ("CPU must have", ", ".join(target.requires) or "nothing special"),
             ("numerics", target.numerics),
@@ -100,7 +104,7 @@ def _print_image(image: ImageInfo) -> None:
     _print_contract(image.contract)
     for number, plan in enumerate(image.plans):
         print(f"\nPlan {number}")
-        _print_plan(plan)
+        _print_plan(plan, bits_of_layers(image.metadata))
     print_float_layers(image.metadata)
     print("Sections")
     checked = {True: "yes", False: "no"}
@@ -143,7 +147,14 @@ def print_float_layers(metadata: Mapping[str, object]) -> None:
     print_table(("layer", "reason"), [str(line).split(": ", 1) for line in layers])
 
 
-def _print_plan(plan: Plan) -> None:
+def bits_of_layers(metadata: Mapping[str, object]) -> dict[str, str]:
+    """Bits of the operands of a quantised model's products, by the names of their layers."""
+    lines = metadata.get("bits")
+    pairs = (str(line).rpartition(": ") for line in lines) if isinstance(lines, list) else ()
+    return {name: bits for name, _, bits in pairs}
+
+
+def _print_plan(plan: Plan, bits: Mapping[str, str]) -> None:
     print_facts(
         [
             *(("input", spec) for spec in plan.inputs),
@@ -158,6 +169,7 @@ def _print_plan(plan: Plan) -> None:
             call.layer,
             call.op,
             call.template,
+            next((bits[name] for name in call.layer.split("+") if name in bits), ""),
             call.kernel,
             scaled(call.flops, ""),
             size(call.bytes),
@@ -165,4 +177,4 @@ def _print_plan(plan: Plan) -> None:
         )
         for call in plan.calls
     )
-    print_table(("layer", "operator", "template", "kernel", ">FLOP", ">bytes", ">units"), rows)
+    print_table(("layer", "operator", "template", "bits", "kernel", ">FLOP", ">bytes", ">units"), rows)

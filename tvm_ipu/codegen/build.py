@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tvm_ipu.base.model import FLOAT_LAYERS_ATTR, Model
+from tvm_ipu.base.model import BITS_ATTR, FLOAT_LAYERS_ATTR, Model
 from tvm_ipu.base.program import ALIGNMENT, Arg, Call, Plan, Program, Space
 from tvm_ipu.base.target import Target
 from tvm_ipu.base.tensor import DType
@@ -50,17 +50,20 @@ def build_program(
         symbols={name: linked.symbols[name] for name in compiled},
         weights=bytes(pool.weights),
         consts=bytes(pool.consts),
-        metadata={"model": models[0].name, **models[0].source, **_float_layers(models[0])},
+        metadata={"model": models[0].name, **models[0].source, **_integer_facts(models[0])},
         contract=models[0].contract,
     )
 
 
-def _float_layers(model: Model) -> dict[str, object]:
-    """For ``inspect``: what a quantised model computes in float."""
+def _integer_facts(model: Model) -> dict[str, object]:
+    """For ``inspect``: what a quantised model computes in float, and the bits of its products."""
     attrs = model.module.attrs
-    if attrs is None or FLOAT_LAYERS_ATTR not in attrs:
-        return {}
-    return {"float_layers": [str(line) for line in attrs[FLOAT_LAYERS_ATTR]]}
+    lists = {"float_layers": FLOAT_LAYERS_ATTR, "bits": BITS_ATTR}
+    return {
+        name: [str(line) for line in attrs[attr]]
+        for name, attr in lists.items()
+        if attrs is not None and attr in attrs
+    }
 
 
 def _uses(drafts: Sequence[_PlanDraft]) -> dict[str, Unaligned]:

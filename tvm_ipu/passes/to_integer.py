@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import tvm
 
-from tvm_ipu.base.model import FLOAT_LAYERS_ATTR
+from tvm_ipu.base.model import BITS_ATTR, FLOAT_LAYERS_ATTR
 from tvm_ipu.base.target import Target
 from tvm_ipu.passes.integer.layers import Layers
 from tvm_ipu.passes.integer.listing import float_layers
@@ -31,4 +31,6 @@ def to_integer(module: tvm.ir.IRModule, target: Target) -> tvm.ir.IRModule:
     layers = Layers(rewriter, target)
     rewritten = rewriter.run(layers.rule, layers.outputs, typed=False)
     listed = float_layers(module, rewritten, rewriter, layers.reasons)
-    return rewrite(rewritten, lower_conversions).with_attr(FLOAT_LAYERS_ATTR, listed)
+    bits = [f"{name}: {left} x {right}" for name, (left, right) in layers.bits.items()]
+    lowered = rewrite(rewritten, lower_conversions)
+    return lowered.with_attr(FLOAT_LAYERS_ATTR, listed).with_attr(BITS_ATTR, bits)

@@ -69,11 +69,13 @@ class Layers:
         arithmetic: The target's family of numerics.
         tables: For results of tables: the tensor that the table was applied to, and the table.
         reasons: For each call that is left as it is, by its variable in the old module: why, or nothing.
+        bits: For each product, by its layer: bits of its two operands.
     """
 
     def __init__(self, rewriter: Rewriter, target: Target) -> None:
         self.rewriter = rewriter
         self.reasons: dict[relax.Var, str] = {}
+        self.bits: dict[str, tuple[int, int]] = {}
         self.arithmetic: Arithmetic = ARITHMETIC[target.numerics]
         self._activation = target.activation_dtype
         self._stored: dict[relax.Var, Stored] = {}
@@ -245,14 +247,19 @@ class Layers:
         if op_name(call) == "relax.nn.conv2d":
             if weight is None:
                 raise NoInteger("its weights are not quantised constants")
-            return products.conv2d(self.rewriter, call, x, weight)
+            return self._noted(products.conv2d(self.rewriter, call, x, weight), x, weight)
         if weight is not None:
-            return products.matmul(self.rewriter, x, weight)
+            return self._noted(products.matmul(self.rewriter, x, weight), x, weight)
         other = self.quantized(call.args[1])
         if other is None:
             raise NoInteger(f"its input '{label_of(call.args[1])}' is not quantised")
         other = other if other.is_short else self._in_type(other, "int8")
-        return products.matmul_both(self.rewriter, x, other)
+        return self._noted(products.matmul_both(self.rewriter, x, other), x, other)
+
+    def _noted(self, total: Sum, left: Quantized, right: Quantized | Weight) -> Sum:
+        """The sums of a product, whose operands' bits are remembered."""
+        self.bits[self.rewriter.layer] = (left.bits, right.bits)
+        return total
 
     def _depthwise(self, call: relax.Call, weight: Weight) -> Sum:
         """A convolution whose groups are the channels, of a tensor with a scale for each of them."""
@@ -266,7 +273,7 @@ class Layers:
         x = Quantized(source.args[0], str(source.args[0].ty.dtype), 1.0, int(zero.flat[0]))
         total = products.conv2d(self.rewriter, call, self._in_type(x, self._preferred(x.dtype, 0)[0]), weight)
         outputs = np.repeat(np.broadcast_to(scale.ravel(), (channels,)), shape_of(call)[1] // channels)
-        return total.times(outputs.reshape(1, -1, 1, 1))
+        return self._noted(total, x, weight).times(outputs.reshape(1, -1, 1, 1))
 
     def _with_constant(self, call: relax.Call) -> Sum | None:
         """Sums plus a bias, or times a factor."""

@@ -56,6 +56,11 @@ class Quantized:
         return max(self.zero - low, high - self.zero)
 
     @property
+    def bits(self) -> int:
+        """Bits of an integer."""
+        return int(np.iinfo(self.dtype).bits)
+
+    @property
     def is_short(self) -> bool:
         """Whether the integers have 16 bits."""
         return self.dtype == "int16"
@@ -95,6 +100,12 @@ class Weight:
 
     value: Array
     scale: Array
+
+    @property
+    def bits(self) -> int:
+        """4, 8 or 16: those of the narrowest integers that hold the values."""
+        narrow = self.value.size == 0 or (self.value.min() >= -8 and self.value.max() <= 7)
+        return 4 if narrow else int(np.iinfo(self.dtype).bits)
 
     @property
     def dtype(self) -> str:
