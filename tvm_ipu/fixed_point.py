@@ -17,7 +17,7 @@ from tvm_ipu.base.files import whole_file
 from tvm_ipu.base.host import read_host
 from tvm_ipu.base.ini import IniFile
 from tvm_ipu.base.input_config import INPUT, OUTPUT, read_input_config
-from tvm_ipu.base.quant_config import read_quant_config
+from tvm_ipu.base.quant_config import QuantConfig, read_quant_config
 from tvm_ipu.base.ranges import TensorRange
 from tvm_ipu.base.shapes import parse_input_shapes
 from tvm_ipu.base.target import Target, load_target
@@ -202,6 +202,7 @@ def calibrate_stage(
         sample_names=tuple(names),
         sample_count=len(names),
         parameters=_parameters(options),
+        config=read_quant_config(options.quant_config) if options.quant_config else QuantConfig(),
     )
     cores = read_host().cores
     quantized, ranges = calibrate(
@@ -216,7 +217,7 @@ def calibrate_stage(
         **stage.metadata,
         "tvm_ipu": __version__,
         "level": options.level,
-        "samples": ranges.facts["samples"],
+        **{key: value for key, value in ranges.facts.items() if key not in ("level", "extremes")},
         "sample_names": list(names),
     }
     fixed = Stage(FIXED, graph_to_onnx(quantized), stage.contract, stage.target, ranges, facts)

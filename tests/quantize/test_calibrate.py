@@ -9,8 +9,10 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import onnx
 import pytest
 
+from scripts.node_suite import compile_image
 from tests.passes.test_to_integer import SHAPE, network
 from tests.quantize.quantize_kit import make_graph, run, sqnr
 from tvm_ipu.base.contract import Contract, ConvConfig, InputContract
@@ -19,6 +21,7 @@ from tvm_ipu.base.graph import Graph
 from tvm_ipu.base.ranges import TensorRange
 from tvm_ipu.frontends.onnx.plain import graph_to_onnx, load_graph
 from tvm_ipu.quantize.calibrate import CalibrationOptions, calibrate
+from tvm_ipu.runtime.session import Session
 
 GRAPH = load_graph(network())
 
@@ -202,3 +205,13 @@ def test_imported_parameters_win():
     assert table.ranges["w3"].bits == 4
     assert quantised.constants["relu/scale"] == np.float32(2.5 / 32767)
     assert quantised.constants["w3/integers"].dtype == ml_dtypes.int4
+
+
+@pytest.mark.parametrize("level", ["Q10", "L1"])
+def test_functions_of_sums_with_16_bits_read_16_bits(level: str):
+    parameters = () if level == "Q10" else (TensorRange("swish", (), (), 16),)
+    quantised, table = calibrate(GRAPH, source(2), run, CalibrationOptions(level, parameters=parameters))
+    assert table.ranges["groups"].bits == 16
+    with Session(compile_image(onnx.load_from_string(graph_to_onnx(quantised)), {}, "host")) as session:
+        assert session.metadata["float_layers"] == []
+    assert error(quantised) > 26

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
 from tvm_ipu.base.contract import Contract
-from tvm_ipu.base.graph import Graph
+from tvm_ipu.base.graph import Array, Graph
+from tvm_ipu.base.quant_config import QuantConfig
 from tvm_ipu.base.ranges import RangeTable, TensorRange
 from tvm_ipu.quantize.bias import corrected, with_biases
 from tvm_ipu.quantize.bits import configured, initial_bits, promoted
-from tvm_ipu.quantize.collect import CollectOptions, Progress, Runner, Samples, collect
+from tvm_ipu.quantize.collect import CollectOptions, Progress, Runner, Sample, Samples, collect
 from tvm_ipu.quantize.inputs import bits_of_inputs, input_ranges
 from tvm_ipu.quantize.insert import insert_quantizers
 from tvm_ipu.quantize.levels import DEFAULT, Level, find_level
+from tvm_ipu.quantize.mixed import choose_mixture, recommended
 from tvm_ipu.quantize.parameters import merged
 from tvm_ipu.quantize.places import TRANSFORMER_FLOAT, Places, find_places
 from tvm_ipu.quantize.probe import Probe
-from tvm_ipu.quantize.promote import choose_promotions, multiplications, sensitivities
+from tvm_ipu.quantize.promote import TARGET_DECIBELS, choose_promotions, multiplications, sensitivities
 from tvm_ipu.quantize.ranges import activation_ranges, weight_ranges
+from tvm_ipu.quantize.reconstruct import reconstruct
 from tvm_ipu.quantize.statistics import Statistics
 
 WORK, FEW, MANY = 4 * 10**10, 4, 32
@@ -43,6 +46,7 @@ class CalibrationOptions:
         sample_names: What samples are called in messages.
         sample_count: Number of samples where it is known, for the progress.
         parameters: Imported or preset ranges and bits; they win where they are reasonable.
+        config: Iterations of reconstruction, and the mixture of bits.
     """
 
     level: str = DEFAULT
@@ -54,6 +58,7 @@ class CalibrationOptions:
     sample_names: tuple[str, ...] = ()
     sample_count: int = 0
     parameters: tuple[TensorRange, ...] = ()
+    config: QuantConfig = field(default_factory=QuantConfig)
 
 
 def calibrate(
@@ -120,6 +125,7 @@ class _Calibration:
         if self._level.is_measured and self._places.weights:
             ranges, found = self._refined(bits, statistics, candidates)
             facts |= found
+        ranges = self._with_roots(ranges, statistics)
         return insert_quantizers(self._graph, self._places, ranges), RangeTable(ranges, facts)
 
     def _refined(
@@ -130,14 +136,16 @@ class _Calibration:
     ) -> tuple[dict[str, TensorRange], dict[str, object]]:
         """Ranges, bits and constants that measurements of the whole network choose, and facts about them."""
         self._report("measuring")
-        work = sum(multiplications(self._graph, self._places).values())
-        few = list(islice(self._samples(), min(max(WORK // max(work, 1), FEW), MANY)))
         ranges = next(iter(candidates.values()))
-        probe = Probe(self._graph, self._places, ranges, few, self._run)
+        probe = Probe(self._graph, self._places, ranges, self._few(), self._run)
         noise = {name: probe.measure(one) for name, one in candidates.items()}
         method = min(noise, key=lambda name: noise[name].power)
         ranges = candidates[method]
         facts: dict[str, object] = {"method": method, "decibels_8_bits": noise[method].decibels}
+        if self._level.mixed:
+            bits, mixture = self._mixed(bits, statistics, ranges, probe, method)
+            ranges = self._ranges(bits, statistics, method)
+            facts |= mixture
         narrow = [name for name in self._places.weights if ranges[name].bits < 16]
         if self._level.promote:
             ranges, chosen = self._promoted(bits, statistics, ranges, probe, method)
@@ -145,14 +153,67 @@ class _Calibration:
             narrow = [name for name in narrow if ranges[name].bits < 16]
         final = probe.measure(ranges, narrow)
         facts["decibels"] = final.decibels
+        errors = {name: final.means[name] for name in narrow}
+        if self._level.reconstruct:
+            ranges, rebuilt = self._reconstructed(ranges)
+            errors |= rebuilt
         if self._level.correct_bias:
             products = {name: node for name, (_, node) in self._places.products.items()}
-            errors = {name: final.means[name] for name in narrow}
-            self._graph = replace(
-                self._graph,
-                constants={**self._graph.constants, **corrected(self._graph, products, errors)},
-            )
+            biases = corrected(self._graph, products, errors)
+            self._graph = replace(self._graph, constants={**self._graph.constants, **biases})
         return ranges, facts
+
+    def _mixed(
+        self,
+        bits: Mapping[str, int],
+        statistics: Mapping[str, Statistics],
+        ranges: dict[str, TensorRange],
+        probe: Probe,
+        method: str,
+    ) -> tuple[dict[str, int], dict[str, object]]:
+        """Bits of a mixture, and facts about it."""
+        mixture = self._options.config.mixed_precisions or self._level.mixed or (8, 16)
+        self._options.config.check_rate(mixture)
+        rate = self._options.config.mp_rate
+        low = mixture[0]
+        given = {one.name for one in self._options.parameters if one.bits}
+        free = [name for name in self._places.weights if name not in given]
+        if low == 4:
+            coarse = self._ranges({**bits, **dict.fromkeys(free, low)}, statistics, method)
+            trial = Probe(self._graph, self._places, coarse, self._few(), self._run)
+            noise = {name: trial.measure({}, [name]).power for name in free}
+            base = probe.measure(ranges).power
+        else:
+            by_place = sensitivities(self._places, ranges, probe)
+            products = self._places.products
+            noise = {name: by_place[products[name][0]] for name in free}
+            base = 10 ** (-TARGET_DECIBELS / 10) / 2
+        sizes = {name: self._graph.constants[name].size for name in free}
+        chosen = choose_mixture(sizes, noise, base, mixture, rate)
+        found = {**bits, **dict.fromkeys(chosen.narrow, low)}
+        if low == 8:
+            wide = {self._places.products[name][0] for name in free if name not in chosen.narrow}
+            found = promoted(found, wide - set(self._known), self._places)
+        return found, {"mp_rate": recommended(chosen), "narrow": list(chosen.narrow)}
+
+    def _few(self) -> list[Sample]:
+        """The samples that the whole network is measured on."""
+        work = sum(multiplications(self._graph, self._places).values())
+        return list(islice(self._samples(), min(max(WORK // max(work, 1), FEW), MANY)))
+
+    def _reconstructed(
+        self, ranges: dict[str, TensorRange]
+    ) -> tuple[dict[str, TensorRange], dict[str, Array]]:
+        """Ranges with rounded weights, and the mean change of each product's result."""
+        options = self._collect_options()
+        iterations = self._options.config.retrain_iter_num
+        found = reconstruct(
+            self._graph, self._places, ranges, self._samples, self._run, options, iterations, self._progress
+        )
+        given = {one.name for one in self._options.parameters if one.data is not None}
+        kept = {name: one for name, one in found.items() if name not in given}
+        rounded = {name: replace(ranges[name], data=one.data) for name, one in kept.items()}
+        return {**ranges, **rounded}, {name: one.error for name, one in kept.items()}
 
     def _promoted(
         self,
@@ -173,7 +234,33 @@ class _Calibration:
         return self._ranges(promoted(bits, chosen, self._places), statistics, method), chosen
 
     def _statistics(self) -> dict[str, Statistics]:
-        options = CollectOptions(
+        options = self._collect_options()
+        tensors = [*self._places.tensors]
+        if self._level.promote or self._level.mixed or self._contract.conv.input_format:
+            tensors += self._places.roots.values()
+        tensors += self._roots_of(one.name for one in self._options.parameters)
+        tensors += self._roots_of(self._contract.conv.tensors)
+        return collect(self._graph, tensors, self._samples, self._run, options, self._progress)
+
+    def _roots_of(self, names: Iterable[str]) -> list[str]:
+        """The sums that some tensors are functions of."""
+        places = (self._places.follows.get(name, name) for name in names)
+        return [self._places.roots[name] for name in places if name in self._places.roots]
+
+    def _with_roots(
+        self, ranges: dict[str, TensorRange], statistics: Mapping[str, Statistics]
+    ) -> dict[str, TensorRange]:
+        """Ranges of sums too, where a function of them has 16 bits: a table reads 16 bits then."""
+        wide = [name for name in self._places.roots if ranges[name].bits == 16]
+        self._places = self._places.with_roots(wide)
+        found = dict(ranges)
+        for name in self._roots_of(wide):
+            one = statistics[name]
+            found.setdefault(name, TensorRange(name, (one.low,), (one.high,), 16))
+        return found
+
+    def _collect_options(self) -> CollectOptions:
+        return CollectOptions(
             self._level.needs_histograms,
             self._options.num_process,
             self._options.memory_saving,
@@ -181,7 +268,6 @@ class _Calibration:
             self._options.sample_names,
             self._options.sample_count,
         )
-        return collect(self._graph, self._places.tensors, self._samples, self._run, options, self._progress)
 
     def _ranges(
         self, bits: Mapping[str, int], statistics: Mapping[str, Statistics], method: str
@@ -205,7 +291,9 @@ def choose_places(graph: Graph, options: CalibrationOptions) -> Places:
     if transformer is None:
         kinds = {node.op_type for node in graph.nodes}
         transformer = bool(kinds & (TRANSFORMER_FLOAT - {"Softmax"})) and options.operator_bits == 8
-    return find_places(graph, TRANSFORMER_FLOAT, outputs=False) if transformer else find_places(graph)
+    found = find_places(graph, TRANSFORMER_FLOAT, outputs=False) if transformer else find_places(graph)
+    wide = 16 in (find_level(options.level).bits, options.operator_bits)
+    return found.with_roots(found.roots) if wide else found
 
 
 def choose_bits(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
+from typing import Protocol
 
 import numpy as np
 
@@ -93,6 +94,43 @@ def collect(
     for one in passes:
         one.finish()
     return {name: statistics[name] for name in dict.fromkeys(tensors)}
+
+
+class Observer(Protocol):
+    """Looks at a tensor of every sample."""
+
+    def observe(self, values: Array, sample: int) -> bool:
+        """Remember something of a tensor; False where a number in it is not finite."""
+
+
+def observe(
+    graph: Graph,
+    observers: Mapping[str, Sequence[Observer]],
+    samples: Samples,
+    run: Runner,
+    options: CollectOptions,
+) -> None:
+    """Show tensors of a float network to observers, in one pass over the samples that has no checkpoint.
+
+    Raises:
+        CalibrationError: As for ``collect``.
+    """
+    inputs = {spec.name for spec in graph.inputs}
+    part = graph.with_outputs([name for name in observers if name not in inputs])
+    function = run(part) if part.outputs else None
+    with ThreadPoolExecutor(max(options.threads, 1)) as pool:
+        for number, sample in enumerate(samples()):
+            values = {**sample, **(function(sample) if function else {})}
+            looks = [
+                (name, pool.submit(one.observe, values[name], number))
+                for name, some in observers.items()
+                for one in some
+            ]
+            for name, look in looks:
+                if not look.result():
+                    raise CalibrationError(
+                        f"sample {options.name(number)}: tensor '{name}' holds a number that is not finite"
+                    )
 
 
 class _Pass:

@@ -20,7 +20,6 @@ class Level:
         bits: Of products.
         promote: Whether sensitive products get 16 bits.
         mixed: Bits of a mixture whose share is ``mp_rate``; None for none.
-        equalize: Whether the channels of neighbouring layers are equalised first.
         correct_bias: Whether biases make up for the mean error of rounded weights.
         reconstruct: Whether weights are rounded to reproduce each layer's outputs.
     """
@@ -31,7 +30,6 @@ class Level:
     bits: int = 8
     promote: bool = False
     mixed: tuple[int, int] | None = None
-    equalize: bool = False
     correct_bias: bool = False
     reconstruct: bool = False
 
@@ -43,7 +41,13 @@ class Level:
     @property
     def is_measured(self) -> bool:
         """Whether the whole network is measured to choose among ranges and bits."""
-        return len(self.activations) > 1 or self.promote or self.correct_bias or self.mixed is not None
+        return (
+            len(self.activations) > 1
+            or self.promote
+            or self.correct_bias
+            or self.reconstruct
+            or self.mixed is not None
+        )
 
 
 _SEARCHED = ("mse", "min_max", "entropy", "percentile")
@@ -55,14 +59,14 @@ LEVELS = {
         Level("L2", ("min_max",)),
         Level("L3", ("mse",)),
         Level("L4", ("mse",), promote=True),
-        Level("L5", _SEARCHED, promote=True, equalize=True, correct_bias=True),
+        Level("L5", _SEARCHED, promote=True, correct_bias=True),
         Level("Q10", ("min_max",), bits=16),
         Level("Q11", ("min_max",)),
-        Level("Q12", _SEARCHED, promote=True, equalize=True, correct_bias=True),
+        Level("Q12", _SEARCHED, promote=True, correct_bias=True),
         Level("Q13", ("mse",), mixed=(4, 8), correct_bias=True),
         Level("Q20", ("min_max",), bits=16, reconstruct=True),
-        Level("Q21", _SEARCHED, equalize=True, correct_bias=True, reconstruct=True),
-        Level("Q22", _SEARCHED, promote=True, equalize=True, correct_bias=True, reconstruct=True),
+        Level("Q21", _SEARCHED, correct_bias=True, reconstruct=True),
+        Level("Q22", _SEARCHED, promote=True, correct_bias=True, reconstruct=True),
         Level("Q23", ("mse",), mixed=(8, 16), correct_bias=True, reconstruct=True),
     )
 }

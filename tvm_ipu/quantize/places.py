@@ -8,7 +8,7 @@ such as ``x * sigmoid(x)``. Operators that only move numbers keep their input's 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -30,6 +30,7 @@ class Places:
         follows: Tensors that operators move, and the place whose grid they are on.
         joins: For each concatenation's result that is a place: the places among its operands.
         only_joined: Places that nothing but one concatenation reads.
+        roots: Places that are functions of sums, and the sums: 16 bits ask for a place there too.
         weights: Weights of products, and the axis of their output channels (None: one scale for all).
         readers: For each weight: the first input of the product that reads it, the place there, and the node.
     """
@@ -38,6 +39,7 @@ class Places:
     follows: dict[str, str]
     joins: dict[str, tuple[str, ...]]
     only_joined: frozenset[str]
+    roots: dict[str, str]
     weights: dict[str, int | None]
     products: dict[str, tuple[str, Node]]
 
@@ -45,6 +47,15 @@ class Places:
         """The place whose grid a tensor is on; empty where it is not quantised."""
         name = self.follows.get(name, name)
         return name if name in self.tensors else ""
+
+    def with_roots(self, names: Collection[str]) -> Places:
+        """The same with the sums, of which some places are functions, as places before them."""
+        tensors: list[str] = []
+        for name in self.tensors:
+            if name in names and name in self.roots and self.roots[name] not in tensors:
+                tensors.append(self.roots[name])
+            tensors.append(name)
+        return replace(self, tensors=tuple(tensors))
 
 
 class _Kind(Enum):
@@ -122,7 +133,20 @@ class _Finder:
                 operands = dict.fromkeys(follows.get(name, name) for name in node.inputs)
                 joins[node.outputs[0]] = tuple(name for name in operands if name in places)
         alone = frozenset(name for name in places if self._is_only_joined(name))
-        return Places(tuple(places), follows, joins, alone, weights, products)
+        return Places(tuple(places), follows, joins, alone, self._sums_below(places), weights, products)
+
+    def _sums_below(self, places: list[str]) -> dict[str, str]:
+        """The sum that each place is a function of, other than a clip."""
+        found = {}
+        for name in places:
+            root = self._roots.get(name, "")
+            if root not in places and self._kinds.get(root) is _Kind.SUM and not self._is_clip_of(name, root):
+                found[name] = root
+        return found
+
+    def _is_clip_of(self, name: str, root: str) -> bool:
+        node = self._made[name]
+        return name == root or (node.op_type in CLIPS and self._is_clip_of(node.inputs[0], root))
 
     def _is_only_joined(self, name: str) -> bool:
         """Whether one concatenation reads a tensor, possibly through moves, and nothing else does."""

@@ -1,0 +1,121 @@
+"""Weights rounded to reproduce the outputs of layers, and mixtures of bits."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.passes.test_to_integer import SHAPE, network
+from tests.quantize.quantize_kit import make_graph, run, sqnr
+from tvm_ipu.base.errors import ConfigError
+from tvm_ipu.base.graph import Node
+from tvm_ipu.base.quant_config import QuantConfig
+from tvm_ipu.frontends.onnx.plain import load_graph
+from tvm_ipu.quantize.calibrate import CalibrationOptions, calibrate
+from tvm_ipu.quantize.mixed import choose_mixture, recommended
+from tvm_ipu.quantize.moments import Moments
+from tvm_ipu.quantize.reconstruct import round_rows
+
+GRAPH = load_graph(network())
+
+
+def samples():
+    random = np.random.default_rng(5)
+    return iter([{"x": random.normal(size=SHAPE).astype(np.float32)} for _ in range(8)])
+
+
+def error(level: str, config: QuantConfig) -> float:
+    options = CalibrationOptions(level, config=config, sample_count=8)
+    quantised, _ = calibrate(GRAPH, samples, run, options)
+    test = {"x": np.random.default_rng(77).normal(size=SHAPE).astype(np.float32)}
+    return sqnr(run(GRAPH)(test)["y"], run(quantised)(test)["y"])
+
+
+def cost(change: np.ndarray, metric: np.ndarray) -> float:
+    return float(change @ metric @ change)
+
+
+def test_rounding_is_near_the_best_of_all():
+    totals = np.zeros(3)
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        inputs = random.normal(size=(200, 3)) @ random.normal(size=(3, 6)) + 0.1 * random.normal(
+            size=(200, 6)
+        )
+        metric, row = np.cov(inputs.T), random.uniform(-6, 6, 6)
+        found = round_rows(row[None, None], metric[None], 7, 40)[0, 0]
+        assert np.array_equal(found, np.rint(found))
+        assert np.abs(found).max() <= 7
+        choices = itertools.product(
+            *((np.floor(w) - 1, np.floor(w), np.ceil(w), np.ceil(w) + 1) for w in row)
+        )
+        best = min(cost(np.clip(choice, -7, 7) - row, metric) for choice in choices)
+        totals += [best, cost(found - row, metric), cost(np.rint(row) - row, metric)]
+    best, found, nearest = totals
+    assert best <= found < 0.35 * nearest
+    assert found < 3 * best
+
+
+@pytest.mark.parametrize(
+    ("attributes", "shape"),
+    [
+        ({"pads": [1, 1, 1, 1]}, (4, 6, 3, 3)),
+        ({"strides": [2, 2], "auto_pad": "SAME_UPPER"}, (4, 6, 3, 3)),
+        ({"dilations": [2, 1], "group": 3}, (6, 2, 3, 2)),
+        ({"group": 6, "pads": [0, 1, 2, 1]}, (6, 1, 3, 3)),
+    ],
+)
+def test_means_of_patches_give_the_mean_of_a_convolution(attributes: dict, shape: tuple[int, ...]):
+    random = np.random.default_rng(0)
+    weights = random.normal(size=shape).astype(np.float32)
+    x = random.normal(size=(1, 6, 9, 8)).astype(np.float32) + 1
+    moments = Moments(Node("n", "Conv", ("x", "w"), ("y",), attributes), shape, 10**6)
+    for number in range(200):
+        assert moments.observe(x, number)
+    nodes = [("Conv", ("x", "w"), "conv", attributes), ("ReduceMean", ("conv", "axes"), "y", {"keepdims": 0})]
+    constants = {"w": weights, "axes": np.array([0, 2, 3])}
+    expected = run(make_graph(nodes, constants, {"x": x.shape}, {"y": (shape[0],)}))({"x": x})["y"]
+    rows = weights.reshape(len(moments.mean), -1, moments.mean.shape[1])
+    found = np.einsum("gok,gk->go", rows, moments.mean).reshape(-1)
+    np.testing.assert_allclose(found, expected, atol=0.15)
+    assert np.linalg.eigvalsh(moments.covariance).min() > -1e-3
+
+
+def test_reconstruction_brings_four_bits_nearer():
+    four = QuantConfig(mixed_precisions=(4, 8), mp_rate=0.25)
+    assert error("Q23", four) > error("Q13", four) + 1
+
+
+def test_modes_of_reconstruction():
+    config = QuantConfig()
+    assert error("Q21", config) > error("Q11", config) - 1
+    assert error("Q20", config) > 50
+
+
+def test_a_mixture_takes_the_weights_that_cost_least():
+    sizes, noise = {"a": 100, "b": 100, "c": 200}, {"a": 0.001, "b": 0.1, "c": 0.004}
+    assert choose_mixture(sizes, noise, 1e-4, (4, 8), 0.4).narrow == ("a", "c")
+    assert choose_mixture(sizes, noise, 1e-4, (4, 8), 0.25).narrow == ("a", "c", "b")
+    free = choose_mixture(sizes, noise, 1e-4, (4, 8), None)
+    assert free.narrow == ("a", "c")
+    assert recommended(free) == 0.32
+    assert choose_mixture(sizes, noise, 1e-4, (8, 16), 1.0).narrow == ()
+
+
+def test_a_mixture_of_four_and_eight_bits():
+    options = CalibrationOptions("Q13", config=QuantConfig(mp_rate=0.3))
+    _, table = calibrate(GRAPH, samples, run, options)
+    bits = {name: table.ranges[name].bits for name in table.ranges if name in GRAPH.constants}
+    size = sum(GRAPH.constants[name].size * count for name, count in bits.items())
+    assert set(bits.values()) == {4, 8}
+    assert size / sum(GRAPH.constants[name].size * 16 for name in bits) <= 0.3
+    assert table.facts["mp_rate"] <= 0.3
+    wide = replace(options, config=QuantConfig(mixed_precisions=(8, 16), mp_rate=0.7))
+    _, table = calibrate(GRAPH, samples, run, wide)
+    assert {table.ranges[name].bits for name in bits} == {8, 16}
+    wrong = replace(options, config=QuantConfig(mp_rate=0.7))
+    with pytest.raises(ConfigError, match="does not go with"):
+        calibrate(GRAPH, samples, run, wrong)
