@@ -239,6 +239,13 @@ def test_mistakes(made: Path, capsys: pytest.CaptureFixture[str], words: str, te
     assert {path.name for path in made.iterdir()} == before
 
 
+def test_rate_that_does_not_go_with_the_mode(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (made / "quant_config.yaml").write_text("QUANT_CONFIG: {mixed_precisions: [4, 8], mp_rate: 0.6}")
+    assert main(f"{CALIBRATE} -q Q13 --quant_config quant_config.yaml".split()) == 1
+    assert "mp_rate: 0.6 does not go with mixed_precisions [4, 8]" in capsys.readouterr().err
+    (made / "quant_config.yaml").unlink()
+
+
 def test_other_layout_than_the_float_stages(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (made / "other.ini").write_text(INI.format(fed="BGR").replace("[OUTPUT", "input_layouts=NCHW\n[OUTPUT"))
     assert main(f"{CALIBRATE} --input_config other.ini".split()) == 1

@@ -26,7 +26,7 @@ from tvm_ipu.codegen.lower import LoweredKernel, compile_object, lower_kernel
 from tvm_ipu.kernels.generic import schedule_generic
 from tvm_ipu.kernels.mathlib import lower, lower_math
 from tvm_ipu.kernels.mathlib.gelu import gelu_of
-from tvm_ipu.kernels.mathlib.piecewise import fit
+from tvm_ipu.kernels.mathlib.piecewise import DEGREE, _as_pieces, fit
 
 SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, 0.5, -0.5, 1e-40, -1e-40, 1e-45, 3e38, -3e38]
 SPECIAL += [2.0, -2.0, 1.5, 2.5, -1.5, -2.5, 0.49999997, -0.49999997, 8388607.5, -8388607.5, 4194304.5]
@@ -325,6 +325,15 @@ def test_pieces_round_to_the_entries_of_a_table(lanes: int, step: float, dtype: 
     limits = np.iinfo(dtype)
     found = np.clip(np.rint(apply(pieces.at, TARGETS[lanes], x)), limits.min, limits.max)
     np.testing.assert_array_equal(found, table[x.astype(int)])
+
+
+def test_pieces_of_intervals_where_a_function_is_flat() -> None:
+    """Chebyshev's terms 1 + 0 T1 + ... and 0 + 1 T1, T1 = x, on intervals 4 wide: x / 2 in powers."""
+    found = np.zeros((2, DEGREE + 1))
+    found[0, 0] = found[1, 1] = 1
+    terms = _as_pieces(found, 4).terms
+    assert terms[:2] == ((1.0, 0.0), (0.0, 0.5))
+    assert set(terms[2:]) == {(0.0, 0.0)}
 
 
 def test_no_pieces_for_what_is_not_smooth() -> None:

@@ -113,7 +113,10 @@ def _solve(basis: np.ndarray, chosen: np.ndarray, values: np.ndarray) -> np.ndar
 
 def _as_pieces(found: np.ndarray, width: int) -> Pieces:
     """From Chebyshev's polynomials on the intervals to powers in float32."""
-    powers = np.array([np.polynomial.chebyshev.cheb2poly(row) for row in found])
+    powers = np.zeros_like(found)
+    for row, coefficients in zip(powers, found, strict=True):
+        terms = np.polynomial.chebyshev.cheb2poly(coefficients)  # without the highest ones that are zero
+        row[: len(terms)] = terms
     scaled = powers / (width / 2) ** np.arange(DEGREE + 1)
     return Pieces(width, tuple(tuple(float(v) for v in row) for row in scaled.T.astype(np.float32)))
 
