@@ -272,6 +272,31 @@ def test_function_with_quantised_steps(family):
 
 
 @families
+@pytest.mark.parametrize("dtype", ["uint8", "int16"])
+def test_function_in_a_sum(family, dtype):
+    """A residual sum whose operands are a function of sums and a product of two tensors, not quantised."""
+    random = np.random.default_rng(6)
+    x_is, a_is = Meaning("uint8", np.float32(0.02), 90), Meaning("uint8", np.float32(0.03), 128)
+    x, w = values(random, "uint8", 1, 16, 6, 6), values(random, "int8", 12, 16, 1, 1)
+    a, b = (values(random, "uint8", 1, 12, 6, 6) for _ in range(2))
+    scale = np.full(12, 0.001, np.float32)
+    unit = (np.float64(x_is.scale) * scale).reshape(-1, 1, 1)
+    sums = ref.conv2d(x, x_is.zero, w)
+    reach = int(np.abs(w.astype(np.int64)).sum((1, 2, 3)).max()) * 165
+    y_is = Meaning(dtype, np.float32(0.1 if dtype == "uint8" else 4e-4), 77 if dtype == "uint8" else 0)
+    inner = Meaning("int16", np.float64(y_is.scale) / (64 if dtype == "uint8" else 1), 0)
+    g = Graph()
+    real = g.op("Conv", [g.input(x, x_is), g.weight(w, scale)])
+    silu = g.op("Mul", [real, g.op("Sigmoid", [real])])
+    product = g.op("Mul", [g.input(a, a_is), g.input(b, a_is)])
+    g.result(g.op("Add", [silu, product]), y_is)
+    left = ref.function_of_sums(_silu, sums, unit, reach, inner, family)
+    right = ref.multiply(Operand(a, a_is), Operand(b, a_is), inner, family)
+    expected = ref.add([Operand(left, inner), Operand(right, inner)], y_is, family)
+    np.testing.assert_array_equal(g.run(TARGETS[family])[0], expected)
+
+
+@families
 @examples
 @given(seeds, st.floats(0.02, 0.2))
 def test_function_of_sums(family, seed, step):

@@ -20,12 +20,16 @@ R = relax.op
 Form = Callable[[Known, relax.Call, Result], relax.Expr]
 
 
+INNER_STEPS = {8: 64, 16: 1}
+"""Steps of a function that is an operand of an addition for one step of the result, by the result's bits."""
+
+
 def _added(known: Known, call: relax.Call, result: Result) -> relax.Expr:
     """A chain of additions and subtractions."""
-    return known.arithmetic.add(_terms(known, call, 1), result)
+    return known.arithmetic.add(_terms(known, call, 1, result), result)
 
 
-def _terms(known: Known, call: relax.Call, sign: int) -> list[Term]:
+def _terms(known: Known, call: relax.Call, sign: int, result: Result) -> list[Term]:
     terms: list[Term] = []
     signs = (sign, -sign if op_name(call) == "relax.subtract" else sign)
     for arg, own in zip(call.args, signs, strict=True):
@@ -37,10 +41,20 @@ def _terms(known: Known, call: relax.Call, sign: int) -> list[Term]:
         elif part is not None:
             terms.append(part if own > 0 else part.times(own))
         elif op_name(inner) in ("relax.add", "relax.subtract"):
-            terms += _terms(known, inner, own)
+            terms += _terms(known, inner, own, result)
         else:
-            raise NoInteger(f"its operand '{label_of(arg)}' is not quantised")
+            terms.append(_inner(known, arg, result).times(own))
     return terms
+
+
+def _inner(known: Known, arg: relax.Expr, result: Result) -> Quantized:
+    """An operand of an addition that is computed from quantised tensors, but was not quantised itself."""
+    steps = INNER_STEPS[16 if "16" in result.dtype else 8]
+    wanted = Result.of("int16", result.single_scale / steps, 0)
+    found = known.integer_form(arg, wanted)
+    if found is None:
+        raise NoInteger(f"its operand '{label_of(arg)}' is not quantised")
+    return Quantized(known.rewriter.emit(found), "int16", wanted.single_scale, 0)
 
 
 def _multiplied(known: Known, call: relax.Call, result: Result) -> relax.Expr:
