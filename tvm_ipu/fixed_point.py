@@ -28,7 +28,7 @@ from tvm_ipu.image.schema import STAGE_SUFFIX
 from tvm_ipu.image.stage import FIXED, FLOAT, Stage, read_stage, write_stage
 from tvm_ipu.quantize.calibrate import CalibrationOptions, calibrate
 from tvm_ipu.quantize.collect import Progress, Samples
-from tvm_ipu.quantize.levels import DEFAULT
+from tvm_ipu.quantize.levels import DEFAULT, find_level
 from tvm_ipu.quantize.parameters import parse_entries, read_parameters, write_parameters
 from tvm_ipu.samples.samples import TIMEOUT, open_samples
 from tvm_ipu.simulation import compile_runner
@@ -202,7 +202,7 @@ def calibrate_stage(
         sample_names=tuple(names),
         sample_count=len(names),
         parameters=_parameters(options),
-        config=read_quant_config(options.quant_config) if options.quant_config else QuantConfig(),
+        config=_quant_config(options),
     )
     cores = read_host().cores
     quantized, ranges = calibrate(
@@ -286,6 +286,17 @@ def export_parameters(stage: Path, output: Path, mode: str) -> None:
         TvmIpuError: Anything the user can mend.
     """
     write_parameters(read_stage(stage, FIXED).ranges.ranges.values(), output, mode)
+
+
+def _quant_config(options: Calibration) -> QuantConfig:
+    """Of ``quant_config.yaml``, checked against the mode before any work."""
+    if options.quant_config is None:
+        return QuantConfig()
+    config = read_quant_config(options.quant_config)
+    mixture = find_level(options.level).mixed
+    if mixture is not None:
+        config.check_rate(config.mixed_precisions or mixture, str(options.quant_config))
+    return config
 
 
 def _parameters(options: Calibration) -> tuple[TensorRange, ...]:
