@@ -14,17 +14,21 @@ from tvm.tirx import Expr
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
+from tvm_ipu.kernels.ahead import FEWEST_TILES, Ahead, ahead, lines_ahead
 from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.computes import pad_constant
 from tvm_ipu.kernels.digits import register_tile
 from tvm_ipu.kernels.dot import Dot, load_group
-from tvm_ipu.kernels.emit import Emitter, broadcast, flat_buffer, index, item_bytes
+from tvm_ipu.kernels.emit import Emitter, Index, broadcast, flat_buffer, index, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.memory import span
 from tvm_ipu.kernels.registers import RegisterTile, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
 from tvm_ipu.kernels.window import Range, Segment, Window, outside
+
+LEAST_LINES = 0.5
+"""Where row tiles would have less to fetch, weights are few and come by themselves."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,8 @@ class _Body:
         self._row_panel = p.row_steps(dot) * dot.panel
         self._panel = window.kernel[0] * self._row_panel
         self._segments = window.segments(decision.columns)
+        rows, _ = decision.cut(p)
+        self._rows_per_unit = min(rows.per_unit, rows.size)
         panels = math.ceil(p.channels / p.lanes)
         self.left = flat_buffer(
             "left", span((window.batch, *window.size, p.groups * p.depth), self._pitch), p.left
@@ -216,6 +222,7 @@ class _Body:
         def coordinates(pixel: Expr) -> tuple[Expr, ...]:
             return image, y, pixel - start
 
+        first_tile: Index = tirx.floormod(row, self._rows_per_unit) * self._tiles_per_row
         for segment in self._segments:
             with e.loop("block", 0, segment.count) as block:
                 x = e.bind("x", block * segment.width + segment.start)
@@ -223,11 +230,33 @@ class _Body:
                 tile = register_tile(e, segment.width, widths, p.lanes, self._dot, p.reduction)
                 at = left + (x * window.stride[1] - window.padding[1]) * self._pitch
                 taps = window.kernel_columns(e, segment, x)
-                self._accumulate(tile, segment, kernel_rows, taps, e.bind("left_at", at), right)
+                fetch = self._ahead(right, len(widths), first_tile + block)
+                self._accumulate(tile, segment, kernel_rows, taps, e.bind("left_at", at), right, fetch)
                 self._epilogue.emit(e, tile, e.bind("pixel", start + x), out_channel, coordinates)
+            first_tile = first_tile + segment.count
+
+    @property
+    def _tiles_per_row(self) -> int:
+        return sum(segment.count for segment in self._segments)
+
+    def _ahead(self, right: Expr, vectors: int, tile: Expr) -> Ahead | None:
+        """What a tile fetches of the next channel block's weights; those of its own start at ``right``."""
+        e, dot = self.e, self._dot
+        row_tiles = self._rows_per_unit * self._tiles_per_row
+        lines = lines_ahead(dot, vectors, row_tiles)
+        if row_tiles < FEWEST_TILES or lines < LEAST_LINES:
+            return None
+        return ahead(e, self.right, dot, right, vectors, self._panel // dot.panel, tile, lines)
 
     def _accumulate(
-        self, tile: RegisterTile, segment: Segment, kernel_rows: Range, taps: Range, left: Expr, right: Expr
+        self,
+        tile: RegisterTile,
+        segment: Segment,
+        kernel_rows: Range,
+        taps: Range,
+        left: Expr,
+        right: Expr,
+        fetch: Ahead | None,
     ) -> None:
         """Run through the window: its rows are a loop, its columns are one where ``segment`` says so."""
         e, p, window = self.e, self._p, self._p.window
@@ -235,25 +264,33 @@ class _Body:
             line = window.dilation[0] * window.size[1] * self._pitch
             left_at = e.bind("line_at", left + kh * line)
             right_at = e.bind("right_at", right + kh * self._row_panel)
-            self._row(tile, segment, taps, left_at, right_at)
+            self._row(tile, segment, taps, left_at, right_at, fetch)
         if p.pad_value and not isinstance(kernel_rows[1], int):
             rows = outside(e, "kh", kernel_rows, window.kernel[0])
             with rows as kh, e.loop("kw", 0, window.kernel[1]) as kw:
                 right_at = right + (kh * self._row_panel + kw * self._tap_panel)
                 self._run(tile, left, e.bind("right_at", right_at), p.depth, range(0))
 
-    def _row(self, tile: RegisterTile, segment: Segment, taps: Range, left: Expr, right: Expr) -> None:
+    def _row(
+        self,
+        tile: RegisterTile,
+        segment: Segment,
+        taps: Range,
+        left: Expr,
+        right: Expr,
+        fetch: Ahead | None,
+    ) -> None:
         """Add the products of one row of the window."""
         e, p, window = self.e, self._p, self._p.window
         tap_pitch = window.dilation[1] * self._pitch
         everywhere = range(tile.rows)
         if p.whole_rows:
-            self._run(tile, left, right, window.kernel[1] * p.depth, everywhere)
+            self._run(tile, left, right, window.kernel[1] * p.depth, everywhere, fetch)
         elif segment.taps:
             mergeable = self._pitch == p.depth and window.dilation[1] == 1 and p.depth % self._dot.unit == 0
             for tap, count, columns in segment.runs(mergeable, keep_empty=p.pad_value != 0):
                 right_tap = right + tap * self._tap_panel
-                self._run(tile, left + tap * tap_pitch, right_tap, count * p.depth, columns)
+                self._run(tile, left + tap * tap_pitch, right_tap, count * p.depth, columns, fetch)
         else:
             with e.loop("kw", *taps) as kw:
                 left_kw = e.bind("left_kw", left + kw * tap_pitch)
@@ -265,7 +302,15 @@ class _Body:
                     right_kw = e.bind("right_kw", right + kw * self._tap_panel)
                     self._run(tile, left, right_kw, p.depth, range(0))
 
-    def _run(self, tile: RegisterTile, left: Expr, right: Expr, length: int, columns: range) -> None:
+    def _run(
+        self,
+        tile: RegisterTile,
+        left: Expr,
+        right: Expr,
+        length: int,
+        columns: range,
+        fetch: Ahead | None = None,
+    ) -> None:
         """Add the products along ``length`` neighbouring elements of the image.
 
         Args:
@@ -274,10 +319,12 @@ class _Body:
             right: Its weights.
             length: Number of elements.
             columns: Columns for which these lie inside the image; the others meet padding.
+            fetch: What is fetched meanwhile.
         """
         e, p, dot = self.e, self._p, self._dot
         column_pitch = p.window.stride[1] * self._pitch
         padding = broadcast(pad_constant(p.pad_value, p.left), dot.group)
+        load = e.load_stream if fetch is None else e.load
         tile.add_dots(
             dot,
             length,
@@ -286,8 +333,7 @@ class _Body:
                 if m in columns
                 else padding
             ),
-            lambda v, step: e.load_stream(
-                self.right, right + (v * self._panel + step * dot.panel), dot.panel
-            ),
+            lambda v, step: load(self.right, right + (v * self._panel + step * dot.panel), dot.panel),
             None if p.pad_value else columns,
+            fetch.meanwhile(right) if fetch else None,
         )

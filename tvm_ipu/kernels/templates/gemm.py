@@ -15,6 +15,7 @@ from tvm.tirx import Expr
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import tiles
+from tvm_ipu.kernels.ahead import FEWEST_TILES, ahead, lines_ahead
 from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.digits import register_tile
 from tvm_ipu.kernels.dot import Dot, load_group
@@ -25,14 +26,9 @@ from tvm_ipu.kernels.memory import span
 from tvm_ipu.kernels.registers import STRETCH, column_widths
 from tvm_ipu.kernels.templates.kernel import Kernel
 
-FEWEST_TILES = 3
-"""With as many row tiles to a unit, each fetches a share of the weights of the columns that come next."""
-
 COLD_BYTES_PER_CYCLE = 8.0
 """Reading of weights that are not fetched ahead: between two inferences, others have pushed them out of the
 caches. What is fetched ahead costs the less, the more tiles share it."""
-
-CACHE_LINE = 64
 
 
 @dataclass(frozen=True)
@@ -148,26 +144,18 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
             p.depth,
             lambda m, k, count: load_group(e, left, left_at + (k + m * p.left_pitch), count, dot.group),
             lambda v, step: e.load(right, right_at + (step * dot.panel + v * panel), dot.panel),
-            meanwhile=ahead(row, e.bind("ahead", right_at + len(registers.widths) * panel)),
+            meanwhile=fetch(row, right_at, len(registers.widths)),
         )
         epilogue.emit(e, registers, row, column)
 
-    def ahead(row: Expr, start: Expr) -> Callable[[Index], None] | None:
+    def fetch(row: Expr, right_at: Expr, vectors: int) -> Callable[[Index], None] | None:
         """Fetches this tile's share of the next columns' weights."""
-        row_tiles = min(rows.per_unit, rows.count)
-        stretches = dot.steps(p.depth) // STRETCH
-        if row_tiles < FEWEST_TILES or not stretches:
+        row_tiles, steps = min(rows.per_unit, rows.count), dot.steps(p.depth)
+        if row_tiles < FEWEST_TILES or steps < STRETCH:
             return None
-        line = CACHE_LINE // item_bytes(dot.stored or p.right)
-        lines = math.ceil(decision.vectors * panel / line / (row_tiles * stretches))
-        tile = tirx.floormod(tirx.floordiv(row, rows.block), row_tiles)
-        share = e.bind("share", start + tile * (stretches * lines * line))
-
-        def fetch(stretch: Index) -> None:
-            for i in range(lines):
-                e.prefetch(right, share + (stretch * lines + i) * line)
-
-        return fetch
+        number = tirx.floormod(tirx.floordiv(row, rows.block), row_tiles)
+        lines = lines_ahead(dot, decision.vectors, row_tiles)
+        return ahead(e, right, dot, right_at, vectors, steps, number, lines).meanwhile(right_at)
 
     extent = rows.units * columns.units
     with e.loop("unit", 0, extent, tirx.ForKind.PARALLEL) as unit:
