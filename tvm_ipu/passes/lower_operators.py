@@ -38,6 +38,9 @@ ANCHOR = 4
 ELEMENTWISE = 0
 """TVM's pattern ``kElemWise``."""
 
+INJECTIVE = 2
+"""TVM's pattern ``kInjective``."""
+
 
 def lower_operators(module: tvm.ir.IRModule, target: Target, winograd: bool = True) -> tvm.ir.IRModule:
     """Replace convolutions and matrix products by calls of packed kernels.
@@ -50,7 +53,7 @@ def lower_operators(module: tvm.ir.IRModule, target: Target, winograd: bool = Tr
     rules: dict[str, Callable[[Rewriter, relax.Call, Target], relax.Expr | None]] = {
         "relax.nn.conv2d": partial(_conv2d, winograd=winograd),
         "relax.matmul": _matmul,
-        "relax.take": _function_of_sums,
+        "relax.take": _take,
     }
 
     def rule(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
@@ -209,6 +212,27 @@ def _matmul(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr 
         compute = partial(computes.matmul, transpose_b=True, out_dtype=out_dtype)
         return call_te(rewriter, "matmul", compute, [a, transposed.args[0]])
     return call_te(rewriter, "matmul", partial(computes.matmul, out_dtype=out_dtype), [a, b])
+
+
+def _take(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr | None:
+    """Slices of a tensor; the indices are in its range, as whoever wrote the call has seen to."""
+    function = _function_of_sums(rewriter, call, target)
+    if function is not None:
+        return function
+    data, indices = call.args
+    axis = call.attrs.axis
+    if axis is None:
+        return None
+    first = int(axis) % len(shape_of(data))
+    last = first + len(shape_of(indices))
+
+    def compute(x: te.Tensor, at: te.Tensor) -> te.Tensor:
+        shape = [*x.shape[:first], *at.shape, *x.shape[first + 1 :]]
+        return te.compute(
+            shape, lambda *i: x(*i[:first], at(*i[first:last]).astype("int64"), *i[last:]), name="take"
+        )
+
+    return call_te(rewriter, "take", compute, [data, indices], INJECTIVE)
 
 
 def _function_of_sums(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr | None:
