@@ -1,19 +1,26 @@
-"""Fixed simulator and image give the same bytes at every level and in every mode."""
+"""Fixed simulator and image give the same bytes, at every level and in every mode, and on every machine."""
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.simulate.kit import PICTURE, normalised, pixels, write_float
+from tvm_ipu.base.target import load_target, target_names
 from tvm_ipu.driver import compile_model
 from tvm_ipu.fixed_point import Calibration, calibrate_stage, read_float_stage
 from tvm_ipu.quantize.levels import LEVELS
+from tvm_ipu.runtime.build import build_runner
 from tvm_ipu.samples.raw import to_raw
 from tvm_ipu.simulation import open_fixed, open_float, open_offline
+
+TARGETS = [name for name in target_names() if load_target(name).qemu]
+MACHINES = list(zip(TARGETS, cycle(("L1", "Q10", "L5", "Q13")), strict=False))
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +59,18 @@ def test_every_level_on_this_machine(folder: Path, level: str) -> None:
             signal + float(np.square(expected).sum()),
         )
     assert 10 * np.log10(signal / error) > (14 if level in ("Q13", "Q23") else 22)
+
+
+@pytest.mark.qemu
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "level"), MACHINES)
+def test_machines(folder: Path, target: str, level: str, tmp_path: Path) -> None:
+    machine, image = load_target(target), tmp_path / "model.img"
+    path = fixed_stage(folder, level, "host")
+    compile_model(path, target, image)
+    frame = to_raw(pixels(1, 3)[0], PICTURE)
+    frame.tofile(tmp_path / "x.bin")
+    files = ["--inputs", str(tmp_path / "x.bin"), "--output", str(tmp_path)]
+    subprocess.run([*machine.qemu, str(build_runner(machine)), str(image), *files], check=True, timeout=300)
+    expected = open_fixed(path, target).run({"x": frame})["scores"]
+    assert (tmp_path / "output_0.bin").read_bytes() == expected.tobytes()
