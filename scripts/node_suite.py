@@ -30,6 +30,7 @@ from onnx.backend.test.loader import load_model_tests
 from scripts import supported_ops
 from scripts.supported_ops import Result
 from tvm_ipu.base.errors import ModelError, TvmIpuError
+from tvm_ipu.base.target import Target, load_target
 
 Array = NDArray[Any]
 
@@ -122,16 +123,15 @@ def inputs_to_fix(model: ModelProto) -> list[str]:
     return names
 
 
-def compile_image(model: ModelProto, constants: Mapping[str, Array], target: str) -> bytes:
-    """The image of a model in memory."""
+def compile_image(model: ModelProto, constants: Mapping[str, Array], target: str | Target) -> bytes:
+    """The image of a model in memory, for a target or the one of that name."""
     from tvm_ipu.base.options import CompileOptions
-    from tvm_ipu.base.target import load_target
     from tvm_ipu.codegen.build import build_program
     from tvm_ipu.frontends.loaders import LoadOptions, load_model
     from tvm_ipu.image.writer import write_image
     from tvm_ipu.passes.pipeline import run_phases
 
-    chip = load_target(target)
+    chip = load_target(target) if isinstance(target, str) else target
     loaded = load_model(model, LoadOptions(constants=constants))
     module = run_phases(loaded.module, chip, CompileOptions())
     with tempfile.TemporaryDirectory(prefix="node-suite-") as folder:

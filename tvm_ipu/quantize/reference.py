@@ -112,7 +112,8 @@ def requantize(sums: Array, ratio: Array, result: Meaning, family: str, is_wide:
 
 def quantize(real: Array, result: Meaning) -> Array:
     """float32 numbers times the float32 reciprocal of the step; the same in both families."""
-    return finish(real.astype(np.float32) * np.float32(1 / np.float64(result.scale)), result)
+    with np.errstate(over="ignore"):  # infinity is clipped
+        return finish(real.astype(np.float32) * np.float32(1 / np.float64(result.scale)), result)
 
 
 def dequantize(q: Array, meaning: Meaning) -> Array:

@@ -1,0 +1,100 @@
+"""Layers of quantised networks on every target: images equal the numpy oracle bit for bit.
+
+x86-64 runs on this machine where it has the instructions, and under qemu as far as that has them; AMX runs
+in the emulator of ``amx_kit``; all others run under qemu. Every target draws layers of its own, in both
+families of numerics.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from zlib import crc32
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings, strategies as st
+
+from tests.ops import integer_elementwise as elementwise, integer_products as products
+from tests.ops.integer_kit import Graph, Layer
+from tests.unit.amx_kit import AMX, EMULATED, counts, emulation
+from tests.unit.link_kit import need_qemu
+from tvm_ipu.base.host import read_host
+from tvm_ipu.base.target import Target, load_target, target_names
+
+pytestmark = [pytest.mark.qemu, pytest.mark.slow]
+
+ROUNDS = 20
+"""Images for each target, of which all but the first are left to ``-m sweep``."""
+CHIPS = ("", "ipu-ref@")
+"""For each family of numerics, what comes before a target's name."""
+KINDS = (
+    *map(products.convolutions, products.KINDS),
+    products.DENSE,
+    products.PRODUCTS,
+    products.RESIDUALS,
+    products.FUNCTIONS_OF_SUMS,
+    elementwise.PAIRS,
+    elementwise.CONSTANT_OPERANDS,
+    elementwise.POOLS,
+    elementwise.functions(),
+    elementwise.EDGES,
+    elementwise.MOVES,
+)
+X86_EMULATOR, X86_EMULATED = ("qemu-x86_64", "-cpu", "max"), ("x86-64-v2", "x86-64-v3")
+"""The oldest qemu that is used, 7.2, has no AVX-512."""
+
+
+def draw(name: str) -> tuple[Layer, ...]:
+    """A layer of each kind; all depends on the name alone."""
+    drawn: list[tuple[Layer, ...]] = []
+
+    @seed(crc32(name.encode()))
+    @settings(
+        max_examples=2,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.tuples(*KINDS))
+    def collect(layers: tuple[Layer, ...]) -> None:
+        drawn.append(layers)
+
+    collect()
+    return drawn[-1]  # the first are always the smallest
+
+
+def emulator(target: Target) -> tuple[str, ...]:
+    """The command that runs the target's programs, empty on such a machine; skips the test without any."""
+    if target.qemu:
+        need_qemu(target)
+        return target.qemu
+    missing = sorted(set(target.requires) - read_host().features)
+    if missing and target.machine in X86_EMULATED and shutil.which(X86_EMULATOR[0]):
+        return X86_EMULATOR
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}")
+    return ()
+
+
+@pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.sweep) for n in range(1, ROUNDS))])
+@pytest.mark.parametrize("name", target_names())
+@pytest.mark.parametrize("chip", CHIPS)
+def test_layers(chip: str, name: str, number: int, tmp_path: Path) -> None:
+    target = load_target(f"{chip}{name}")
+    if name == AMX.name:
+        target = replace(target, features=EMULATED.features, requires=EMULATED.requires)
+    command = emulator(target)
+    g = Graph(target.numerics)
+    for layer in draw(f"{chip}{name} {number}"):
+        g.add(layer)
+    if command:
+        results = g.run_emulated(target, command, tmp_path, threads=2)
+    elif name == AMX.name:
+        with emulation() as library:
+            results = g.run(target, threads=2)
+            assert counts(library)["multiply"] > 0
+    else:
+        results = g.run(target, threads=2)
+    g.compare(results)
