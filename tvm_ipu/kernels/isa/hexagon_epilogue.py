@@ -23,16 +23,17 @@ Bind = Callable[[Expr], Expr]
 """Gives a value a name, so that it is computed once."""
 
 
-def round_product(bind: Bind, a: Expr, m: Expr) -> Expr:
+def round_product(bind: Bind, a: Expr, m: Expr, limited: bool = True) -> Expr:
     """The nearest integer of ``float32(a) * m``.
 
     Args:
         bind: Names intermediate values.
         a: Vector of int32, of ``LANES`` lanes or fewer, as is the result.
         m: Vector of float32, finite; a subnormal number counts as zero.
+        limited: Whether results beyond ``LIMIT`` need not be exact, only beyond it.
 
     Returns:
-        Vector of int32, exact where the result is less than ``LIMIT`` in magnitude.
+        Vector of int32; unless ``limited``, exact for all results that int32 holds.
     """
     lanes = lanes_of(a)
     a, m = bind(_resize(a, LANES)), _resize(m, LANES)
@@ -59,9 +60,13 @@ def round_product(bind: Bind, a: Expr, m: Expr) -> Expr:
 
     # times 2^-drop, where the result is 0 from 25 on, and above the limit below 1
     drop = bind(zeros - exponent - shift + _const(150 - 8 - 19))
-    drop = bind(tirx.Min(tirx.Max(drop, _const(1)), _const(25)))
+    size = _round(product, bind(tirx.Min(tirx.Max(drop, _const(1)), _const(25))))
+    if not limited:  # from 2^23 on there is nothing to round
+        is_large = _sar(drop - _const(1), 31)
+        large = _shl(product, tirx.Min(tirx.Max(_const(0) - drop, _const(0)), _const(7)))
+        size = tirx.Max(size, tirx.bitwise_and(large, is_large))
     sign = bind(tirx.bitwise_xor(sign, _sar(bits, 31)))
-    return _resize(bind(tirx.bitwise_xor(_round(product, drop), sign) - sign), lanes)
+    return _resize(bind(tirx.bitwise_xor(size, sign) - sign), lanes)
 
 
 def narrow(bind: Bind, value: Expr, dtype: str) -> Expr:

@@ -188,14 +188,15 @@ def _round_to_int32(cast: tirx.Cast, target: Target) -> Expr:
     t = Terms(FORMATS["float32"], lanes)
     inner, limits = _peel_limits(x)
     bound = max((abs(limit) for _, limit in limits), default=math.inf)
-    if {kind for kind, _ in limits} != {tirx.Min, tirx.Max} or bound > 2.0 ** (t.format.mantissa - 2):
-        return cast
-    factors = _integer_product(inner)
-    if factors and "hvx" in target.isa and all(limit.is_integer() for _, limit in limits):
-        value = hexagon_epilogue.round_product(t, *factors)
+    limited = {kind for kind, _ in limits} == {tirx.Min, tirx.Max} and bound <= 2.0 ** (t.format.mantissa - 2)
+    factors = _integer_product(inner) if "hvx" in target.isa else None
+    if factors and (limited or not limits) and all(limit.is_integer() for _, limit in limits):
+        value = hexagon_epilogue.round_product(t, *factors, limited)
         for kind, limit in reversed(limits):
             value = kind(value, t.int_const(int(limit)))
         return t.result(value)
+    if not limited:
+        return cast
     _, low_bits = t.round_small(x)
     return t.result(low_bits - t.int_const(int_bits(t.format.magic, t.format)))
 
