@@ -227,6 +227,23 @@ DENSE = st.builds(
 )
 
 
+FULL = st.builds(
+    Dense,
+    seed=SEEDS,
+    is_gemm=st.booleans(),
+    x=BYTES,
+    weight_type=st.just("int8"),
+    weight_fill=FILLS,
+    weight_zero=st.just(0),
+    rows=st.integers(16, 40),
+    depth=st.sampled_from([64, 128, 192]),
+    units=st.integers(16, 64),
+    y=BYTES,
+    share=SHARES,
+)
+"""Products that fill vectors and tiles."""
+
+
 @dataclass(frozen=True)
 class Product:
     """A product of two computed matrices."""

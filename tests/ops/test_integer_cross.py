@@ -31,6 +31,7 @@ CHIPS = ("", "ipu-ref@")
 KINDS = (
     *map(products.convolutions, products.KINDS),
     products.DENSE,
+    products.FULL,
     products.PRODUCTS,
     products.RESIDUALS,
     products.FUNCTIONS_OF_SUMS,
