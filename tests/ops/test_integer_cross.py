@@ -31,7 +31,6 @@ CHIPS = ("", "ipu-ref@")
 KINDS = (
     *map(products.convolutions, products.KINDS),
     products.DENSE,
-    products.FULL,
     products.PRODUCTS,
     products.RESIDUALS,
     products.FUNCTIONS_OF_SUMS,
@@ -41,6 +40,7 @@ KINDS = (
     elementwise.functions(),
     elementwise.EDGES,
     elementwise.MOVES,
+    products.FULL,
 )
 X86_EMULATOR, X86_EMULATED = ("qemu-x86_64", "-cpu", "max"), ("x86-64-v2", "x86-64-v3")
 """The oldest qemu that is used, 7.2, has no AVX-512."""
