@@ -37,8 +37,9 @@ PEERS |= {f"{name}-all": PEERS[name] for name in ("bf16", "fp16")}
 HELD_TO = {"x86-64-v3": "AVX2", "x86-64-v4": "AVX512_CORE", "x86-64-vnni": "AVX512_CORE_VNNI"}
 """By target: ``ONEDNN_MAX_CPU_ISA`` that holds OpenVINO to its instructions; onnxruntime has no such."""
 
-PROFILES = 15
-"""Runs of which each layer's median time is taken."""
+PROFILE_NS = 2e9
+LEAST_PROFILES, MOST_PROFILES = 11, 101
+"""Time for runs with and without a profile, and how many there are of each."""
 
 Array = NDArray[Any]
 Inputs = Mapping[str, Array]
@@ -131,15 +132,16 @@ class Case:
         return self.model
 
     def _profile(self, threads: int, inputs: Inputs) -> dict[str, Any]:
-        """Nanoseconds of each layer; their least sum as a share of the least time of runs in between."""
+        """Nanoseconds of each layer; what share of runs in between their sum is. Medians."""
         with Session(self.image, threads=threads) as session:
             session.run(inputs)
-            pairs = [(session.time_runs(1)[0], session.profile()) for _ in range(PROFILES)]
+            count = min(MOST_PROFILES, max(LEAST_PROFILES, int(PROFILE_NS / session.time_runs(1)[0] / 2)))
+            pairs = [(session.time_runs(1)[0], session.profile()) for _ in range(count)]
         layers = [asdict(call) for call in pairs[0][1]]
         for i, layer in enumerate(layers):
             layer["ns"] = int(np.median([calls[i].ns for _, calls in pairs]))
-        least = min(sum(call.ns for call in calls) for _, calls in pairs)
-        return {"layers": layers, "profiled": least / min(run for run, _ in pairs)}
+        total = np.median([sum(call.ns for call in calls) for _, calls in pairs])
+        return {"layers": layers, "profiled": float(total / np.median([run for run, _ in pairs]))}
 
     def _cold_starts(self, peers: Sequence[str], inputs: Inputs) -> dict[str, Any]:
         """Best of five: milliseconds of a process that infers once, and its peak memory."""

@@ -88,7 +88,11 @@ def sensitive_layers(
     layers = sensitivities()
     for _ in range(ROUNDS):
         # what was measured, activations included, is taken to shrink as the estimate does
-        kept = _keep(layers, _estimate(layers, kept) * aim / error)
+        estimate = _estimate(layers, kept)
+        wanted = estimate * aim / error
+        if not kept:  # it shrinks faster than that at first, when the worst layers go
+            wanted = max(wanted, min(aim, estimate * math.sqrt(aim / error)))
+        kept = _keep(layers, wanted)
         error = measure(kept)
         if error <= aim or len(kept) == len(layers):
             return kept, error
