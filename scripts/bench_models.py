@@ -149,7 +149,7 @@ def _measure(
 ) -> None:
     cold = threads == 1 and not args.no_cold_start
     cell = case.measure(threads, args.runs, args.seconds, args.against, cold)
-    cells[key] = cell | {"image": image["sha256"], "compile_s": image["compile_s"], "image_mb": image["mb"]}
+    cells[key] = cell | {"image": image["sha256"]}
 
 
 if __name__ == "__main__":

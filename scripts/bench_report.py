@@ -26,7 +26,7 @@ def write_report(facts: dict[str, Any], path: Path) -> None:
 
 def _report(facts: dict[str, Any]) -> Iterator[str]:
     machine, peaks = facts["machine"], facts["peaks"]
-    cells: list[Cell] = list(facts["cells"].values())
+    cells: list[Cell] = sorted(facts["cells"].values(), key=_place)
     yield "# Benchmarks"
     yield ""
     yield "Made by `scripts/bench --report`. Times are medians in milliseconds of runs alternating with the"
@@ -48,7 +48,7 @@ def _report(facts: dict[str, Any]) -> Iterator[str]:
     )
     yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for cell in cells:
-        yield _row(cell, peaks)
+        yield _row(cell, facts["images"][f"{cell['model']} {cell['precision']} {cell['target']}"], peaks)
     yield ""
     yield "`bf16-all`: no layer is kept in float32 (`--max-error 0`). Profiled: the sum of what `--profile`"
     yield "tells, as a share of runs without it, in turn with them."
@@ -102,6 +102,12 @@ def _report(facts: dict[str, Any]) -> Iterator[str]:
         yield NOTES.read_text(encoding="utf-8").rstrip()
 
 
+def _place(cell: Cell) -> tuple[bool, str, str, list[str], int]:
+    """Where a cell stands: by target, this machine's own first, then by model, precision and threads."""
+    precision = [kind if kind != "fp32" else "" for kind in cell["precision"].split("-")]
+    return cell["target"] != "host", cell["target"], cell["model"], precision, cell["threads"]
+
+
 def _held(cells: list[Cell]) -> Iterator[str]:
     held = [cell for cell in cells if "openvino_kernels" in cell and cell["threads"] == 1]
     if held:
@@ -115,7 +121,7 @@ def _held(cells: list[Cell]) -> Iterator[str]:
         yield ""
 
 
-def _row(cell: Cell, peaks: dict[str, float]) -> str:
+def _row(cell: Cell, image: dict[str, Any], peaks: dict[str, float]) -> str:
     ours, *peers = cell["results"]
     best = min(peers, key=lambda r: r["median_ms"], default=ours)
     limit = sum(_roofline(layer, cell, peaks) for layer in cell["layers"]) / 1e6
@@ -124,7 +130,7 @@ def _row(cell: Cell, peaks: dict[str, float]) -> str:
         f"| {cell['model']} | {cell['precision']} | {cell['threads']} | {cell['target']} "
         f"| {ours['median_ms']:.2f} | {best['median_ms']:.2f} ({best['name']}) "
         f"| {ours['median_ms'] / best['median_ms']:.2f} | {share} | {cell['profiled']:.0%} "
-        f"| {cell['compile_s']:.0f} | {cell['image_mb']:.0f} |"
+        f"| {image['compile_s']:.0f} | {image['mb']:.0f} |"
     )
 
 

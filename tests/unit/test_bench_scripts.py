@@ -86,12 +86,18 @@ def test_report_has_a_line_with_a_reason_for_each_layer_far_below_its_roofline(t
     ]
     cell = {
         "model": "m", "precision": "fp32", "threads": 1, "target": "host", "results": results,
-        "layers": layers, "profiled": 0.99, "compile_s": 3.0, "image_mb": 2.0,
+        "layers": layers, "profiled": 0.99,
     }  # fmt: skip
-    facts = {"machine": {"model": "M", "cores": 2, "l2_bytes": 1 << 20}, "peaks": PEAKS, "cells": {"c": cell}}
+    facts = {
+        "machine": {"model": "M", "cores": 2, "l2_bytes": 1 << 20},
+        "peaks": PEAKS,
+        "images": {"m fp32 host": {"compile_s": 3.0, "mb": 2.0}},
+        "cells": {"c": cell},
+    }
     write_report(facts, tmp_path / "report.md")
     text = (tmp_path / "report.md").read_text()
     assert "| m | fp32 | 1 | host | 1.00 | 4.00 (onnxruntime) | 0.25 |" in text
+    assert "| 99% | 3 | 2 |" in text
     slow = [line for line in text.splitlines() if "(generic)" in line or "(gemm)" in line]
     assert len(slow) == 1
     assert "other places" in slow[0]
