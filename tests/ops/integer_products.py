@@ -102,15 +102,27 @@ class Convolution:
             return value.squeeze(2) if axes == 1 else value
 
         inputs = [g.input(on_axes(x), x_is), g.weight(on_axes(w), scale, zero)]
+        has_offset = False
         if self.has_bias:
             inputs.append(g.constant(bias))
-            sums = sums + ref.quantize_bias(bias.reshape(-1, 1, 1), unit)
+            steps = ref.quantize_bias(bias.reshape(-1, 1, 1), unit)
+            ends = np.iinfo(x_is.dtype)
+            reach = max(x_is.zero - ends.min, ends.max - x_is.zero)
+            largest = np.abs(centred).sum((1, 2, 3)).max() * reach + np.abs(steps).max()
+            has_offset = not wide and largest >= 2**30
+            sums = sums if has_offset else sums + steps
         real = g.op("Conv", inputs, group=groups, **window.attributes(axes))
         if self.has_factor:
             real = g.op("Mul", [real, g.constant(factor.reshape(-1, *[1] * axes))])
-            unit = unit * factor.reshape(-1, 1, 1)
+            unit, bias = unit * factor.reshape(-1, 1, 1), bias * factor
         y_is = spread(self.y, sums, unit, self.share)
-        expected = ref.requantize(sums, unit / y_is.scale, bounded(y_is, self.bounds), g.family, wide)
+        result = bounded(y_is, self.bounds)
+        if has_offset:
+            offset = Operand(np.float64(bias).reshape(-1, 1, 1), y_is, is_constant=True)
+            total = Operand(sums, Meaning("int32", unit), is_sum=True)
+            expected = ref.add([total, offset], result, g.family)
+        else:
+            expected = ref.requantize(sums, unit / y_is.scale, result, g.family, wide)
         g.result(activated(g, real, self.bounds), y_is, on_axes(expected))
 
     def _channels(self) -> tuple[int, int, int]:
