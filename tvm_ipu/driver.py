@@ -208,7 +208,7 @@ def _fused_models(
     shapes = parse_input_shapes(input_shapes)
     with clock.stage("loading"):
         loads = [LoadOptions(shapes, tuple(outputs), batch) for batch in batches or (None,)]
-        models = [_load(model, load, kernels.target) for load in loads]
+        models = _load(model, loads, kernels.target)
     fused = [Fused(one, kernels) for one in models]
     if options.precision != "fp32" and options.max_error > 0:
         with clock.stage("sensitivity"):
@@ -218,20 +218,24 @@ def _fused_models(
         return [one.with_options(options, _dumper(options, one.model)) for one in fused]
 
 
-def _load(path: Path, options: LoadOptions, chip: Target) -> Model:
+def _load(path: Path, loads: Sequence[LoadOptions], chip: Target) -> list[Model]:
     """A model file, or the network of a stage: a fixed one takes and gives the bytes of its contract."""
     if path.suffix.lower() != STAGE_SUFFIX:
-        return load_model(path, options)
+        return [load_model(path, load) for load in loads]
     stage = read_stage(path)
-    network: bytes = stage.model
-    if options.batch is not None:
-        network = graph_to_onnx(rebatch(graph_from_onnx(network), options.batch))
-    model = load_model(network, replace(options, batch=None))
+    models = [_stage_network(stage.model, load) for load in loads]
     if stage.kind == FLOAT:
-        return model
+        return models
     if chip.chip is not None:
         chip.chip.check(stage.contract)
-    return apply_contract(model, stage.contract)
+    return [apply_contract(model, stage.contract) for model in models]
+
+
+def _stage_network(network: bytes, options: LoadOptions) -> Model:
+    """The network of a stage, whose shapes are fixed, for the batch that is asked for."""
+    if options.batch is not None:
+        network = graph_to_onnx(rebatch(graph_from_onnx(network), options.batch))
+    return load_model(network, replace(options, batch=None))
 
 
 def _tuning_records(chip: Target, options: CompileOptions) -> Records:

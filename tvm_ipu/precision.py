@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,8 +20,7 @@ from tvm_ipu.base.target import load_target
 from tvm_ipu.bench.data import fill, load_arrays, split_samples
 from tvm_ipu.codegen.build import build_program
 from tvm_ipu.codegen.kernel_set import KernelSet
-from tvm_ipu.image.reader import read_image
-from tvm_ipu.image.writer import write_image
+from tvm_ipu.image.memory import map_image
 from tvm_ipu.passes.index_ranges import index_ranges
 from tvm_ipu.passes.pipeline import ANY_PRECISION, STORAGE_DTYPE, AfterPhase, run_phases
 from tvm_ipu.passes.rewrite import numpy_dtype
@@ -114,10 +112,6 @@ def _image(fused: Fused, options: CompileOptions) -> tuple[Program, mmap.mmap, i
     kernels = fused.kernels
     model = fused.with_options(options)
     program = build_program([model], kernels.target, options.jobs, kernels=kernels)
-    with tempfile.TemporaryDirectory(prefix="tvm_ipu-") as folder:
-        path = Path(folder) / "host.img"
-        write_image(program, path)
-        starts = [section.offset for section in read_image(path).sections if section.name == "weights"]
-        with path.open("rb") as file:
-            image = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    image, info = map_image(program)
+    starts = [section.offset for section in info.sections if section.name == "weights"]
     return program, image, starts[0] if starts else 0

@@ -7,8 +7,6 @@ image - runtime -> Session
 
 from __future__ import annotations
 
-import mmap
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,9 +27,10 @@ from tvm_ipu.codegen.kernel_set import KernelSet
 from tvm_ipu.frontends.loaders import load_model
 from tvm_ipu.frontends.onnx.plain import graph_from_onnx, graph_to_onnx
 from tvm_ipu.frontends.onnx.rebatch import rebatch
+from tvm_ipu.image.memory import map_image
 from tvm_ipu.image.reader import read_image
+from tvm_ipu.image.schema import STAGE_SUFFIX
 from tvm_ipu.image.stage import FIXED, FLOAT, read_stage
-from tvm_ipu.image.writer import write_image
 from tvm_ipu.passes.pipeline import run_phases
 from tvm_ipu.passes.raw.apply import apply_contract
 from tvm_ipu.runtime import Session
@@ -95,13 +94,13 @@ def describe_model(path: Path, phase: str = "") -> Described:
         OptionError: The file is of another phase.
         ImageError: It is none of them, or damaged.
     """
-    found = _phase_of(path)
+    stage = read_stage(path) if path.suffix.lower() == STAGE_SUFFIX else None
+    found = "Offline" if stage is None else "Float" if stage.kind == FLOAT else "Fixed"
     if phase and phase not in PHASES:
         raise OptionError(f"-t: '{phase}' is not known", f"allowed are {', '.join(PHASES)}")
     if phase and phase != found:
         raise OptionError(f"-t {phase}: {path} is of the phase {found}")
-    if found != "Offline":
-        stage = read_stage(path)
+    if stage is not None:
         return Described(found, graph_from_onnx(stage.model).inputs, stage.contract)
     image = read_image(path)
     contracts = {one.name: one for one in image.contract.inputs}
@@ -118,7 +117,7 @@ def _picture(spec: TensorSpec, contract: InputContract | None) -> TensorSpec:
         rows, columns = spec.shape[2:]
     if contract.input_format == "YUV_NV12":
         rows = rows * 2 // 3
-    channels = 1 if contract.training_format == "GRAY" else 3
+    channels = contract.channels
     shape = (n, channels, rows, columns) if contract.layout == "NCHW" else (n, rows, columns, channels)
     return TensorSpec(spec.name, shape, DType.FLOAT32)
 
@@ -149,12 +148,6 @@ def open_simulator(path: Path, phase: str = "", threads: int = 1) -> Simulator:
     if found == "Offline":
         return open_offline(path, threads)
     return open_float(path, threads) if found == "Float" else open_fixed(path)
-
-
-def _phase_of(path: Path) -> str:
-    if path.suffix.lower() != ".sim":
-        return "Offline"
-    return "Float" if read_stage(path).kind == FLOAT else "Fixed"
 
 
 def open_float(path: Path, threads: int = 1) -> Simulator:
@@ -207,11 +200,7 @@ def compile_runner(graph: Graph, threads: int = 1, options: CompileOptions | Non
     model = load_model(graph_to_onnx(graph))
     fused = model.with_module(run_phases(model.module, chip, options))
     program = build_program([fused], chip, options.jobs, kernels=KernelSet(chip))
-    with tempfile.TemporaryDirectory(prefix="tvm_ipu-") as folder:
-        path = Path(folder) / "model.img"
-        write_image(program, path)
-        image = mmap.mmap(-1, path.stat().st_size)  # aligned, so that a session uses it as it is
-        image.write(path.read_bytes())
+    image, _ = map_image(program)
     session = Session(memoryview(image), threads=threads)
 
     def run(feeds: Mapping[str, Array]) -> dict[str, Array]:

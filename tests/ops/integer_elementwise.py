@@ -20,7 +20,7 @@ from tests.ops.integer_draws import (
     activated,
     bounded,
 )
-from tests.ops.integer_kit import Graph
+from tests.ops.integer_kit import Graph, combined
 from tvm_ipu.quantize import reference as ref
 from tvm_ipu.quantize.reference import Meaning, Operand
 
@@ -48,14 +48,7 @@ class Pair:
         right = Operand(self.b.values(random, *other), self.b.meaning)
         operands = [g.input(o.values, o.meaning) for o in (left, right)]
         real = g.op(self.op, operands, **({"axis": 1} if self.op == "Concat" else {}))
-        result = bounded(y_is, self.bounds)
-        if self.op in ("Add", "Sub"):
-            right = replace(right, meaning=negated(right.meaning)) if self.op == "Sub" else right
-            expected = ref.add([left, right], result, g.family)
-        elif self.op == "Mul":
-            expected = ref.multiply(left, right, result, g.family)
-        else:
-            expected = np.concatenate([ref.rescale(o, result, g.family) for o in (left, right)], 1)
+        expected = combined(self.op, left, right, bounded(y_is, self.bounds), g.family)
         g.result(activated(g, real, self.bounds), y_is, expected)
 
 

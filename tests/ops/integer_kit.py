@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,8 @@ from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.target import Target, load_target
 from tvm_ipu.frontends.loaders import load_model
 from tvm_ipu.passes.pipeline import run_phases
-from tvm_ipu.quantize.reference import Meaning
+from tvm_ipu.quantize import reference as ref
+from tvm_ipu.quantize.reference import Meaning, Operand
 from tvm_ipu.runtime.build import build_runner
 from tvm_ipu.runtime.session import Session
 from tvm_ipu.simulate.interpreter import Interpreter
@@ -46,6 +47,17 @@ class Result:
     dtype: str
     expected: Array | None
     layer: str
+
+
+def combined(op: str, left: Operand, right: Operand, result: Meaning, family: str) -> Array:
+    """What the oracle makes of two tensors by Add, Sub, Mul or Concat (of their channels)."""
+    if op == "Mul":
+        return ref.multiply(left, right, result, family)
+    if op == "Concat":
+        return np.concatenate([ref.rescale(o, result, family) for o in (left, right)], 1)
+    if op == "Sub":
+        right = replace(right, meaning=replace(right.meaning, scale=-right.meaning.scale))
+    return ref.add([left, right], result, family)
 
 
 class Graph:

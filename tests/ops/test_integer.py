@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from scripts.node_suite import compile_image
-from tests.ops.integer_kit import Graph
+from tests.ops.integer_kit import Graph, combined
 from tvm_ipu.quantize import reference as ref
 from tvm_ipu.quantize.reference import Meaning, Operand
 from tvm_ipu.runtime.session import Session
@@ -144,14 +144,7 @@ def test_two_tensors(family, seed, op, relu):
     real = g.op(op, [g.input(a, a_is), g.input(b, b_is)], **({"axis": 1} if op == "Concat" else {}))
     g.result(g.op("Relu", [real]) if relu else real, y_is)
     result = y_is.clipped(0, np.inf) if relu else y_is
-    left, right = Operand(a, a_is), Operand(b, b_is)
-    if op in ("Add", "Sub"):
-        right = Operand(b, replace(b_is, scale=-b_is.scale)) if op == "Sub" else right
-        expected = ref.add([left, right], result, family)
-    elif op == "Mul":
-        expected = ref.multiply(left, right, result, family)
-    else:
-        expected = np.concatenate([ref.rescale(o, result, family) for o in (left, right)], 1)
+    expected = combined(op, Operand(a, a_is), Operand(b, b_is), result, family)
     np.testing.assert_array_equal(g.run(TARGETS[family])[0], expected)
 
 

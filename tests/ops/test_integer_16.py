@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from tests.ops.integer_kit import Graph
+from tests.ops.integer_kit import Graph, combined
 from tests.ops.test_integer import FUNCTIONS, TARGETS, Array, examples, families, seeds, values
 from tvm_ipu.quantize import reference as ref
 from tvm_ipu.quantize.reference import Meaning, Operand
@@ -125,13 +125,7 @@ def test_two_tensors(family, seed, op, a_type, b_type, y_type, relu):
     real = g.op(op, [g.input(a, a_is), g.input(b, b_is)], **({"axis": 1} if op == "Concat" else {}))
     g.result(g.op("Relu", [real]) if relu else real, y_is)
     target = y_is.clipped(0, np.inf) if relu else y_is
-    left, right = Operand(a, a_is), Operand(b, b_is)
-    if op == "Add":
-        expected = ref.add([left, right], target, family)
-    elif op == "Mul":
-        expected = ref.multiply(left, right, target, family)
-    else:
-        expected = np.concatenate([ref.rescale(o, target, family) for o in (left, right)], 1)
+    expected = combined(op, Operand(a, a_is), Operand(b, b_is), target, family)
     np.testing.assert_array_equal(g.run(TARGETS[family])[0], expected)
 
 

@@ -38,6 +38,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+def accuracy_of(folder: Path) -> list[str]:
+    """The command line that compares the fixture's stages."""
+    stages = ["-m", str(folder / "float.sim"), "-f", str(folder / "fixed.sim")]
+    return ["accuracy", *stages, "-i", str(folder / "in"), "-n", "letterbox"]
+
+
 def test_figures_are_numpys() -> None:
     random = np.random.default_rng(0)
     one = Comparison("t", "Conv", 8, -1.0, 1.0)
@@ -162,16 +168,7 @@ class Page(HTMLParser):
 def test_the_command_writes_a_table_json_and_a_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = folder / "labels.txt"
     labels.write_text("".join(f"{n}.png {n}\n" for n in range(COUNT)))
-    words = [
-        "accuracy",
-        "-m",
-        str(folder / "float.sim"),
-        "-f",
-        str(folder / "fixed.sim"),
-        "-i",
-        str(folder / "in"),
-    ]
-    words += ["-n", "letterbox", "--labels", str(labels), "-o", str(folder / "out"), "--threads", "1"]
+    words = [*accuracy_of(folder), "--labels", str(labels), "-o", str(folder / "out"), "--threads", "1"]
     words += ["--fix", str(folder / "mended.sim"), "--min_sqnr", "30", "--max-drop", "100%"]
     assert main(words) == 0
     printed = capsys.readouterr().out
@@ -212,17 +209,8 @@ def test_the_command_writes_a_table_json_and_a_page(folder: Path, capsys: pytest
 )
 def test_options_that_do_not_go_together(folder: Path, capsys, more, message: str) -> None:
     (folder / "one.txt").write_text("3\n")
-    words = [
-        "accuracy",
-        "-m",
-        str(folder / "float.sim"),
-        "-f",
-        str(folder / "fixed.sim"),
-        "-i",
-        str(folder / "in"),
-    ]
     more = [str(folder / "one.txt") if word == "LABELS" else word for word in more]
-    assert main([*words, "-n", "letterbox", *more]) == 1
+    assert main([*accuracy_of(folder), *more]) == 1
     assert message in capsys.readouterr().err
 
 

@@ -42,6 +42,11 @@ class InputContract:
     layout: str = "NHWC"
 
     @property
+    def channels(self) -> int:
+        """Channels of a picture as the model was trained on."""
+        return 1 if self.training_format == "GRAY" else 3
+
+    @property
     def is_raw(self) -> bool:
         """Whether the input is data and no picture."""
         return self.input_format in RAW_FORMATS

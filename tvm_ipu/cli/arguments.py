@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from tvm_ipu.base.host import read_host
 
@@ -45,6 +46,26 @@ def add_input_shapes(
         default=[],
         metavar="NAME=SHAPE",
         help="the same, with one or more words, an input each",
+    )
+
+
+def add_sample_files(parser: argparse._ActionsContainer, required: bool) -> None:
+    """Declare ``-i`` and ``-n``: samples, and what makes arrays of them."""
+    parser.add_argument(
+        "-i",
+        "--image",
+        type=Path,
+        required=required,
+        metavar="FILES",
+        help="samples: a file, a folder, or a list of files (docs/samples.md)",
+    )
+    parser.add_argument(
+        "-n",
+        "--preprocess",
+        required=required,
+        metavar="SCRIPTS",
+        help="Python files with image_preprocess(path, norm=True), or names of built-in preprocessing, with "
+        "commas between the inputs",
     )
 
 

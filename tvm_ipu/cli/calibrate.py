@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.host import read_host
-from tvm_ipu.cli.arguments import add_target, positive
+from tvm_ipu.cli.arguments import add_sample_files, add_target, positive
 from tvm_ipu.cli.terminal import print_facts, progress, size
 
 if TYPE_CHECKING:
@@ -46,22 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def add_samples(parser: argparse._ActionsContainer, required: bool) -> None:
     """Declare what to calibrate with, and how."""
-    parser.add_argument(
-        "-i",
-        "--image",
-        type=Path,
-        required=required,
-        metavar="FILES",
-        help="samples: a file, a folder, or a list of files (docs/samples.md)",
-    )
-    parser.add_argument(
-        "-n",
-        "--preprocess",
-        required=required,
-        metavar="SCRIPTS",
-        help="Python files with image_preprocess(path, norm=True), or names of built-in preprocessing, with "
-        "commas between the inputs",
-    )
+    add_sample_files(parser, required)
     parser.add_argument(
         "--quant-level",
         metavar="LEVEL",

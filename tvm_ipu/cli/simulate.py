@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tvm_ipu.base.category import CATEGORIES, TOP
 from tvm_ipu.base.errors import OptionError
-from tvm_ipu.cli.arguments import add_threads, positive, thread_count
+from tvm_ipu.cli.arguments import add_sample_files, add_threads, positive, thread_count
 from tvm_ipu.cli.terminal import print_table, progress
 
 if TYPE_CHECKING:
@@ -44,22 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Declare the samples."""
-    parser.add_argument(
-        "-i",
-        "--image",
-        type=Path,
-        required=True,
-        metavar="FILES",
-        help="samples: a file, a folder, or a list of files (docs/samples.md)",
-    )
-    parser.add_argument(
-        "-n",
-        "--preprocess",
-        required=True,
-        metavar="SCRIPTS",
-        help="Python files with image_preprocess(path, norm=True), or names of built-in preprocessing, with "
-        "commas between the inputs",
-    )
+    add_sample_files(parser, required=True)
     parser.add_argument(
         "--input-config",
         type=Path,

@@ -92,7 +92,7 @@ def _layout_of(one: InputContract, spec: TensorSpec, layout: str) -> str | None:
         return None
     if one.is_raw:
         return layout
-    channels = 1 if one.training_format == "GRAY" else 3
+    channels = one.channels
     places = {"NCHW": spec.shape[1], "NHWC": spec.shape[3]}
     return next((name for name in (layout, _OTHER[layout]) if places[name] == channels), None)
 

@@ -4,8 +4,7 @@
     conv(x, w, b)  ->  conv(x, w, b) + on * conv(x, rounded(w) - w)
 
 Steps, bounds and switches are inputs. So ranges and bits of every tensor are compared by the outputs of
-the whole
-network, and the noise that each layer adds to them is measured.
+the whole network, and the noise that each layer adds to them is measured.
 """
 
 from __future__ import annotations

@@ -229,11 +229,11 @@ def _make_input(
 
 def _is_index(reader: relax.Expr) -> bool:
     """Whether an operator uses the input to pick rows of a table."""
-    return op_name(reader) == "relax.take" or op_name(reader) == "relax.astype"
+    return op_name(reader) in ("relax.take", "relax.astype")
 
 
 def _check_picture(spec: TensorSpec, contract: InputContract) -> None:
-    channels = 1 if contract.training_format == "GRAY" else 3
+    channels = contract.channels
     axis = 1 if contract.layout == "NCHW" else 3
     if len(spec.shape) != 4 or spec.shape[axis] != channels:
         wanted = f"[N, {channels}, H, W]" if axis == 1 else f"[N, H, W, {channels}]"
