@@ -255,6 +255,22 @@ FULL = st.builds(
 )
 """Products that fill vectors and tiles."""
 
+MANY_ROWS = (
+    *(
+        st.builds(
+            replace,
+            convolutions(kind),
+            x=BYTES,
+            weight_type=st.just("int8"),
+            size=st.tuples(st.integers(22, 24), st.integers(22, 24)),
+            window=WINDOWS.map(lambda window: replace(window, strides=(1, 1))),
+        )
+        for kind in ("dense", "pointwise", "grouped")
+    ),
+    st.builds(replace, FULL, rows=st.integers(192, 200)),
+)
+"""Products each of whose weights is used often."""
+
 
 @dataclass(frozen=True)
 class Product:

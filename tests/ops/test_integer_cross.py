@@ -8,6 +8,7 @@ families of numerics.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
@@ -46,7 +47,7 @@ X86_EMULATOR, X86_EMULATED = ("qemu-x86_64", "-cpu", "max"), ("x86-64-v2", "x86-
 """The oldest qemu that is used, 7.2, has no AVX-512."""
 
 
-def draw(name: str) -> tuple[Layer, ...]:
+def draw(name: str, kinds: Iterable[st.SearchStrategy[Layer]] = KINDS) -> tuple[Layer, ...]:
     """A layer of each kind; all depends on the name alone."""
     drawn: list[tuple[Layer, ...]] = []
 
@@ -58,7 +59,7 @@ def draw(name: str) -> tuple[Layer, ...]:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.tuples(*KINDS))
+    @given(st.tuples(*kinds))
     def collect(layers: tuple[Layer, ...]) -> None:
         drawn.append(layers)
 
@@ -99,3 +100,15 @@ def test_layers(chip: str, name: str, number: int, tmp_path: Path) -> None:
     else:
         results = g.run(target, threads=2)
     g.compare(results)
+
+
+@pytest.mark.parametrize("name", X86_EMULATED)
+@pytest.mark.parametrize("chip", CHIPS)
+def test_many_rows(chip: str, name: str, tmp_path: Path) -> None:
+    """Weights of 8 bits lie in memory in 16, where each is used often."""
+    target = load_target(f"{chip}{name}")
+    command = emulator(target)
+    g = Graph(target.numerics)
+    for layer in draw(f"{chip}{name} many rows", products.MANY_ROWS):
+        g.add(layer)
+    g.compare(g.run_emulated(target, command, tmp_path, threads=2) if command else g.run(target, threads=2))

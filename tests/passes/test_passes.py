@@ -233,6 +233,34 @@ def test_few_channels_are_multiplied_in_whole_rows_of_the_window() -> None:
     np.testing.assert_array_equal(run(after, x), run(before, x))
 
 
+@pytest.mark.parametrize(
+    ("machine", "height", "largest", "stored"),
+    [
+        ("x86-64-v3", 16, 127, "int16"),
+        ("x86-64-v3", 15, 127, "int8"),
+        ("x86-64-v3", 16, 1, "uint8"),
+        ("x86-64-vnni", 16, 127, "int8"),
+    ],
+)
+def test_weights_are_wide_where_they_are_used_often(
+    machine: str, height: int, largest: int, stored: str
+) -> None:
+    """16 bits from 192 pixels on, without 8-bit products, unless the weights have 4 bits."""
+    weight = np.random.default_rng(0).integers(-largest, largest + 1, (5, 1, 1, 6)).astype("int8")
+
+    def body(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        image = builder.emit(relax.op.astype(x, "uint8"))
+        layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI", "out_dtype": "int32"}
+        return builder.emit(relax.op.nn.conv2d(image, relax.const(weight), **layouts))
+
+    before = build(body, 1, height, 12, 6)
+    after = lower_operators(before, load_target(machine))
+    call = next(b.value for b in bindings(after["main"]) if op_name(b.value) == "relax.call_tir")
+    assert str(call.args[1][1].ty.dtype) == stored
+    x = np.abs(image_like(1, height, 12, 6)) * 50
+    np.testing.assert_array_equal(run(after, x), run(before, x))
+
+
 def test_layers_are_named_after_nodes() -> None:
     def body(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
         for i in (1, 2):  # two groups that share one function

@@ -11,7 +11,7 @@ from tests.unit.template_kit import SCALAR, evaluate, random_array
 from tests.unit.test_templates_conv2d import conv2d_reference
 from tvm_ipu.base.target import load_target
 from tvm_ipu.kernels import computes
-from tvm_ipu.kernels.isa import find_dot, storage_for
+from tvm_ipu.kernels.isa import find_dot, storage_for, widens_slowly
 
 _V3 = load_target("x86-64-v3")
 AVX_VNNI = replace(
@@ -41,6 +41,8 @@ def test_storage():
     assert wide == {"x86-64-v2", "x86-64-v3", "x86-64-v4"}
     assert storage_for("int8", "int8", TARGETS["x86-64-vnni"]) == "int16"
     assert storage_for("float32", "float32", TARGETS["x86-64-v3"]) == "float32"
+    slow = {name for name, target in TARGETS.items() if widens_slowly("int16", "int8", target)}
+    assert slow == {"x86-64-v2", "x86-64-v3", "x86-64-v4"}
 
 
 def test_instructions():

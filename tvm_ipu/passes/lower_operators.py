@@ -18,7 +18,7 @@ from tvm import relax, te, tirx
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels import algorithms, computes, nibbles
 from tvm_ipu.kernels.dot import Dot, accumulator
-from tvm_ipu.kernels.isa import find_dot, storage_for
+from tvm_ipu.kernels.isa import find_dot, storage_for, widens_slowly
 from tvm_ipu.kernels.mathlib.lower import native_functions
 from tvm_ipu.kernels.mathlib.piecewise import fit
 from tvm_ipu.kernels.templates import conv2d
@@ -28,6 +28,10 @@ from tvm_ipu.passes.simplify_transposes import permutation
 
 MAX_ROW_CHANNELS = 4
 """With more channels, groups that end with each tap waste little."""
+
+WIDE_ROWS = 192
+"""Rows of a product from which on weights of 8 bits are stored in 16. On Zen 5, that saves 0.004 cycles a
+multiply-add; another byte from memory costs an eighth of a cycle, and the image grows."""
 
 LARGEST = {"uint8": 255, "int8": 128, "int16": 2**15}
 """Largest absolute value of a left operand's elements, by their type."""
@@ -85,8 +89,11 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
         compute = partial(computes.depthwise_conv2d, **window)
         return call_te(rewriter, "depthwise_conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
     x = _stored(rewriter, x, weight, target)
-    value = constant(weight)
     acc = accumulator(str(x.ty.dtype), str(call.ty.dtype))
+    value = constant(weight)
+    if value is not None:
+        value = _wide(value, x, math.prod(shape_of(call)[:3]), acc, target)
+        weight = make_constant(value)
     right = str(weight.ty.dtype)
     if value is not None and in_channels // groups > MAX_ROW_CHANNELS:
         right = _right_type(value.reshape(channels, -1).T, x, acc)
@@ -128,6 +135,24 @@ def _stored(rewriter: Rewriter, x: relax.Expr, weight: relax.Expr, target: Targe
     dtype = str(x.ty.dtype)
     wanted = storage_for(dtype, str(weight.ty.dtype), target)
     return x if wanted == dtype else rewriter.emit(relax.op.astype(x, wanted))
+
+
+def _wide(weights: np.ndarray, x: relax.Expr, rows: int, acc: str, target: Target) -> np.ndarray:
+    """Constant weights in 16 bits, where to extend them from 8 at each use costs more than the memory.
+
+    Args:
+        weights: The weights.
+        x: The left operand.
+        rows: Rows of the product, each of which takes all weights.
+        acc: Type of the sums.
+        target: Chip to compile for.
+    """
+    left, right = str(x.ty.dtype), str(weights.dtype)
+    is_reused = weights.size > 0 and rows >= WIDE_ROWS
+    if not is_reused or acc != "int32" or not widens_slowly(left, right, target):
+        return weights
+    has_nibbles = weights.min() >= nibbles.LOW and weights.max() <= nibbles.HIGH
+    return weights if has_nibbles else weights.astype(left)
 
 
 def _right_type(matrix: np.ndarray, x: relax.Expr, acc: str) -> str:
@@ -202,6 +227,7 @@ def _matmul(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr 
         depth, units = shape_of(b)[-2:]
         a = _stored(rewriter, a, b, target)
         acc = accumulator(str(a.ty.dtype), out_dtype)
+        matrix = _wide(matrix, a, math.prod(shape_of(a)[:-1]), acc, target)
         right = _right_type(matrix.reshape(depth, units), a, acc)
         dot = find_dot(str(a.ty.dtype), right, target, acc)
         packed = make_constant(computes.pack_dense(matrix.reshape(depth, units), dot))

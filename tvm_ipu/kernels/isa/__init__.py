@@ -36,6 +36,17 @@ def storage_for(left: str, right: str, target: Target) -> str:
 
 
 @cache
+def widens_slowly(left: str, right: str, target: Target) -> bool:
+    """Whether extending the right operand to the left one's 16 bits competes with the multiplications.
+
+    It does where the additions are instructions of their own: then all vector units are busy without it.
+    """
+    dot = find_dot(left, right, target)
+    wide = find_dot(left, left, target)
+    return (left, right) == ("int16", "int8") and 1 < dot.cost == wide.cost and 1 < dot.group == wide.group
+
+
+@cache
 def find_dot(left: str, right: str, target: Target, acc: str = "") -> Dot:
     """The target's best dot product for a pair of element types; the plain one where it has no other.
 
