@@ -217,7 +217,7 @@ def calibrate_stage(
         **stage.metadata,
         "tvm_ipu": __version__,
         "level": options.level,
-        **{key: value for key, value in ranges.facts.items() if key not in ("level", "extremes")},
+        **{key: value for key, value in ranges.facts.items() if key not in ("level", "extremes", "divisors")},
         "sample_names": list(names),
     }
     fixed = Stage(FIXED, graph_to_onnx(quantized), stage.contract, stage.target, ranges, facts)

@@ -17,6 +17,7 @@ from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.graph import Graph
 from tvm_ipu.frontends.onnx.plain import graph_from_onnx
 from tvm_ipu.image.stage import FIXED, FLOAT, Stage, read_stage
+from tvm_ipu.quantize.migrate import migrated
 from tvm_ipu.samples.raw import raw_feeds
 from tvm_ipu.simulate.compare import Comparison
 from tvm_ipu.simulation import Runner, compile_runner, fixed_interpreter, fixed_tensors, open_offline
@@ -32,7 +33,7 @@ class Models:
     """A float stage and the fixed one made of it.
 
     Attributes:
-        floating: The float network.
+        floating: The float network, its outliers moved as calibration did.
         fixed: The quantised network.
         stage: The fixed stage.
     """
@@ -61,7 +62,10 @@ def read_models(floating: Path, fixed: Path) -> Models:
         raise OptionError(
             f"{fixed} was not made of {floating}: their inputs differ ({inputs[1]} and {inputs[0]})"
         )
-    return Models(graph, quantised, stage)
+    facts = stage.ranges.facts.get("divisors", {})
+    assert isinstance(facts, dict)
+    divisors = {name: np.array(one, np.float32) for name, one in facts.items()}
+    return Models(migrated(graph, divisors), quantised, stage)
 
 
 def float_runner(models: Models) -> Runner:

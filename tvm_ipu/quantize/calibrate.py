@@ -17,6 +17,7 @@ from tvm_ipu.quantize.collect import CollectOptions, Progress, Runner, Sample, S
 from tvm_ipu.quantize.inputs import bits_of_inputs, input_ranges
 from tvm_ipu.quantize.insert import insert_quantizers
 from tvm_ipu.quantize.levels import DEFAULT, Level, find_level
+from tvm_ipu.quantize.migrate import find_divisors, migrated
 from tvm_ipu.quantize.mixed import choose_mixture, recommended
 from tvm_ipu.quantize.parameters import merged
 from tvm_ipu.quantize.places import TRANSFORMER_FLOAT, Places, find_places
@@ -109,6 +110,10 @@ class _Calibration:
         self._options = options
         self._contract = contract
         self._progress = progress
+        self._divisors: dict[str, Array] = {}
+        if is_transformer(self._graph, options):
+            self._divisors = find_divisors(self._graph, samples, run, self._collect_options())
+            self._graph = migrated(self._graph, self._divisors)
         self._places = choose_places(self._graph, options)
         self._known = input_ranges(contract, self._places.tensors)
 
@@ -119,7 +124,10 @@ class _Calibration:
             "level": self._level.name,
             "samples": max((one.count for one in statistics.values()), default=0),
             "extremes": self._extremes(statistics),
+            "transformer": is_transformer(self._graph, self._options),
         }
+        if self._divisors:
+            facts["divisors"] = {name: one.tolist() for name, one in self._divisors.items()}
         candidates = {name: self._ranges(bits, statistics, name) for name in self._level.activations}
         ranges = next(iter(candidates.values()))
         if self._level.is_measured and self._places.weights:
@@ -285,12 +293,17 @@ class _Calibration:
         return {name: [one.low_sample, one.high_sample] for name, one in statistics.items()}
 
 
+def is_transformer(graph: Graph, options: CalibrationOptions) -> bool:
+    """Whether normalisation and softmax stay float."""
+    if options.transformer is not None:
+        return options.transformer
+    kinds = {node.op_type for node in graph.nodes}
+    return bool(kinds & (TRANSFORMER_FLOAT - {"Softmax"})) and options.operator_bits == 8
+
+
 def choose_places(graph: Graph, options: CalibrationOptions) -> Places:
     """Where to quantise, by the kind of network."""
-    transformer = options.transformer
-    if transformer is None:
-        kinds = {node.op_type for node in graph.nodes}
-        transformer = bool(kinds & (TRANSFORMER_FLOAT - {"Softmax"})) and options.operator_bits == 8
+    transformer = is_transformer(graph, options)
     found = find_places(graph, TRANSFORMER_FLOAT, outputs=False) if transformer else find_places(graph)
     wide = 16 in (find_level(options.level).bits, options.operator_bits)
     return found.with_roots(found.roots) if wide else found

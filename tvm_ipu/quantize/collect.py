@@ -120,6 +120,7 @@ def observe(
     function = run(part) if part.outputs else None
     with ThreadPoolExecutor(max(options.threads, 1)) as pool:
         for number, sample in enumerate(samples()):
+            _check(graph, options.name(number), sample)
             values = {**sample, **(function(sample) if function else {})}
             looks = [
                 (name, pool.submit(one.observe, values[name], number))
@@ -169,7 +170,7 @@ class _Pass:
                     count = number + 1
                     if self._was_seen(number, sample):
                         continue
-                    self._check(number, sample)
+                    _check(self._part, self._options.name(number), sample)
                     if function is None and self._part.outputs:
                         function = self._run(self._part)
                     values = {**sample, **(function(sample) if function else {})}
@@ -213,17 +214,6 @@ class _Pass:
             )
         return True
 
-    def _check(self, number: int, sample: Sample) -> None:
-        label = self._options.name(number)
-        for name, spec in self._inputs.items():
-            if name not in sample:
-                raise CalibrationError(f"sample {label} has no input '{name}'")
-            if tuple(sample[name].shape) != spec.shape:
-                raise CalibrationError(
-                    f"sample {label}: input '{name}' has shape {list(sample[name].shape)}",
-                    f"the model takes {list(spec.shape)}",
-                )
-
     def _observe(self, name: str, values: Array, number: int) -> None:
         if not self._statistics[name].observe(values, number):
             kind = "NaN" if np.isnan(values).any() else "an infinite number"
@@ -233,6 +223,17 @@ class _Pass:
     def _report(self, done: int) -> None:
         if self._progress is not None:
             self._progress("samples", done, max(self._options.total, done))
+
+
+def _check(graph: Graph, label: str, sample: Sample) -> None:
+    for spec in graph.inputs:
+        if spec.name not in sample:
+            raise CalibrationError(f"sample {label} has no input '{spec.name}'")
+        if tuple(sample[spec.name].shape) != spec.shape:
+            raise CalibrationError(
+                f"sample {label}: input '{spec.name}' has shape {list(sample[spec.name].shape)}",
+                f"the model takes {list(spec.shape)}",
+            )
 
 
 def _fresh(options: CollectOptions) -> Statistics:

@@ -2,7 +2,8 @@
 
     y = Relu(Conv(x, w, b))   ->   y = DequantizeLinear(QuantizeLinear(Relu(Conv(x', w', b))))
 
-Tensors keep their names: the dequantised tensor is called what the float one was.
+Tensors keep their names: the dequantised tensor is called what the float one was. Where float operators or
+outputs that stay float read a tensor too, the float one keeps its name, and the dequantised is ``y/rounded``.
 """
 
 from __future__ import annotations
@@ -42,10 +43,11 @@ class _Insertion:
         self._nodes: list[Node] = []
         self._specs: dict[str, TensorSpec] = {}
         self._renamed: dict[str, str] = {}
+        self._rounded: dict[str, str] = {}
 
     def run(self) -> Graph:
         graph, made = self._graph, {name for node in self._graph.nodes for name in node.outputs}
-        ends = self._ends()
+        ends, kept_float = self._ends(), self._places.kept_float(graph)
         for spec in graph.inputs:
             grid = self._grid(spec.name)
             if grid:
@@ -55,13 +57,16 @@ class _Insertion:
                 self._constant(name, grid)
         for node in graph.nodes:
             grids = {name: ends.get(name) or self._grid(name) for name in node.outputs if name in made}
-            renamed = {name: f"{name}/float" for name, grid in grids.items() if grid}
-            inputs = tuple(self._renamed.get(name, name) for name in node.inputs)
+            renamed = {n: n if n in kept_float else f"{n}/float" for n, grid in grids.items() if grid}
+            known = self._renamed if node.name in self._places.float_nodes else self._renamed | self._rounded
+            inputs = tuple(known.get(name, name) for name in node.inputs)
             outputs = tuple(renamed.get(name, name) for name in node.outputs)
             self._nodes.append(replace(node, inputs=inputs, outputs=outputs))
             for name, grid in grids.items():
                 found = graph.spec(name)
-                if grid and found:
+                if grid and found and name in kept_float:
+                    self._rounded[name] = self._pair(name, f"{name}/rounded", found, grid)
+                elif grid and found:
                     self._specs[renamed[name]] = replace(found, name=renamed[name])
                     self._pair(renamed[name], name, found, grid)
         used = {name for node in self._nodes for name in node.inputs} | {s.name for s in graph.outputs}

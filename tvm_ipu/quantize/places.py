@@ -32,7 +32,9 @@ class Places:
         only_joined: Places that nothing but one concatenation reads.
         roots: Places that are functions of sums, and the sums: 16 bits ask for a place there too.
         weights: Weights of products, and the axis of their output channels (None: one scale for all).
-        readers: For each weight: the first input of the product that reads it, the place there, and the node.
+        products: For each weight: the place that the first product that reads it multiplies, and the node.
+        float_nodes: Nodes that compute in float, and read tensors before they are rounded.
+        float_outputs: Outputs of the network that are read before they are rounded.
     """
 
     tensors: tuple[str, ...]
@@ -42,11 +44,18 @@ class Places:
     roots: dict[str, str]
     weights: dict[str, int | None]
     products: dict[str, tuple[str, Node]]
+    float_nodes: frozenset[str] = frozenset()
+    float_outputs: frozenset[str] = frozenset()
 
     def place(self, name: str) -> str:
         """The place whose grid a tensor is on; empty where it is not quantised."""
         name = self.follows.get(name, name)
         return name if name in self.tensors else ""
+
+    def kept_float(self, graph: Graph) -> frozenset[str]:
+        """Tensors that something reads before they are rounded, places among them."""
+        nodes = (node for node in graph.nodes if node.name in self.float_nodes)
+        return self.float_outputs.union(*(node.inputs for node in nodes))
 
     def with_roots(self, names: Collection[str]) -> Places:
         """The same with the sums, of which some places are functions, as places before them."""
@@ -133,13 +142,25 @@ class _Finder:
                 operands = dict.fromkeys(follows.get(name, name) for name in node.inputs)
                 joins[node.outputs[0]] = tuple(name for name in operands if name in places)
         alone = frozenset(name for name in places if self._is_only_joined(name))
-        return Places(tuple(places), follows, joins, alone, self._sums_below(places), weights, products)
+        return Places(
+            tuple(places),
+            follows,
+            joins,
+            alone,
+            self._sums_below(places),
+            weights,
+            products,
+            frozenset(node.name for node in self._graph.nodes if self._is_float(node)),
+            frozenset() if self._keep_outputs else frozenset(self._outputs),
+        )
 
     def _sums_below(self, places: list[str]) -> dict[str, str]:
         """The sum that each place is a function of, other than a clip."""
         found = {}
         for name in places:
             root = self._roots.get(name, "")
+            if self._kinds.get(name) is _Kind.SUM:
+                continue
             if root not in places and self._kinds.get(root) is _Kind.SUM and not self._is_clip_of(name, root):
                 found[name] = root
         return found
@@ -193,7 +214,12 @@ class _Finder:
     def _kind(self, node: Node, name: str) -> _Kind:
         if self._is_float(node):
             return _Kind.OTHER
-        if node.op_type in PRODUCTS or self._is_sum_with_constant(node):
+        if self._is_sum_with_constant(node):
+            root = self._root_of(node)
+            if root:  # x / sqrt(2) of a GELU: a sum as good as x, and a function of it
+                self._roots[name] = root
+            return _Kind.SUM
+        if node.op_type in PRODUCTS:
             return _Kind.SUM
         if is_move(node):
             return _Kind.MOVED

@@ -65,6 +65,8 @@ class Probe:
         self._graph = graph
         self._samples = samples
         self._places = [name for name in places.tensors if name not in graph.constants]
+        self._float_nodes = places.float_nodes
+        self._kept_float = places.kept_float(graph)
         self._weights = {name: weights[name] for name in places.weights if weights[name].bits < FLOAT_BITS}
         self._axes = places.weights
         self._nodes: list[Node] = []
@@ -115,9 +117,13 @@ class Probe:
             if spec.name in self._places:
                 renamed[spec.name] = f"{spec.name}/probed"
                 self._round(spec, spec.name, renamed[spec.name], spec.name)
+        rounded = {name: f"{name}/rounded" for name in self._places if name in self._kept_float}
+        rounded |= renamed
+        unrounded = {name: name if name in rounded else f"{name}/float" for name in self._places}
         for node in self._graph.nodes:
-            inputs = tuple(renamed.get(name, name) for name in node.inputs)
-            outputs = tuple(f"{name}/float" if name in self._places else name for name in node.outputs)
+            known = renamed if node.name in self._float_nodes else rounded
+            inputs = tuple(known.get(name, name) for name in node.inputs)
+            outputs = tuple(unrounded.get(name, name) for name in node.outputs)
             weight = node.inputs[1] if len(node.inputs) > 1 and node.inputs[1] in self._weights else ""
             if weight:
                 self._product(replace(node, inputs=inputs, outputs=outputs), weight)
@@ -126,8 +132,8 @@ class Probe:
             for name in node.outputs:
                 spec_or_none = self._graph.spec(name)
                 if name in self._places and spec_or_none:
-                    self._specs[f"{name}/float"] = replace(spec_or_none, name=f"{name}/float")
-                    self._round(spec_or_none, f"{name}/float", name, name)
+                    self._specs[unrounded[name]] = replace(spec_or_none, name=unrounded[name])
+                    self._round(spec_or_none, unrounded[name], rounded.get(name, name), name)
         means = [self._specs[name] for name in self._means.values()]
         return replace(
             self._graph,
