@@ -10,6 +10,7 @@ import pytest
 from tests.passes.test_to_integer import SHAPE, network
 from tests.quantize.quantize_kit import make_graph, run, sqnr
 from tests.quantize.test_insert import ranges
+from tvm_ipu.base.graph import Graph
 from tvm_ipu.base.ranges import TensorRange
 from tvm_ipu.frontends.onnx.plain import load_graph
 from tvm_ipu.quantize.bias import corrected, with_biases
@@ -17,7 +18,7 @@ from tvm_ipu.quantize.calibrate import CalibrationOptions, calibrate
 from tvm_ipu.quantize.insert import insert_quantizers
 from tvm_ipu.quantize.places import find_places
 from tvm_ipu.quantize.probe import Probe
-from tvm_ipu.quantize.promote import choose_promotions, multiplications, sensitivities
+from tvm_ipu.quantize.promote import choose_promotions, multiplications, sensitivities, tail
 from tvm_ipu.simulation import compile_runner
 
 GRAPH = load_graph(network())
@@ -53,8 +54,62 @@ def test_a_coarse_layer_is_found_and_promoted(probe: Probe):
     chosen = choose_promotions(GRAPH, PLACES, coarse, probe, noise)
     cost = multiplications(GRAPH, PLACES)
     assert cost["x"] == 16 * 16 * 16 * 27
-    assert chosen == [] or sum(cost[place] for place in chosen) <= 0.25 * sum(cost.values())
-    assert choose_promotions(GRAPH, PLACES, coarse, probe, noise, frozenset(noise)) == []
+    assert chosen == [] or sum(cost.get(place, 0) for place in chosen) <= 0.25 * sum(cost.values())
+    assert choose_promotions(GRAPH, PLACES, coarse, probe, noise, frozenset(PLACES.tensors)) == []
+
+
+def _with_a_tail() -> Graph:
+    """Two large convolutions, then scores and boxes, a hundred times as large, in one tensor."""
+    random = np.random.default_rng(5)
+    return make_graph(
+        [
+            ("Conv", ("x", "a"), "first"),
+            ("Relu", ("first",), "inner"),
+            ("Conv", ("inner", "b"), "second"),
+            ("Relu", ("second",), "features"),
+            ("Conv", ("features", "c"), "sums"),
+            ("Sigmoid", ("sums",), "scores"),
+            ("Mul", ("scores", "hundred"), "boxes"),
+            ("Concat", ("boxes", "scores"), "y", {"axis": 1}),
+        ],
+        {
+            "a": random.normal(size=(64, 3, 3, 3)).astype(np.float32) / 5,
+            "b": random.normal(size=(64, 64, 3, 3)).astype(np.float32) / 24,
+            "c": random.normal(size=(1, 64, 1, 1)).astype(np.float32) / 8,
+            "hundred": np.float32(100),
+        },
+        {"x": (1, 3, 12, 12)},
+        {"y": (1, 2, 12, 12)},
+    )
+
+
+def test_the_tail_gets_16_bits_first():
+    graph = _with_a_tail()
+    places = find_places(graph)
+    found = tail(graph, places)
+    assert {"scores", "y"} <= set(found)
+    assert not {"x", "inner"} & set(found)
+    feed = {"x": np.random.default_rng(6).normal(size=(1, 3, 12, 12)).astype(np.float32)}
+    quantised, table = calibrate(graph, lambda: iter([feed]), run, CalibrationOptions("L4"))
+    assert table.facts["promoted"][: len(found)] == found
+    assert table.ranges["y"].bits == 16
+    expected, result = (run(one)(feed)["y"] for one in (graph, quantised))
+    assert sqnr(expected[:, 1], result[:, 1]) > 25
+
+
+def test_outputs_are_not_narrowed():
+    lonely = np.concatenate([np.random.default_rng(7).normal(size=9999), [40]]).reshape(1, 1, 100, 100)
+    graph = make_graph(
+        [("Conv", ("x", "w"), "y")],
+        {"w": np.ones((1, 1, 1, 1), np.float32)},
+        {"x": (1, 1, 100, 100)},
+        {"y": (1, 1, 100, 100)},
+    )
+    for level, factor in (("L3", 1), ("Q10", 2)):
+        options = CalibrationOptions(level)
+        _, table = calibrate(graph, lambda: iter([{"x": lonely.astype(np.float32)}]), run, options)
+        assert table.ranges["y"].high == (40.0 * factor,)
+        assert (table.ranges["x"].high[0] < 40) == (level == "L3")
 
 
 def test_corrected_biases_take_the_mean_error_away():

@@ -23,7 +23,7 @@ from tvm_ipu.quantize.parameters import merged
 from tvm_ipu.quantize.places import TRANSFORMER_FLOAT, Places, find_places
 from tvm_ipu.quantize.probe import Probe
 from tvm_ipu.quantize.promote import TARGET_DECIBELS, choose_promotions, multiplications, sensitivities
-from tvm_ipu.quantize.ranges import activation_ranges, weight_ranges
+from tvm_ipu.quantize.ranges import activation_ranges, choose_ends, weight_ranges
 from tvm_ipu.quantize.reconstruct import reconstruct
 from tvm_ipu.quantize.statistics import Statistics
 
@@ -116,6 +116,7 @@ class _Calibration:
             self._graph = migrated(self._graph, self._divisors)
         self._places = choose_places(self._graph, options)
         self._known = input_ranges(contract, self._places.tensors)
+        self._ends = choose_ends(self._graph, self._places)
 
     def run(self) -> tuple[Graph, RangeTable]:
         bits = choose_bits(self._graph, self._places, self._options, self._contract)
@@ -280,7 +281,7 @@ class _Calibration:
     def _ranges(
         self, bits: Mapping[str, int], statistics: Mapping[str, Statistics], method: str
     ) -> dict[str, TensorRange]:
-        found = activation_ranges(self._places, statistics, bits, self._known, method)
+        found = activation_ranges(self._places, statistics, bits, self._known, method, self._ends)
         found |= weight_ranges(self._graph, self._places, bits, self._level.clip_weights)
         return merged(found, self._options.parameters)
 

@@ -18,6 +18,9 @@ TARGET_DECIBELS = 30.0
 SHARE = 0.25
 """Share of a network's multiplications that may get 16 bits."""
 
+TAIL = 0.01
+"""Share of the multiplications, and of the weights, that may follow behind the tail of a network."""
+
 _WIDE = 16
 _log = logging.getLogger(__name__)
 
@@ -41,9 +44,10 @@ def choose_promotions(
 ) -> list[str]:
     """Places whose products get 16 bits, the most sensitive first.
 
-    They are taken in the order of their noise until what the others add is below ``TARGET_DECIBELS``, as
-    measured
-    with all of them together, or until they make up ``SHARE`` of the multiplications.
+    Where the outputs have more noise than ``TARGET_DECIBELS`` the ``tail`` of the network is the first, and
+    always where an output is a concatenation: its large operands hide the noise of the small ones. The others
+    follow in the order of their noise until what is left, as measured with all of them together, is below
+    that, or until they make up ``SHARE`` of the multiplications.
 
     Args:
         graph: Float network.
@@ -55,9 +59,12 @@ def choose_promotions(
     """
     cost = multiplications(graph, places)
     budget = SHARE * sum(cost.values())
-    chosen: list[str] = []
-    candidates = [p for p in sorted(noise, key=noise.__getitem__, reverse=True) if p not in fixed]
     target = 10 ** (-TARGET_DECIBELS / 10)
+    chosen: list[str] = []
+    joined = any(places.place(spec.name) in places.joins for spec in graph.outputs)
+    if joined or measured(places, ranges, chosen, probe) > target:
+        chosen += [place for place in tail(graph, places) if place in ranges and place not in fixed]
+    candidates = [p for p in sorted(noise, key=noise.__getitem__, reverse=True) if p not in fixed]
     while (power := measured(places, ranges, chosen, probe)) > target:
         excess, taken = power - target, 0.0
         for place in candidates:
@@ -84,11 +91,43 @@ def measured(places: Places, ranges: Mapping[str, TensorRange], promoted: list[s
 def multiplications(graph: Graph, places: Places) -> dict[str, int]:
     """Multiplications of the products that read a place, by place."""
     found: dict[str, int] = {}
-    for weight, (place, node) in places.products.items():
+    for weight, work in _work_by_weight(graph, places).items():
+        place = places.products[weight][0]
+        found[place] = found.get(place, 0) + work
+    return found
+
+
+def tail(graph: Graph, places: Places) -> list[str]:
+    """Places behind which hardly anything is multiplied: 16 bits there cost next to nothing.
+
+    They are the outputs and what leads to them: logits, boxes and scores in one tensor, and the like.
+    """
+    sizes = {name: graph.constants[name].size for name in places.weights}
+    work = _work_by_weight(graph, places)
+    behind: dict[str, frozenset[str]] = {}
+    for node in reversed(graph.nodes):
+        met = {name for name in node.inputs if name in sizes}
+        met.update(*(behind.get(name, frozenset()) for name in node.outputs))
+        for name in node.inputs:
+            behind[name] = behind.get(name, frozenset()) | met
+    found = []
+    for place in places.tensors:
+        reached = behind.get(place, frozenset())
+        small = sum(sizes[name] for name in reached) <= TAIL * sum(sizes.values())
+        cheap = sum(work[name] for name in reached) <= TAIL * sum(work.values())
+        if place not in graph.constants and small and cheap:
+            found.append(place)
+    return found
+
+
+def _work_by_weight(graph: Graph, places: Places) -> dict[str, int]:
+    """Multiplications by weight."""
+    found = {}
+    for weight, (_, node) in places.products.items():
         spec = graph.spec(node.outputs[0])
         channels = graph.constants[weight].shape[places.weights[weight] or 0]
         positions = math.prod(spec.shape) // max(channels, 1) if spec else 1
-        found[place] = found.get(place, 0) + positions * graph.constants[weight].size
+        found[weight] = positions * graph.constants[weight].size
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -10,11 +11,15 @@ from tvm_ipu.base.graph import Array, Graph
 from tvm_ipu.base.ranges import TensorRange
 from tvm_ipu.quantize import weights
 from tvm_ipu.quantize.fit import METHODS
+from tvm_ipu.quantize.operators import PRODUCTS
 from tvm_ipu.quantize.places import Places
 from tvm_ipu.quantize.statistics import Statistics
 
 SHARED_RATIO = 2.0
 """A concatenation and an operand that others read too share a range where theirs differ by no more."""
+
+SUM_ROOM = 2.0
+"""How many times the largest sum of the samples an output of 16 bits holds."""
 
 _FINE = 16
 
@@ -25,6 +30,7 @@ def activation_ranges(
     bits: Mapping[str, int],
     known: Mapping[str, TensorRange],
     method: str,
+    ends: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, TensorRange]:
     """The range of every place.
 
@@ -34,16 +40,33 @@ def activation_ranges(
         bits: By place.
         known: Ranges that are given.
         method: One of ``fit.METHODS``, for places of 8 bits; 16 bits have room for all numbers.
+        ends: The network's outputs, which are never narrowed, as the largest of them matter most, and how
+            many times the samples' numbers they hold at 16 bits.
     """
     found = {}
     for name in places.tensors:
         if name in known:
             low, high = min(known[name].low), max(known[name].high)
         else:
-            chosen = method if bits[name] < _FINE else "min_max"
+            chosen = method if bits[name] < _FINE and name not in ends else "min_max"
             low, high = METHODS[chosen](statistics[name], bits[name])
+            if bits[name] >= _FINE:
+                low, high = low * ends.get(name, 1.0), high * ends.get(name, 1.0)
         found[name] = TensorRange(name, (float(low),), (float(high),), bits[name])
     return _shared(places, found, known)
+
+
+def choose_ends(graph: Graph, places: Places) -> dict[str, float]:
+    """Places that the network gives as outputs, and the room that they get at 16 bits.
+
+    Sums such as logits are twice as large for other samples easily; functions and boxes have bounds.
+    """
+    made, found = graph.producer(), {}
+    for spec in graph.outputs:
+        if place := places.place(spec.name):
+            is_sum = place in made and made[place].op_type in PRODUCTS
+            found[place] = SUM_ROOM if is_sum else 1.0
+    return found
 
 
 def weight_ranges(
