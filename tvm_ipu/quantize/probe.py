@@ -74,6 +74,7 @@ class Probe:
         self._specs: dict[str, TensorSpec] = dict(graph.tensors)
         self._inputs: list[TensorSpec] = []
         self._means: dict[str, str] = {}
+        self._ends = _ends(graph)
         self._function = run(self._build())
         off = self._settings({}, ())
         self._expected = [self._function({**sample, **off}) for sample in samples]
@@ -89,7 +90,7 @@ class Probe:
         powers, means = [], []
         for sample, expected in zip(self._samples, self._expected, strict=True):
             found = self._function({**sample, **settings})
-            powers += [_noise(expected[spec.name], found[spec.name]) for spec in self._graph.outputs]
+            powers += [_noise(expected[name], found[name]) for name in self._ends]
             means.append({weight: found[name] for weight, name in self._means.items()})
         averages = {name: np.mean([one[name] for one in means], axis=0) for name in self._means}
         return Noise(float(np.mean(powers)), averages)
@@ -134,13 +135,15 @@ class Probe:
                 if name in self._places and spec_or_none:
                     self._specs[unrounded[name]] = replace(spec_or_none, name=unrounded[name])
                     self._round(spec_or_none, unrounded[name], rounded.get(name, name), name)
+        own = {spec.name for spec in self._graph.outputs}
+        operands = [end for name in self._ends if name not in own and (end := self._graph.spec(name))]
         means = [self._specs[name] for name in self._means.values()]
         return replace(
             self._graph,
             nodes=tuple(self._nodes),
             constants=self._constants,
             inputs=(*self._graph.inputs, *self._inputs),
-            outputs=(*self._graph.outputs, *means),
+            outputs=(*self._graph.outputs, *operands, *means),
             tensors=self._specs,
         )
 
@@ -194,6 +197,18 @@ class Probe:
         found = self._specs.get(name) or self._graph.spec(name.removesuffix("/float"))
         assert found is not None
         return found.shape
+
+
+def _ends(graph: Graph) -> list[str]:
+    """The outputs; of a concatenation its operands, as large ones hide the noise of small ones."""
+    made = graph.producer()
+    found: dict[str, None] = {}
+    for spec in graph.outputs:
+        node = made.get(spec.name)
+        joined = node is not None and node.op_type == "Concat"
+        operands = [name for name in node.inputs if name in made] if node and joined else []
+        found.update(dict.fromkeys(operands or [spec.name]))
+    return list(found)
 
 
 def _noise(expected: Array, found: Array) -> float:
