@@ -22,7 +22,7 @@ from tvm_ipu.base.target import Target, load_target
 from tvm_ipu.bench.data import fill
 from tvm_ipu.codegen.build import build_program
 from tvm_ipu.codegen.kernel_set import KernelSet, Progress
-from tvm_ipu.frontends.loaders import LoadOptions, load_model
+from tvm_ipu.frontends.loaders import LoadOptions, as_onnx, load_model
 from tvm_ipu.frontends.onnx.convert import convert
 from tvm_ipu.frontends.onnx.plain import graph_from_onnx, graph_to_onnx
 from tvm_ipu.frontends.onnx.rebatch import rebatch
@@ -191,7 +191,8 @@ def convert_model(
     Raises:
         TvmIpuError: Anything the user can mend.
     """
-    convert(model, output, parse_input_shapes(input_shapes, "--input-shape"), precision, opset)
+    options = LoadOptions(parse_input_shapes(input_shapes, "--input-shape"))
+    convert(as_onnx(model, options), output, options, precision, opset)
 
 
 def _fused_models(
@@ -221,7 +222,8 @@ def _fused_models(
 def _load(path: Path, loads: Sequence[LoadOptions], chip: Target) -> list[Model]:
     """A model file, or the network of a stage: a fixed one takes and gives the bytes of its contract."""
     if path.suffix.lower() != STAGE_SUFFIX:
-        return [load_model(path, load) for load in loads]
+        source = as_onnx(path, loads[0])
+        return [load_model(source, load) for load in loads]
     stage = read_stage(path)
     models = [_stage_network(stage.model, load) for load in loads]
     if stage.kind == FLOAT:

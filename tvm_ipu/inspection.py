@@ -34,13 +34,14 @@ def inspect_file(path: Path, *, input_shapes: Sequence[str] = ()) -> ModelSummar
     Raises:
         TvmIpuError: The file is missing, damaged or neither.
     """
-    if is_image(path):
+    if not path.is_dir() and is_image(path):
         return read_image(path)
-    from tvm_ipu.frontends.loaders import LoadOptions
+    from tvm_ipu.frontends.loaders import LoadOptions, as_onnx
     from tvm_ipu.frontends.onnx.summary import summarize
     from tvm_ipu.image.stage import read_stage, stage_kind
 
-    if stage_kind(path) is not None:
+    if not path.is_dir() and stage_kind(path) is not None:
         stage = read_stage(path)
         return StageInfo(stage, summarize(path, model=stage.model))
-    return summarize(path, LoadOptions(parse_input_shapes(input_shapes)))
+    options = LoadOptions(parse_input_shapes(input_shapes))
+    return summarize(path, options, as_onnx(path, options))

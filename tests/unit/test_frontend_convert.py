@@ -8,6 +8,7 @@ from onnx import TensorProto
 
 from tests.unit.frontend_kit import FLOAT, INT64, constant, make_model, network, node, run_onnx, value
 from tvm_ipu.base.errors import ModelError, OptionError
+from tvm_ipu.frontends.loaders import LoadOptions
 from tvm_ipu.frontends.onnx import write
 from tvm_ipu.frontends.onnx.convert import convert
 
@@ -21,7 +22,7 @@ def source(tmp_path):
 
 def converted(source, tmp_path, *args):
     path = tmp_path / "out.onnx"
-    convert(source, path, {"x": (2, 3, 5, 5)}, *args)
+    convert(source, path, LoadOptions({"x": (2, 3, 5, 5)}), *args)
     onnx.checker.check_model(path, full_check=True)
     return path
 
@@ -185,7 +186,7 @@ def test_bad_options(source, tmp_path, args, message):
 
 def test_output_folder_that_does_not_exist(source, tmp_path):
     with pytest.raises(ModelError, match="cannot write"):
-        convert(source, tmp_path / "no" / "out.onnx", {"x": (1, 3, 5, 5)})
+        convert(source, tmp_path / "no" / "out.onnx", LoadOptions({"x": (1, 3, 5, 5)}))
 
 
 def test_missing_shapes(source, tmp_path):

@@ -10,7 +10,7 @@ from tvm_ipu.base.errors import OptionError
 from tvm_ipu.cli.arguments import add_input_shapes, add_target, comma_list, positive
 from tvm_ipu.cli.calibrate import add_samples, calibration_options
 from tvm_ipu.cli.terminal import print_facts, progress, size
-from tvm_ipu.frontends.loaders import PLATFORMS
+from tvm_ipu.frontends.loaders import PLATFORMS, ready_platforms
 
 MODEL = "model"
 """Subcommand that may be left out: ``convert MODEL --output-model ONNX``."""
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     for name, platform in PLATFORMS.items():
         article = "an" if name == "onnx" else "a"
-        ready = "" if platform.loader else "; there is no loader yet"
+        ready = "" if name in ready_platforms() else "; there is no loader yet"
         summary = (
             f"a float stage (.sim), or an image (.img) at once, from {article} {platform.title} model{ready}"
         )

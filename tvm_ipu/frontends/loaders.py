@@ -1,12 +1,16 @@
-"""Loaders of model files and objects: one table, one entry point."""
+"""Loaders of model files and objects: one table, one way.
+
+source - frontends.<framework> -> ONNX model in memory - frontends.onnx -> Relax, a plain graph, or a summary
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import importlib.util
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tvm_ipu.base.contract import Contract
 from tvm_ipu.base.errors import ModelError, OptionError
@@ -15,7 +19,12 @@ from tvm_ipu.base.model import Model
 from tvm_ipu.base.shapes import InputShapes
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from tvm_ipu.base.graph import Graph
+
+OnnxSource: TypeAlias = "Path | bytes | ModelProto"
+"""An ONNX model: its file, the bytes of one, or the message."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +32,21 @@ class LoadOptions:
     """What of a model to load, and in which shapes.
 
     Attributes:
-        input_shapes: Shapes by input name or of all inputs in order; see ``base.shapes``.
+        input_shapes: Shapes by input name or of all inputs in order; see ``base.shapes``. A dimension of -1
+            stays as the model has it.
         outputs: Tensors to compute, any in the model; its own outputs where empty.
         batch: First dimension of the inputs that leave it open; of all inputs where none does.
         inputs: Tensors to start from, any in the model; its own inputs where empty.
         constants: Values of inputs that become part of the model.
+        example_input: Arguments to follow a function through that is no graph yet: an array, arrays in order
+            (list or tuple), or arrays by argument (dict). Arrays are numpy's or the framework's own.
+        input_types: Element types of the inputs, names that numpy knows, where the source leaves them open:
+            by name or of all inputs in order.
+        weights: File of the weights where they are not in the model's (Caffe, Paddle).
+        trust_pickle: Whether files may be opened that can run code then.
+        signature: Function of a SavedModel; ``serving_default`` or the only one where empty.
+        inputs_as_nchw: Inputs in NHWC that are to be NCHW instead.
+        outputs_as_nchw: Outputs in NHWC that are to be NCHW instead.
     """
 
     input_shapes: InputShapes = field(default_factory=dict)
@@ -35,46 +54,100 @@ class LoadOptions:
     batch: int | None = None
     inputs: tuple[str, ...] = ()
     constants: Mapping[str, Any] = field(default_factory=dict)
+    example_input: Any = None
+    input_types: Mapping[str, str] | Sequence[str] = ()
+    weights: Path | None = None
+    trust_pickle: bool = False
+    signature: str = ""
+    inputs_as_nchw: tuple[str, ...] = ()
+    outputs_as_nchw: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:
             raise OptionError(f"--batch: {self.batch} is not allowed", "give a positive number")
 
 
-SUFFIXES = {".onnx": "tvm_ipu.frontends.onnx.loader:load_file"}
-"""File suffix -> loader, a function of a path and options."""
-
-TYPES = {
-    "builtins.bytes": "tvm_ipu.frontends.onnx.loader:load_bytes",
-    "onnx.onnx_ml_pb2.ModelProto": "tvm_ipu.frontends.onnx.loader:load_proto",
-}
-"""Type of an object -> loader, a function of the object and options."""
-
-
 @dataclass(frozen=True)
 class Platform:
-    """A kind of model file that becomes a float stage.
+    """A kind of source.
 
     Attributes:
         title: What people call it.
         layout: Layout of data of four dimensions in its models.
-        loader: Function of a path, ``LoadOptions`` and whether to simplify, which gives a plain graph; empty
-            where there is none yet.
+        converter: ``module:function``, a function of a path or object and ``LoadOptions`` that gives an ONNX
+            ``ModelProto`` whose inputs and outputs, and tensors as far as possible, have the source's names;
+            empty for ONNX itself.
     """
 
     title: str
     layout: str
-    loader: str = ""
+    converter: str = ""
 
+
+_TENSORFLOW = "tvm_ipu.frontends.tensorflow.convert:to_onnx"
 
 PLATFORMS = {
-    "onnx": Platform("ONNX", "NCHW", "tvm_ipu.frontends.onnx.plain:load_graph"),
-    "caffe": Platform("Caffe", "NCHW"),
-    "tflite": Platform("TensorFlow Lite", "NHWC"),
-    "tensorflow_graphdef": Platform("TensorFlow GraphDef", "NHWC"),
-    "pytorch": Platform("PyTorch", "NCHW"),
+    "onnx": Platform("ONNX", "NCHW"),
+    "pytorch": Platform("PyTorch", "NCHW", "tvm_ipu.frontends.torch.convert:to_onnx"),
+    "tflite": Platform("TensorFlow Lite", "NHWC", "tvm_ipu.frontends.tflite.convert:to_onnx"),
+    "tensorflow": Platform("TensorFlow SavedModel", "NHWC", _TENSORFLOW),
+    "tensorflow_graphdef": Platform("TensorFlow GraphDef", "NHWC", _TENSORFLOW),
+    "keras": Platform("Keras", "NHWC", _TENSORFLOW),
+    "jax": Platform("JAX", "NHWC", "tvm_ipu.frontends.jax.convert:to_onnx"),
+    "paddle": Platform("Paddle", "NCHW", "tvm_ipu.frontends.paddle.convert:to_onnx"),
+    "caffe": Platform("Caffe", "NCHW", "tvm_ipu.frontends.caffe.convert:to_onnx"),
 }
 """By the names of ``convert``'s subcommands."""
+
+SUFFIXES = {
+    ".onnx": "onnx",
+    ".pt": "pytorch",
+    ".pth": "pytorch",
+    ".pt2": "pytorch",
+    ".jit": "pytorch",
+    ".tflite": "tflite",
+    ".h5": "keras",
+    ".keras": "keras",
+    ".pb": "tensorflow_graphdef",
+    ".prototxt": "caffe",
+    ".pdmodel": "paddle",
+    ".json": "paddle",
+}
+"""Suffix of a file -> its platform."""
+
+FOLDERS = {"saved_model.pb": "tensorflow"}
+"""File in a folder that is a model -> the folder's platform."""
+
+TYPES = {
+    "builtins.bytes": "onnx",
+    "onnx.onnx_ml_pb2.ModelProto": "onnx",
+    "torch.nn.modules.module.Module": "pytorch",
+    "torch.jit.torch.jit.ScriptFunction": "pytorch",
+    "torch.export.exported_program.ExportedProgram": "pytorch",
+    "keras.src.models.model.Model": "keras",
+    "jaxlib._jax.PjitFunction": "jax",
+    "jaxlib.xla_extension.PjitFunction": "jax",
+}
+"""Type of an object, or of one of its bases -> platform."""
+
+
+def load_model(source: Any, options: LoadOptions | None = None) -> Model:
+    """A model file, or a framework's object, as Relax.
+
+    Args:
+        source: Path of a file or folder, or an object of a type in ``TYPES``.
+        options: Shapes, and the part of the model to load.
+
+    Raises:
+        ModelError: No loader knows it, it is damaged, or shapes are missing.
+        UnsupportedOperatorError: It has nodes that cannot be compiled; all are listed.
+        OptionError: An option does not fit the model.
+        ToolError: A package that the source needs is missing.
+    """
+    from tvm_ipu.frontends.onnx.loader import load  # it needs onnx
+
+    options = options or LoadOptions()
+    return load(as_onnx(source, options), options)
 
 
 def load_platform(
@@ -92,59 +165,102 @@ def load_platform(
 
     Raises:
         ModelError: There is no loader for the platform, or the file is damaged or needs shapes.
+        UnsupportedOperatorError: It has operators that the conversion does not know; all are listed.
         ConfigError: The configuration does not fit the model.
         OptionError: An option does not.
+        ToolError: A package that the platform needs is missing.
     """
-    from tvm_ipu.frontends.contract import apply_layouts, check_contract  # it needs numpy
+    from tvm_ipu.frontends.contract import apply_layouts, check_contract  # these need numpy and onnx
+    from tvm_ipu.frontends.onnx.plain import load_graph
 
-    kind = PLATFORMS[platform]
-    if not kind.loader:
-        known = ", ".join(name for name, one in PLATFORMS.items() if one.loader)
-        raise ModelError(
-            f"there is no loader for {kind.title} models yet", f"convert '{model}' to a format of {known}"
-        )
-    module, function = kind.loader.split(":")
-    graph: Graph = getattr(importlib.import_module(module), function)(model, options, simplify)
+    graph = load_graph(as_onnx(model, options, platform), options, simplify)
     if file is None:
         return graph
-    check_contract(graph, contract, file, kind.layout)
-    return apply_layouts(graph, contract, kind.layout)
+    layout = PLATFORMS[platform].layout
+    check_contract(graph, contract, file, layout)
+    return apply_layouts(graph, contract, layout)
 
 
-def load_model(source: Any, options: LoadOptions | None = None) -> Model:
-    """A model file, or a framework's object, as Relax.
+def as_onnx(source: Any, options: LoadOptions | None = None, platform: str = "") -> OnnxSource:
+    """A source as an ONNX model: itself, or what its framework's converter makes of it.
 
     Args:
-        source: Path of a file, or an object of a type in ``TYPES``.
-        options: Shapes, and the part of the model to load.
+        source: Path of a file or folder, or an object of a type in ``TYPES``.
+        options: Shapes, cuts and what the conversion needs; the result still has to be cut and fixed.
+        platform: One of ``PLATFORMS``; found out where empty.
 
     Raises:
-        ModelError: No loader knows it, it is damaged, or shapes are missing.
-        UnsupportedOperatorError: It has nodes that cannot be compiled; all are listed.
+        ModelError: No loader knows it, or it is damaged.
+        UnsupportedOperatorError: It has operators that the conversion does not know; all are listed.
         OptionError: An option does not fit the model.
+        ToolError: A package that the source needs is missing.
     """
-    return find_loader(source)(source, options or LoadOptions())
+    source = Path(source) if isinstance(source, str) else source
+    platform = platform or find_platform(source)
+    kind = PLATFORMS[platform]
+    if not kind.converter:
+        onnx_source: OnnxSource = source
+        return onnx_source
+    module, function = kind.converter.split(":")
+    if not _is_there(module):
+        raise ModelError(
+            f"there is no loader for {kind.title} models yet",
+            f"convert it to a format of {', '.join(ready_platforms())}",
+        )
+    if isinstance(source, Path) and not source.exists():
+        raise ModelError(f"model file '{source}' does not exist")
+    proto: ModelProto = getattr(importlib.import_module(module), function)(source, options or LoadOptions())
+    if isinstance(source, Path):
+        proto.graph.name = source.stem
+    _set_format(proto, platform)
+    return proto
 
 
-def find_loader(source: Any) -> Callable[[Any, LoadOptions], Model]:
-    """The loader of a path or object.
+FORMAT = "tvm_ipu.format"
+"""Key of a converted model's metadata: the platform that it comes from."""
+
+
+def _set_format(proto: ModelProto, platform: str) -> None:
+    entry = next((one for one in proto.metadata_props if one.key == FORMAT), None)
+    entry = proto.metadata_props.add(key=FORMAT) if entry is None else entry
+    entry.value = platform
+
+
+def find_platform(source: Any) -> str:
+    """The platform of a path or object.
 
     Raises:
         ModelError: There is none.
     """
-    if isinstance(source, str | Path):
-        suffix = Path(source).suffix.lower()
-        spec = SUFFIXES.get(suffix)
-        if spec is None:
+    if not isinstance(source, str | Path):
+        bases = [f"{base.__module__}.{base.__qualname__}" for base in type(source).__mro__]
+        found = next((TYPES[base] for base in bases if base in TYPES), None)
+        if found is None:
+            titles = ", ".join(PLATFORMS[name].title for name in dict.fromkeys(TYPES.values()))
+            raise ModelError(f"no loader for objects of type {bases[0]}", f"known are objects of {titles}")
+        return found
+    path = Path(source)
+    if path.is_dir() and path.suffix.lower() != ".onnx":
+        found = next((FOLDERS[name] for name in FOLDERS if (path / name).exists()), None)
+        if found is None:
             raise ModelError(
-                f"'{source}': no loader for files ending in '{suffix}'",
-                f"known are {', '.join(sorted(SUFFIXES))}",
+                f"'{path}' is a folder without a model", f"models that are folders have {', '.join(FOLDERS)}"
             )
-    else:
-        kind = f"{type(source).__module__}.{type(source).__qualname__}"
-        spec = TYPES.get(kind)
-        if spec is None:
-            raise ModelError(f"no loader for objects of type {kind}", f"known are {', '.join(sorted(TYPES))}")
-    module, function = spec.split(":")
-    loader: Callable[[Any, LoadOptions], Model] = getattr(importlib.import_module(module), function)
-    return loader
+        return found
+    if path.suffix.lower() not in SUFFIXES:
+        raise ModelError(
+            f"'{path}': no loader for files ending in '{path.suffix.lower()}'",
+            f"known are {', '.join(SUFFIXES)}",
+        )
+    return SUFFIXES[path.suffix.lower()]
+
+
+def ready_platforms() -> list[str]:
+    """The platforms that have a loader."""
+    return [name for name, kind in PLATFORMS.items() if _is_there(kind.converter.partition(":")[0])]
+
+
+def _is_there(module: str) -> bool:
+    """Whether a converter's module exists; none is needed for ONNX."""
+    package = module.rpartition(".")[0]
+    return not module or bool(importlib.util.find_spec(package) and importlib.util.find_spec(module))

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import FunctionProto, GraphProto, ModelProto, version_converter
 
 from tvm_ipu.base.errors import ModelError
+from tvm_ipu.frontends.loaders import FORMAT, OnnxSource
 from tvm_ipu.frontends.onnx.check import check_graph, check_nodes
 from tvm_ipu.frontends.onnx.graph import Array
 from tvm_ipu.frontends.onnx.tensors import densify, read_tensor
@@ -42,6 +43,17 @@ class Source:
     folder: Path
     name: str
     facts: dict[str, object] = field(default_factory=dict)
+
+
+def read_source(source: OnnxSource) -> Source:
+    """Read an ONNX model wherever it is.
+
+    Raises:
+        ModelError: It is missing, empty, truncated, no ONNX model, of an unknown opset, or its data are.
+    """
+    if isinstance(source, Path):
+        return read_file(source)
+    return read_proto(parse_bytes(source) if isinstance(source, bytes) else source)
 
 
 def read_file(path: Path) -> Source:
@@ -123,7 +135,7 @@ def read_proto(model: ModelProto, folder: Path = Path(), name: str = "", label: 
     for part in ("node", "input", "output", "value_info"):
         getattr(graph, part).extend(getattr(model.graph, part))
     facts: dict[str, object] = {
-        "format": "onnx",
+        "format": {one.key: one.value for one in model.metadata_props}.get(FORMAT, "onnx"),
         "opset": opsets.get("", 0),
         "ir_version": model.ir_version,
         "producer": f"{model.producer_name} {model.producer_version}".strip(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,12 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoPr
 from tvm_ipu.base import graph as plain
 from tvm_ipu.base.errors import ModelError
 from tvm_ipu.base.tensor import DType, TensorSpec
-from tvm_ipu.frontends.loaders import LoadOptions
+from tvm_ipu.frontends.loaders import LoadOptions, OnnxSource
 from tvm_ipu.frontends.onnx.evaluate import find_schema
 from tvm_ipu.frontends.onnx.fold_batchnorm import fold_batchnorm
 from tvm_ipu.frontends.onnx.graph import Array, Graph, attributes, domain_of, dtype_label, node_label
 from tvm_ipu.frontends.onnx.importer import supports
-from tvm_ipu.frontends.onnx.load import Source, change_opset, parse_bytes, read_file, read_proto
+from tvm_ipu.frontends.onnx.load import change_opset, parse_bytes, read_proto, read_source
 from tvm_ipu.frontends.onnx.prepare import prepare
 from tvm_ipu.frontends.onnx.write import INLINE_LIMIT, to_proto
 
@@ -26,13 +25,11 @@ OPSET = 21
 """The oldest opset of a plain graph: the first in which tensors are quantised to 16 and to 4 bits."""
 
 
-def load_graph(
-    source: Path | bytes | ModelProto, options: LoadOptions | None = None, simplify: bool = True
-) -> plain.Graph:
+def load_graph(source: OnnxSource, options: LoadOptions | None = None, simplify: bool = True) -> plain.Graph:
     """The part of a model that ``options`` ask for, with static shapes and constants folded.
 
     Args:
-        source: Path of an ONNX file, or the model itself.
+        source: ONNX model.
         options: Shapes and cuts.
         simplify: Whether BatchNormalization goes into the convolution before it.
 
@@ -40,7 +37,7 @@ def load_graph(
         ModelError: The model is damaged, needs shapes, or has operators that opset 21 lacks.
         OptionError: An option does not fit the model.
     """
-    read = _read(source)
+    read = read_source(source)
     graph = prepare(read, options or LoadOptions(), supports)
     if simplify:
         graph = fold_batchnorm(graph)
@@ -87,12 +84,6 @@ def graph_to_onnx(graph: plain.Graph) -> bytes:
     if model.ByteSize() > INLINE_LIMIT:
         raise ModelError(f"model '{graph.name}' has more than 2 GB, which no ONNX file can have")
     return bytes(model.SerializeToString(deterministic=True))
-
-
-def _read(source: Path | bytes | ModelProto) -> Source:
-    if isinstance(source, Path):
-        return read_file(source)
-    return read_proto(parse_bytes(source) if isinstance(source, bytes) else source)
 
 
 def _in_opset(graph: Graph, name: str) -> Graph:

@@ -10,13 +10,13 @@ from pathlib import Path
 from onnx import NodeProto, ValueInfoProto
 
 from tvm_ipu.base.errors import ModelError
-from tvm_ipu.frontends.loaders import LoadOptions
+from tvm_ipu.frontends.loaders import LoadOptions, OnnxSource
 from tvm_ipu.frontends.onnx.cost import Cost, node_cost
 from tvm_ipu.frontends.onnx.crop import crop
 from tvm_ipu.frontends.onnx.graph import Graph, domain_of, dtype_label, nbytes, node_label
 from tvm_ipu.frontends.onnx.importer import Unsupported, supports, unsupported_nodes
 from tvm_ipu.frontends.onnx.inputs import declared_shape
-from tvm_ipu.frontends.onnx.load import Source, parse_bytes, read_file, read_proto
+from tvm_ipu.frontends.onnx.load import Source, read_source
 from tvm_ipu.frontends.onnx.prepare import prepare
 from tvm_ipu.frontends.onnx.simplify import handles
 
@@ -83,20 +83,22 @@ class ModelSummary:
         return asdict(self)
 
 
-def summarize(path: Path, options: LoadOptions | None = None, model: bytes = b"") -> ModelSummary:
-    """Summarise the ONNX file at ``path``.
+def summarize(
+    path: Path, options: LoadOptions | None = None, model: OnnxSource | None = None
+) -> ModelSummary:
+    """Summarise a model.
 
     Args:
-        path: Model file, or the file that ``model`` is in.
+        path: Its file, to be named.
         options: Shapes and cuts; without shapes for a dynamic model, costs are left out.
-        model: The model's own bytes.
+        model: The model where it is no ONNX file.
 
     Raises:
         ModelError: The file is missing or damaged, or the shapes given do not go together.
         OptionError: An option does not fit the model.
     """
     options = options or LoadOptions()
-    source = read_proto(parse_bytes(model)) if model else read_file(Path(path))
+    source = read_source(Path(path) if model is None else model)
     try:
         graph = prepare(source, options, supports)
     except ModelError as err:
