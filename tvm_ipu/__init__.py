@@ -23,13 +23,15 @@ if TYPE_CHECKING:
     from tvm_ipu.base.options import CompileOptions as CompileOptions
     from tvm_ipu.base.target import Target as Target, load_target as load_target, target_names as target_names
     from tvm_ipu.base.tensor import DType as DType, TensorSpec as TensorSpec
+    from tvm_ipu.conversion import convert_model as convert_model
     from tvm_ipu.driver import (
         CompileReport as CompileReport,
         compile_model as compile_model,
-        convert_model as convert_model,
+        export_onnx as export_onnx,
         tune_model as tune_model,
     )
-    from tvm_ipu.inspection import inspect_file as inspect_file
+    from tvm_ipu.frontends.loaders import LoadOptions as LoadOptions
+    from tvm_ipu.inspection import inspect_file as inspect_file, inspect_model as inspect_model
     from tvm_ipu.runtime import Session as Session
     from tvm_ipu.tune.tuner import TuneOptions as TuneOptions, TuneReport as TuneReport
 
@@ -40,6 +42,7 @@ _HOME = {
     "CompileReport": "tvm_ipu.driver",
     "DType": "tvm_ipu.base.tensor",
     "ImageError": "tvm_ipu.base.errors",
+    "LoadOptions": "tvm_ipu.frontends.loaders",
     "ModelError": "tvm_ipu.base.errors",
     "OptionError": "tvm_ipu.base.errors",
     "RunError": "tvm_ipu.base.errors",
@@ -53,8 +56,10 @@ _HOME = {
     "TvmIpuError": "tvm_ipu.base.errors",
     "UnsupportedOperatorError": "tvm_ipu.base.errors",
     "compile_model": "tvm_ipu.driver",
-    "convert_model": "tvm_ipu.driver",
+    "convert_model": "tvm_ipu.conversion",
+    "export_onnx": "tvm_ipu.driver",
     "inspect_file": "tvm_ipu.inspection",
+    "inspect_model": "tvm_ipu.inspection",
     "load_target": "tvm_ipu.base.target",
     "target_names": "tvm_ipu.base.target",
     "tune_model": "tvm_ipu.driver",

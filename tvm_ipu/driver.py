@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import tvm
 
@@ -27,7 +28,7 @@ from tvm_ipu.frontends.onnx.convert import convert
 from tvm_ipu.frontends.onnx.plain import graph_from_onnx, graph_to_onnx
 from tvm_ipu.frontends.onnx.rebatch import rebatch
 from tvm_ipu.image.schema import STAGE_SUFFIX
-from tvm_ipu.image.stage import FLOAT, read_stage
+from tvm_ipu.image.stage import FLOAT, Stage, read_stage
 from tvm_ipu.image.writer import write_image
 from tvm_ipu.kernels.decisions import Choose
 from tvm_ipu.passes.pipeline import AfterPhase
@@ -58,7 +59,7 @@ class CompileReport:
 
 
 def compile_model(
-    model: Path,
+    model: Any,
     target: str,
     output: Path,
     *,
@@ -68,13 +69,15 @@ def compile_model(
     category: str = "Unknown",
     outputs: Sequence[str] = (),
     samples: Path | None = None,
+    loading: LoadOptions | None = None,
     options: CompileOptions | None = None,
     progress: Progress | None = None,
 ) -> CompileReport:
-    """Compile a model file into an image.
+    """Compile a model into an image.
 
     Args:
-        model: Model file; its suffix decides the loader.
+        model: Path of a model file, folder or stage, or a model in memory: what ``convert_model`` gives or
+            takes, or a stage.
         target: Name of a target, or ``host``.
         output: Image to write; nothing is left there when the compilation fails.
         input_shapes: Shapes of the inputs, in any form that ``base.shapes`` reads.
@@ -84,6 +87,7 @@ def compile_model(
         category: What the outputs mean, for printing results (``base.category``).
         outputs: Names of the tensors to compute; the model's own outputs by default.
         samples: Inputs by name (``.npz``) on which 16-bit precision is judged; random ones by default.
+        loading: What else loading the model needs: where it begins, example inputs, a file of weights.
         options: How to compile.
         progress: Told what is being done.
 
@@ -96,7 +100,8 @@ def compile_model(
     records = _tuning_records(chip, options)
     kernels = KernelSet(chip, records.choose)
     batch = choose_batches(tuple(batches), batch_mode)
-    models = _fused_models(model, kernels, input_shapes, batch.sizes, outputs, samples, options, clock)
+    loads = _loads(loading, input_shapes, outputs, batch.sizes)
+    models = _fused_models(model, loads, kernels, samples, options, clock)
     check_category(category, models[0].outputs)
     with clock.stage("code generation"):
         program = build_program(models, chip, options.jobs, progress, kernels)
@@ -116,7 +121,7 @@ def default_target(model: Path) -> str:
 
 
 def tune_model(
-    model: Path,
+    model: Any,
     target: str,
     output: Path,
     *,
@@ -124,6 +129,7 @@ def tune_model(
     batches: Sequence[int] = (),
     outputs: Sequence[str] = (),
     samples: Path | None = None,
+    loading: LoadOptions | None = None,
     options: CompileOptions | None = None,
     tuning: TuneOptions | None = None,
     progress: Progress | None = None,
@@ -132,13 +138,14 @@ def tune_model(
     """Search for better decisions of a model's kernels by measuring, and record them (docs/tuning.md).
 
     Args:
-        model: Model file, as for ``compile_model``, as are the arguments down to ``options``.
+        model: Model, as for ``compile_model``, as are the arguments down to ``options``.
         target: Name of a target, or ``host``.
         output: File of records to write; a run starts from what it holds.
         input_shapes: Shapes of the inputs.
         batches: Batch sizes.
         outputs: Names of the tensors to compute.
         samples: Inputs on which 16-bit precision is judged.
+        loading: What else loading the model needs.
         options: How to compile.
         tuning: How to search and to measure.
         progress: Told what is being done before the search.
@@ -151,7 +158,8 @@ def tune_model(
     chip = load_target(target)
     clock = _Clock(progress)
     kernels = KernelSet(chip)
-    models = _fused_models(model, kernels, input_shapes, batches, outputs, samples, options, clock)
+    loads = _loads(loading, input_shapes, outputs, batches)
+    models = _fused_models(model, loads, kernels, samples, options, clock)
     inputs = list(fill(models[0].inputs, "random").values())
 
     def build(one: Model, choose: Choose, path: Path) -> list[str]:
@@ -163,52 +171,71 @@ def tune_model(
 
 
 def list_tasks(
-    model: Path,
+    model: Any,
     target: str,
     *,
     input_shapes: Sequence[str] = (),
     batches: Sequence[int] = (),
     outputs: Sequence[str] = (),
+    loading: LoadOptions | None = None,
     options: CompileOptions | None = None,
 ) -> list[Task]:
     """What ``tune_model`` would tune; arguments and errors are the same."""
     options, chip = options or CompileOptions(), load_target(target)
     clock = _Clock(None)
-    models = _fused_models(model, KernelSet(chip), input_shapes, batches, outputs, None, options, clock)
+    loads = _loads(loading, input_shapes, outputs, batches)
+    models = _fused_models(model, loads, KernelSet(chip), None, options, clock)
     return find_tasks(models, chip)
 
 
-def convert_model(
-    model: Path,
+def export_onnx(
+    model: Any,
     output: Path,
     *,
     input_shapes: Sequence[str] = (),
     precision: str = "fp32",
     opset: int | None = None,
+    loading: LoadOptions | None = None,
+    platform: str = "",
 ) -> None:
     """Write ``model`` as an optimised ONNX model of fixed shapes.
+
+    Args:
+        model: Path of a model file or folder, or a model in memory.
+        output: ONNX model to write; nothing is left there after a failure.
+        input_shapes: Shapes of the inputs, in any form that ``base.shapes`` reads.
+        precision: ``fp32``, or ``fp16`` between inputs and outputs of the model's own types.
+        opset: Of the result; the model's own by default.
+        loading: What else loading the model needs.
+        platform: What it is, a name of ``frontends.loaders.PLATFORMS``; found out where empty.
 
     Raises:
         TvmIpuError: Anything the user can mend.
     """
-    options = LoadOptions(parse_input_shapes(input_shapes, "--input-shape"))
-    convert(as_onnx(model, options), output, options, precision, opset)
+    (options,) = _loads(loading, input_shapes, (), ())
+    convert(as_onnx(model, options, platform), output, options, precision, opset)
+
+
+def _loads(
+    loading: LoadOptions | None, input_shapes: Sequence[str], outputs: Sequence[str], batches: Sequence[int]
+) -> list[LoadOptions]:
+    """What to load for each batch size."""
+    loading = loading or LoadOptions()
+    shapes = parse_input_shapes(input_shapes) or loading.input_shapes
+    loading = replace(loading, input_shapes=shapes, outputs=tuple(outputs) or loading.outputs)
+    return [replace(loading, batch=batch) for batch in batches or (loading.batch,)]
 
 
 def _fused_models(
-    model: Path,
+    model: Any,
+    loads: Sequence[LoadOptions],
     kernels: KernelSet,
-    input_shapes: Sequence[str],
-    batches: Sequence[int],
-    outputs: Sequence[str],
     samples: Path | None,
     options: CompileOptions,
     clock: _Clock,
 ) -> list[Model]:
-    """The model for each batch size, through all passes."""
-    shapes = parse_input_shapes(input_shapes)
+    """The model as each of ``loads`` says, through all passes."""
     with clock.stage("loading"):
-        loads = [LoadOptions(shapes, tuple(outputs), batch) for batch in batches or (None,)]
         models = _load(model, loads, kernels.target)
     fused = [Fused(one, kernels) for one in models]
     if options.precision != "fp32" and options.max_error > 0:
@@ -219,18 +246,24 @@ def _fused_models(
         return [one.with_options(options, _dumper(options, one.model)) for one in fused]
 
 
-def _load(path: Path, loads: Sequence[LoadOptions], chip: Target) -> list[Model]:
-    """A model file, or the network of a stage: a fixed one takes and gives the bytes of its contract."""
-    if path.suffix.lower() != STAGE_SUFFIX:
-        source = as_onnx(path, loads[0])
+def _load(model: Any, loads: Sequence[LoadOptions], chip: Target) -> list[Model]:
+    """A model, or the network of a stage: a fixed one takes and gives the bytes of its contract."""
+    stage = model if isinstance(model, Stage) else _read_stage(model)
+    if stage is None:
+        source = as_onnx(model, loads[0])
         return [load_model(source, load) for load in loads]
-    stage = read_stage(path)
     models = [_stage_network(stage.model, load) for load in loads]
     if stage.kind == FLOAT:
         return models
     if chip.chip is not None:
         chip.chip.check(stage.contract)
     return [apply_contract(model, stage.contract) for model in models]
+
+
+def _read_stage(model: Any) -> Stage | None:
+    """The stage in a file; None for anything else."""
+    is_stage = isinstance(model, str | Path) and Path(model).suffix.lower() == STAGE_SUFFIX
+    return read_stage(Path(model)) if is_stage else None
 
 
 def _stage_network(network: bytes, options: LoadOptions) -> Model:

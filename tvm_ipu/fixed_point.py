@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from tvm_ipu import __version__
 from tvm_ipu.base.contract import Contract
@@ -19,7 +20,6 @@ from tvm_ipu.base.ini import IniFile
 from tvm_ipu.base.input_config import INPUT, OUTPUT, read_input_config
 from tvm_ipu.base.quant_config import QuantConfig, read_quant_config
 from tvm_ipu.base.ranges import TensorRange
-from tvm_ipu.base.shapes import parse_input_shapes
 from tvm_ipu.base.target import Target, load_target
 from tvm_ipu.driver import compile_model
 from tvm_ipu.frontends.loaders import LoadOptions, load_platform
@@ -36,26 +36,22 @@ from tvm_ipu.simulation import compile_runner
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model file and how to read it.
+    """A model and how to read it.
 
     Attributes:
-        path: The file.
-        platform: What it is, a name of ``frontends.loaders.PLATFORMS``.
+        path: Its file or folder, or a model in memory.
+        platform: What it is, a name of ``frontends.loaders.PLATFORMS``; found out where empty.
         input_config: What the board feeds and reads; plain arrays where it is None.
         target: Chip that the model is for.
-        input_shapes: Shapes of the inputs, in any form that ``base.shapes`` reads.
-        inputs: Tensors where the network begins; its own inputs where empty.
-        outputs: Tensors where it ends; its own outputs where empty.
+        loading: Shapes, where the network begins and ends, and what else loading it needs.
         simplify: Whether BatchNormalization goes into the convolution before it.
     """
 
-    path: Path
-    platform: str = "onnx"
+    path: Any
+    platform: str = ""
     input_config: Path | None = None
     target: str = "host"
-    input_shapes: tuple[str, ...] = ()
-    inputs: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
+    loading: LoadOptions = field(default_factory=LoadOptions)
     simplify: bool = True
 
 
@@ -67,10 +63,9 @@ def make_float_stage(model: ModelFile, output: Path) -> Stage:
     """
     contract, file = _read_contract(model.input_config)
     _check_target(model.target, contract)
-    shapes = parse_input_shapes(model.input_shapes)
-    options = LoadOptions(shapes, model.outputs, inputs=model.inputs)
-    graph = load_platform(model.platform, model.path, options, contract, file, model.simplify)
-    facts = {**graph.source, "tvm_ipu": __version__, "model": model.path.name, "platform": model.platform}
+    graph = load_platform(model.platform, model.path, model.loading, contract, file, model.simplify)
+    name = Path(model.path).name if isinstance(model.path, str | Path) else graph.name
+    facts = {**graph.source, "tvm_ipu": __version__, "model": name, "platform": graph.source["format"]}
     stage = Stage(FLOAT, graph_to_onnx(graph), contract, model.target, metadata=facts)
     write_stage(stage, output)
     return stage

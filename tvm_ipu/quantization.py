@@ -1,7 +1,8 @@
 """Quantising a model from Python with a dataset, in the manner of OpenVINO and NNCF.
 
+model = tvm_ipu.convert_model(module, example_input=inputs)
 dataset = Dataset(source, transform_fn)
-fixed = quantize("model.onnx", dataset, model_type=ModelType.TRANSFORMER)
+fixed = quantize(model, dataset, model_type=ModelType.TRANSFORMER)
 serialize(fixed, "model.onnx")
 run = compile_model(fixed, "host")
 run({"input": array})["output"]
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import islice
 from pathlib import Path
@@ -23,9 +24,11 @@ from numpy.typing import NDArray
 
 from tvm_ipu.base.errors import CalibrationError, OptionError
 from tvm_ipu.base.files import whole_file
-from tvm_ipu.base.tensor import TensorSpec
+from tvm_ipu.base.shapes import parse_input_shapes
 from tvm_ipu.driver import compile_model as compile_file
 from tvm_ipu.fixed_point import Calibration, ModelFile, calibrate_stage, make_float_stage
+from tvm_ipu.frontends.loaders import LoadOptions, as_onnx
+from tvm_ipu.frontends.onnx.memory import declared_shapes, in_memory, save
 from tvm_ipu.frontends.onnx.plain import graph_from_onnx
 from tvm_ipu.image.schema import STAGE_SUFFIX
 from tvm_ipu.image.stage import Stage, write_stage
@@ -54,8 +57,8 @@ class Dataset(Generic[Item]):
     source: Iterable[Item]
     transform_fn: Callable[[Item], Any] | None = None
 
-    def read(self, inputs: Sequence[TensorSpec]) -> Iterator[dict[str, Array]]:
-        """The samples by input.
+    def read(self, inputs: Sequence[str]) -> Iterator[dict[str, Array]]:
+        """The samples by input, whose names are given.
 
         Raises:
             CalibrationError: An item has more or fewer arrays than the model has inputs.
@@ -69,13 +72,13 @@ class Dataset(Generic[Item]):
             if len(arrays) != len(inputs):
                 raise CalibrationError(
                     f"sample {number} has {len(arrays)} arrays, and the model {len(inputs)} inputs",
-                    f"return arrays for {', '.join(spec.name for spec in inputs)}",
+                    f"return arrays for {', '.join(inputs)}",
                 )
-            yield {spec.name: np.asarray(value) for spec, value in zip(inputs, arrays, strict=True)}
+            yield {name: np.asarray(value) for name, value in zip(inputs, arrays, strict=True)}
 
 
 def quantize(
-    model: str | Path,
+    model: Any,
     dataset: Dataset[Any],
     *,
     model_type: ModelType | None = None,
@@ -83,25 +86,35 @@ def quantize(
     quant_level: str = DEFAULT,
     subset_size: int = 300,
     input_shapes: Sequence[str] = (),
+    loading: LoadOptions | None = None,
 ) -> Stage:
-    """A model file as a fixed stage.
+    """A model as a fixed stage.
 
     Args:
-        model: ONNX model.
+        model: What ``tvm_ipu.convert_model`` gives, or anything that it takes.
         dataset: Samples to calibrate with.
         model_type: Keeps normalisations and softmax of a transformer in float; found out where it is None.
         target: Chip that it is for.
         quant_level: ``L1`` to ``L5``, or ``Q10`` to ``Q23``.
         subset_size: Most samples that are used.
-        input_shapes: Shapes of inputs that the model leaves open.
+        input_shapes: Shapes of inputs that the model leaves open; those of the first sample by default.
+        loading: What else loading the model needs.
 
     Raises:
         TvmIpuError: Anything the user can mend.
     """
+    loading = loading or LoadOptions()
+    shapes = parse_input_shapes(input_shapes) or loading.input_shapes
+    source = as_onnx(model, replace(loading, input_shapes=shapes))
+    declared = declared_shapes(source, loading)
+    if not shapes and None in declared.values():
+        first = next(dataset.read(list(declared)), {})
+        shapes = {name: value.shape for name, value in first.items() if name in declared}
+    loading = replace(loading, input_shapes=shapes)
     with tempfile.TemporaryDirectory(prefix="tvm_ipu-") as folder:
-        file = ModelFile(Path(model), target=target, input_shapes=tuple(input_shapes))
+        file = ModelFile(source, target=target, loading=loading)
         stage = make_float_stage(file, Path(folder) / f"float{STAGE_SUFFIX}")
-        inputs = graph_from_onnx(stage.model).inputs
+        inputs = [spec.name for spec in graph_from_onnx(stage.model).inputs]
         options = Calibration(quant_level, transformer=True if model_type is ModelType.TRANSFORMER else None)
         return calibrate_stage(
             stage,
@@ -111,36 +124,54 @@ def quantize(
         )
 
 
-def serialize(model: Stage, path: str | Path) -> None:
-    """Write a fixed stage: as ``.sim``, or as an ONNX model with QuantizeLinear and DequantizeLinear.
+def serialize(model: Any, path: str | Path) -> None:
+    """Write a model.
+
+    Args:
+        model: A stage, or what ``tvm_ipu.convert_model`` gives or takes.
+        path: A ``.sim`` file, float for a model and fixed for a fixed stage; or an ONNX model, with
+            QuantizeLinear and DequantizeLinear for a fixed stage.
 
     Raises:
-        OptionError: The file's name ends in neither.
+        TvmIpuError: The file's name ends in neither, or anything else that the user can mend.
     """
     path = Path(path)
+    if path.suffix.lower() not in (STAGE_SUFFIX, ".onnx"):
+        raise OptionError(f"serialize: '{path}' does not end in {STAGE_SUFFIX} or .onnx")
     if path.suffix.lower() == STAGE_SUFFIX:
-        write_stage(model, path)
-    elif path.suffix.lower() == ".onnx":
+        if isinstance(model, Stage):
+            write_stage(model, path)
+        else:
+            make_float_stage(ModelFile(model), path)
+    elif isinstance(model, Stage):
         with whole_file(path) as file:
             file.write(model.model)
     else:
-        raise OptionError(f"serialize: '{path}' does not end in {STAGE_SUFFIX} or .onnx")
+        save(in_memory(as_onnx(model), LoadOptions()), path)
 
 
 class CompiledModel:
-    """An image of a fixed stage: call it with arrays, and index the result by output.
+    """An image in use: call it with arrays, and index the result by output.
 
     Args:
-        model: Fixed stage.
+        model: As for ``compile_model``, and so are the other arguments.
         device: A target that this machine runs.
         threads: Threads that share the work.
+        input_shapes: Shapes of inputs that the model leaves open.
+        loading: What else loading the model needs.
     """
 
-    def __init__(self, model: Stage, device: str = "host", threads: int = 1) -> None:
+    def __init__(
+        self,
+        model: Any,
+        device: str = "host",
+        threads: int = 1,
+        input_shapes: Sequence[str] = (),
+        loading: LoadOptions | None = None,
+    ) -> None:
         with tempfile.TemporaryDirectory(prefix="tvm_ipu-") as folder:
-            stage, image = Path(folder) / f"model{STAGE_SUFFIX}", Path(folder) / "model.img"
-            write_stage(model, stage)
-            compile_file(stage, device, image)
+            image = Path(folder) / "model.img"
+            compile_file(model, device, image, input_shapes=input_shapes, loading=loading)
             self._session = Session(image, threads=threads)  # maps the file, which may go
         self.inputs, self.outputs = self._session.inputs, self._session.outputs
 
@@ -170,6 +201,24 @@ class CompiledModel:
         self._session.close()
 
 
-def compile_model(model: Stage, device: str = "host", threads: int = 1) -> CompiledModel:
-    """A fixed stage, ready to run on this machine."""
-    return CompiledModel(model, device, threads)
+def compile_model(
+    model: Any,
+    device: str = "host",
+    threads: int = 1,
+    *,
+    input_shapes: Sequence[str] = (),
+    loading: LoadOptions | None = None,
+) -> CompiledModel:
+    """A model, ready to run on this machine.
+
+    Args:
+        model: A fixed stage, or what ``tvm_ipu.convert_model`` gives or takes.
+        device: A target that this machine runs.
+        threads: Threads that share the work.
+        input_shapes: Shapes of inputs that the model leaves open.
+        loading: What else loading the model needs.
+
+    Raises:
+        TvmIpuError: Anything the user can mend.
+    """
+    return CompiledModel(model, device, threads, input_shapes, loading)

@@ -119,7 +119,7 @@ def test_inputs_crop():
 
 def test_unknown_output():
     with pytest.raises(
-        OptionError, match=r"--outputs: there is no tensor 'mm'; the model has 'x', 'z', 'r', 'm'"
+        OptionError, match=r"--output-arrays: there is no tensor 'mm'; the model has 'x', 'z', 'r', 'm'"
     ):
         load_model(chain(), LoadOptions(outputs=("mm",)))
 

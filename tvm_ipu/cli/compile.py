@@ -12,8 +12,9 @@ from tvm_ipu.base.category import CATEGORIES
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.options import PRECISIONS, CompileOptions
 from tvm_ipu.base.program import Program
-from tvm_ipu.cli.arguments import add_input_shapes, add_target, comma_list, numbers, positive
+from tvm_ipu.cli.arguments import add_input_shapes, add_target, numbers, positive
 from tvm_ipu.cli.inspect import print_float_layers
+from tvm_ipu.cli.sources import MODELS, add_arrays, add_source, load_options
 from tvm_ipu.cli.terminal import print_facts, progress, scaled, size
 from tvm_ipu.image.schema import STAGE_SUFFIX
 
@@ -21,7 +22,7 @@ from tvm_ipu.image.schema import STAGE_SUFFIX
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
     parser.add_argument(
-        "model", type=Path, nargs="?", metavar="MODEL", help="model file (.onnx) or stage (.sim)"
+        "model", type=Path, nargs="?", metavar="MODEL", help=f"stage (.sim), or model: {MODELS}"
     )
     parser.add_argument(
         "-m", "--model", "--model-file", dest="model_option", type=Path, metavar="MODEL", help="the same"
@@ -89,13 +90,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="what the outputs are, for printing results: the five best classes of one output, or boxes from "
         "the four outputs of a detector's post-processing (default: Unknown)",
     )
-    parser.add_argument(
-        "--outputs",
-        type=comma_list,
-        default=(),
-        metavar="NAME,NAME",
-        help="tensors to use as outputs; what they do not need is left out",
-    )
+    add_arrays(parser, "--outputs")
+    add_source(parser)
     parser.add_argument(
         "--tuning-records",
         type=Path,
@@ -158,8 +154,8 @@ def execute(args: argparse.Namespace) -> int:
             batches=args.batch,
             batch_mode=args.batch_mode or (N_BUF if model.suffix.lower() == STAGE_SUFFIX else ONE_BUF),
             category=args.category,
-            outputs=args.outputs,
             samples=args.samples,
+            loading=load_options(args),
             options=options,
             progress=report,
         )

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tvm_ipu.base.errors import OptionError
-from tvm_ipu.cli.arguments import add_input_shapes, add_target, comma_list, positive
+from tvm_ipu.cli.arguments import add_input_shapes, add_target, positive
 from tvm_ipu.cli.calibrate import add_samples, calibration_options
+from tvm_ipu.cli.sources import MODELS, add_arrays, add_source, load_options
 from tvm_ipu.cli.terminal import print_facts, progress, size
 from tvm_ipu.frontends.loaders import PLATFORMS, ready_platforms
 
 MODEL = "model"
 """Subcommand that may be left out: ``convert MODEL --output-model ONNX``."""
+
+_MODEL_FILE = {
+    "tensorflow_graphdef": ("--graph-def-file", "--model-file"),
+    "tensorflow": ("--model-file", "--saved-model"),
+}
+"""Names of the option that names the model, where it is not ``--model-file`` alone."""
 
 
 def expand(words: Sequence[str]) -> list[str]:
@@ -25,56 +33,85 @@ def expand(words: Sequence[str]) -> list[str]:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands and their arguments."""
     kinds = parser.add_subparsers(dest="platform", metavar="PLATFORM", required=True)
-    summary = "an ONNX model of fixed shapes, from an ONNX model; 'model' may be left out"
+    summary = "an ONNX model of fixed shapes, from a model of any kind; 'model' may be left out"
     _configure_model(
         kinds.add_parser(MODEL, help=summary, description=f"Writes {summary}.", allow_abbrev=False)
     )
+    ready = ready_platforms()
     for name, platform in PLATFORMS.items():
         article = "an" if name == "onnx" else "a"
-        ready = "" if name in ready_platforms() else "; there is no loader yet"
+        missing = "" if name in ready else "; there is no loader yet"
         summary = (
-            f"a float stage (.sim), or an image (.img) at once, from {article} {platform.title} model{ready}"
+            f"a float stage (.sim), an image (.img) at once, or an ONNX model (.onnx), from {article} "
+            f"{platform.title} model{missing}"
         )
         kind = kinds.add_parser(name, help=summary, description=f"Writes {summary}.", allow_abbrev=False)
         _configure_platform(kind, name)
 
 
 def _configure_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="ONNX model")
-    parser.add_argument("--input-model", type=Path, metavar="MODEL", help="the same, as an option")
+    parser.add_argument("model", type=Path, nargs="?", metavar="MODEL", help=f"model: {MODELS}")
+    parser.add_argument(
+        "--input-model",
+        "--saved-model",
+        "--graphdef",
+        "--keras",
+        "--tflite",
+        type=Path,
+        metavar="MODEL",
+        help="the same, as an option",
+    )
     parser.add_argument(
         "-o",
         "--output-model",
         "--output",
         type=Path,
-        required=True,
         metavar="ONNX",
-        help="ONNX model to write",
+        help="ONNX model to write; by default the model's name with .optimized.onnx beside it",
     )
     add_input_shapes(parser)
+    add_arrays(parser)
+    add_source(parser)
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16"),
         default="fp32",
         help="type of the floating-point weights and activations (default: fp32)",
     )
+    _add_opset(parser)
+    parser.add_argument(
+        "--export-image",
+        "--export-popef",
+        type=Path,
+        nargs="?",
+        const=Path(),
+        metavar="IMAGE",
+        help="compile the model as well, in the same shapes and precision; by default into a file named as "
+        "the ONNX model, with .img",
+    )
+    add_target(parser)
+
+
+def _add_opset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--convert-version",
+        "--opset",
         type=positive,
         metavar="N",
-        help="opset of the result; by default the model's own",
+        help="opset of the ONNX model; by default the source's own",
     )
 
 
 def _configure_platform(parser: argparse.ArgumentParser, name: str) -> None:
-    model = "--graph-def-file" if name == "tensorflow_graphdef" else "--model-file"
     parser.add_argument(
-        model, dest="model_file", type=Path, required=True, metavar="MODEL", help="model file"
+        *_MODEL_FILE.get(name, ("--model-file",)),
+        dest="model_file",
+        type=Path,
+        required=True,
+        metavar="MODEL",
+        help="folder of the model" if name == "tensorflow" else "model file",
     )
-    if name == "caffe":
-        parser.add_argument(
-            "--weight-file", type=Path, required=True, metavar="WEIGHTS", help="its weights (.caffemodel)"
-        )
+    add_source(parser, name)
     parser.add_argument(
         "--input-config",
         type=Path,
@@ -84,25 +121,17 @@ def _configure_platform(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "-o",
         "--output-file",
+        "--output-model",
         "--output",
         type=Path,
         required=True,
         metavar="FILE",
-        help="float stage (.sim) to write, or image (.img), which needs -i and -n",
+        help="float stage (.sim) or ONNX model (.onnx) to write, or image (.img), which needs -i and -n",
     )
     add_target(parser)
     add_input_shapes(parser)
-    for option, what in (
-        ("input", "begins; by default its inputs"),
-        ("output", "ends; by default its outputs"),
-    ):
-        parser.add_argument(
-            f"--{option}-arrays",
-            type=comma_list,
-            default=(),
-            metavar="NAME,NAME",
-            help=f"tensors where the network {what}",
-        )
+    add_arrays(parser)
+    _add_opset(parser)
     parser.add_argument(
         "--skip-simplify",
         action="store_true",
@@ -124,32 +153,46 @@ def _convert_model(args: argparse.Namespace) -> int:
     if model is None or (args.model and args.input_model):
         raise OptionError("give one model, as MODEL or as --input-model")
     from tvm_ipu import driver
+    from tvm_ipu.base.options import CompileOptions
+    from tvm_ipu.base.shapes import parse_input_shapes
+    from tvm_ipu.frontends.loaders import as_onnx
 
-    driver.convert_model(
-        model,
-        args.output_model,
-        input_shapes=args.input_shapes,
-        precision=args.precision,
-        opset=args.convert_version,
-    )
-    print(f"wrote {args.output_model}")
+    output = args.output_model or model.with_name(f"{model.name}.optimized.onnx")
+    loading = replace(load_options(args), input_shapes=parse_input_shapes(args.input_shapes, "--input-shape"))
+    source = as_onnx(model, loading)
+    driver.export_onnx(source, output, precision=args.precision, opset=args.convert_version, loading=loading)
+    print(f"wrote {output}")
+    if args.export_image is not None:
+        image = output.with_suffix(".img") if args.export_image == Path() else args.export_image
+        options = CompileOptions(precision=args.precision)
+        with progress(args.verbose) as report:
+            driver.compile_model(
+                source, args.target, image, loading=loading, options=options, progress=report
+            )
+        print(f"wrote {image}")
     return 0
 
 
 def _convert_platform(args: argparse.Namespace) -> int:
-    from tvm_ipu import fixed_point
+    from tvm_ipu import driver, fixed_point
+    from tvm_ipu.base.shapes import parse_input_shapes
 
+    loading = replace(load_options(args), input_shapes=parse_input_shapes(args.input_shapes))
+    kind = fixed_point.check_suffix(args.output_file, (".sim", ".img", ".onnx"), "--output-file")
+    if kind == ".onnx":
+        driver.export_onnx(
+            args.model_file,
+            args.output_file,
+            opset=args.convert_version,
+            loading=loading,
+            platform=args.platform,
+        )
+        print(f"wrote {args.output_file}")
+        return 0
     source = fixed_point.ModelFile(
-        args.model_file,
-        args.platform,
-        args.input_config,
-        args.target,
-        tuple(args.input_shapes),
-        args.input_arrays,
-        args.output_arrays,
-        not args.skip_simplify,
+        args.model_file, args.platform, args.input_config, args.target, loading, not args.skip_simplify
     )
-    if fixed_point.check_suffix(args.output_file, (".sim", ".img"), "--output-file") == ".sim":
+    if kind == ".sim":
         stage = fixed_point.make_float_stage(source, args.output_file)
         print(f"wrote {args.output_file}")
         print_facts([("target", stage.target), ("network", f"{size(len(stage.model))} of ONNX")])

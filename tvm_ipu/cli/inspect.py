@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tvm_ipu.base.contract import Contract
 from tvm_ipu.base.program import Plan
 from tvm_ipu.cli.arguments import add_input_shapes
+from tvm_ipu.cli.sources import MODELS, add_arrays, add_source, load_options
 from tvm_ipu.cli.terminal import print_facts, print_table, scaled, size
 from tvm_ipu.image.reader import ImageInfo
 from tvm_ipu.inspection import StageInfo, inspect_file
@@ -27,14 +28,16 @@ LISTS = ("float_layers", "bits")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
     parser.add_argument(
-        "file", type=Path, metavar="FILE", help="a model (.onnx), a stage (.sim) or an image (.img)"
+        "file", type=Path, metavar="FILE", help=f"an image (.img), a stage (.sim), or a model: {MODELS}"
     )
     add_input_shapes(parser, "shapes to count a model's work in")
+    add_arrays(parser)
+    add_source(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Print what the file holds."""
-    found = inspect_file(args.file, input_shapes=args.input_shapes)
+    found = inspect_file(args.file, input_shapes=args.input_shapes, loading=load_options(args))
     if isinstance(found, ImageInfo):
         _print_image(found)
     elif isinstance(found, StageInfo):

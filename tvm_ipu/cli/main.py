@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import os
 import sys
 import traceback
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import NoReturn
 
@@ -106,7 +108,8 @@ def _run_command(words: Sequence[str]) -> int:
     try:
         words = expand(words)
         args = build_parser(words).parse_args(words)
-        code: int = import_module(f"tvm_ipu.cli.{args.command}").execute(args)
+        with _log_to_stderr() if args.verbose else nullcontext():
+            code: int = import_module(f"tvm_ipu.cli.{args.command}").execute(args)
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -120,6 +123,19 @@ def _run_command(words: Sequence[str]) -> int:
         if hint:
             print(f"hint: {hint}", file=sys.stderr)
         return 1
+
+
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """What modules log with the logger ``tvm_ipu`` or one below it is shown."""
+    logger, handler = logging.getLogger("tvm_ipu"), logging.StreamHandler()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
 
 
 def expand(words: Sequence[str]) -> list[str]:

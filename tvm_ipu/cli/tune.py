@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.options import PRECISIONS, CompileOptions
 from tvm_ipu.cli.arguments import add_input_shapes, add_target, comma_list, count, numbers, positive
+from tvm_ipu.cli.sources import MODELS, add_arrays, add_source, load_options
 from tvm_ipu.cli.terminal import Progress as Loading, print_facts, print_table, progress
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ HEADER = ("task", ">calls", ">own GFLOP/s", ">best GFLOP/s", ">trials", ">time (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="model file (.onnx)")
+    parser.add_argument("model", type=Path, metavar="MODEL", help=f"model: {MODELS}")
     add_target(parser)
     parser.add_argument(
         "-o",
@@ -53,9 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-b", "--batch", type=numbers, default=(), metavar="N,N", help="batch sizes, as for compile"
     )
-    parser.add_argument(
-        "--outputs", type=comma_list, default=(), metavar="NAME,NAME", help="outputs, as for compile"
-    )
+    add_arrays(parser, "--outputs")
+    add_source(parser)
     _add_search(parser)
     _add_measurement(parser)
 
@@ -153,7 +153,7 @@ def execute(args: argparse.Namespace) -> int:
     from tvm_ipu import driver
 
     options = CompileOptions(precision=args.precision, jobs=args.jobs)
-    common = {"input_shapes": args.input_shapes, "batches": args.batch, "outputs": args.outputs}
+    common = {"input_shapes": args.input_shapes, "batches": args.batch, "loading": load_options(args)}
     if args.tasks == ("list",):
         tasks = driver.list_tasks(args.model, args.target, options=options, **common)
         rows = [(n, task.name, task.calls, len(task.decisions)) for n, task in enumerate(tasks)]

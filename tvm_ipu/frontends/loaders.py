@@ -151,13 +151,13 @@ def load_model(source: Any, options: LoadOptions | None = None) -> Model:
 
 
 def load_platform(
-    platform: str, model: Path, options: LoadOptions, contract: Contract, file: IniFile | None, simplify: bool
+    platform: str, model: Any, options: LoadOptions, contract: Contract, file: IniFile | None, simplify: bool
 ) -> Graph:
-    """A model file as a plain graph that takes and gives what its configuration says.
+    """A model as a plain graph that takes and gives what its configuration says.
 
     Args:
-        platform: One of ``PLATFORMS``.
-        model: The file.
+        platform: One of ``PLATFORMS``; found out where empty.
+        model: Its path, or an object of a type in ``TYPES``.
         options: Shapes and cuts.
         contract: Of ``input_config.ini``; empty where there is none.
         file: That file.
@@ -176,7 +176,7 @@ def load_platform(
     graph = load_graph(as_onnx(model, options, platform), options, simplify)
     if file is None:
         return graph
-    layout = PLATFORMS[platform].layout
+    layout = PLATFORMS[str(graph.source["format"])].layout
     check_contract(graph, contract, file, layout)
     return apply_layouts(graph, contract, layout)
 

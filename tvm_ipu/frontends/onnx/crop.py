@@ -27,11 +27,11 @@ def crop(source: Source, inputs: Sequence[str], outputs: Sequence[str]) -> Sourc
     graph = source.graph
     own = [info.name for info in graph.input if info.name not in source.weights]
     known = own + [name for node in graph.node for name in node.output if name]
-    for option, names in (("--inputs", inputs), ("--outputs", outputs)):
+    for option, names in (("--input-arrays", inputs), ("--output-arrays", outputs)):
         unknown = [name for name in names if name not in known]
         if unknown:
             raise OptionError(unknown_names(f"{option}: there is no tensor", unknown, known))
-    infos = _infos(source, inputs) if inputs else {i.name: i for i in graph.input if i.name in own}
+    infos = _inputs(source, inputs) if inputs else {i.name: i for i in graph.input if i.name in own}
     wanted = list(outputs) or [o.name for o in graph.output]
     nodes, needed = live_nodes(graph.node, wanted, infos)
     cut = GraphProto(name=graph.name, node=nodes)
@@ -53,20 +53,31 @@ def live_nodes(
     for node in reversed(nodes):
         if (needed - stop).intersection(node.output):
             live.append(node)
-            needed.update(_reads(node))
+            needed.update(reads(node))
     return live[::-1], needed
 
 
-def _reads(node: NodeProto) -> set[str]:
+def reads(node: NodeProto) -> set[str]:
+    """Names of the tensors that a node needs, in its subgraphs too."""
     names = {name for name in node.input if name}
     for graph in subgraphs(node):
         for inner in graph.node:
-            names |= _reads(inner)
+            names |= reads(inner)
         names.update(output.name for output in graph.output)
     return names
 
 
-def _infos(source: Source, names: Sequence[str]) -> dict[str, ValueInfoProto]:
+def _inputs(source: Source, names: Sequence[str]) -> dict[str, ValueInfoProto]:
+    """Types of tensors that become inputs; floats of any shape where nothing is known of them."""
+    known = known_types(source)
+    untyped = [n for n in names if n not in known or not known[n].type.tensor_type.elem_type]
+    return {
+        n: helper.make_tensor_value_info(n, TensorProto.FLOAT, None) if n in untyped else known[n]
+        for n in names
+    }
+
+
+def known_types(source: Source) -> dict[str, ValueInfoProto]:
     """Types of tensors in the graph as far as the file and ONNX's shape inference know them."""
     graph = GraphProto()
     graph.CopyFrom(source.graph)
@@ -76,11 +87,6 @@ def _infos(source: Source, names: Sequence[str]) -> dict[str, ValueInfoProto]:
             graph.input.append(helper.make_tensor_value_info(name, elem, array.shape))
     opsets = [helper.make_opsetid(domain, version) for domain, version in source.opsets.items()]
     model = shape_inference.infer_shapes(helper.make_model(graph, opset_imports=opsets))
-    found = {
-        i.name: i for part in (model.graph.value_info, model.graph.input, model.graph.output) for i in part
-    }
-    untyped = [n for n in names if n not in found or not found[n].type.tensor_type.elem_type]
     return {
-        n: helper.make_tensor_value_info(n, TensorProto.FLOAT, None) if n in untyped else found[n]
-        for n in names
+        i.name: i for part in (model.graph.value_info, model.graph.input, model.graph.output) for i in part
     }

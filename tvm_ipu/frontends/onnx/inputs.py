@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from onnx import TypeProto, ValueInfoProto
 
 from tvm_ipu.base.errors import ModelError, OptionError
-from tvm_ipu.base.shapes import InputShapes, Shape
+from tvm_ipu.base.shapes import InputShapes
 from tvm_ipu.frontends.onnx.graph import Tensor
 
 Dim = int | str | None
@@ -32,19 +32,8 @@ def fix_inputs(infos: Sequence[ValueInfoProto], shapes: InputShapes, batch: int 
         OptionError: ``shapes`` names no input or has another rank.
     """
     declared = {info.name: _declared(info) for info in infos}
-    given = _by_name(shapes, list(declared))
     symbols: dict[str, int] = {}
-    for name, shape in given.items():
-        dims = declared[name]
-        if dims is not None and len(dims) != len(shape):
-            raise OptionError(
-                f"--input-shapes: input '{name}' has {len(dims)} dimensions, {len(shape)} are given",
-                f"the model says {name}:[{_show(dims)}]",
-            )
-        for dim, value in zip(dims or (), shape, strict=False):
-            if isinstance(dim, str):
-                symbols.setdefault(dim, value)
-    in_file, declared = declared, declared | given
+    in_file, declared = declared, {**declared, **_given(declared, shapes, symbols)}
     if batch is not None:
         declared |= _set_batch(declared, in_file, batch, symbols)
     fixed = {n: tuple(_resolve(d, symbols) for d in dims) for n, dims in declared.items() if dims is not None}
@@ -57,10 +46,57 @@ def fix_inputs(infos: Sequence[ValueInfoProto], shapes: InputShapes, batch: int 
     )
 
 
+def _given(
+    declared: Mapping[str, tuple[Dim, ...] | None], shapes: InputShapes, symbols: dict[str, int]
+) -> dict[str, tuple[Dim, ...]]:
+    """The given shapes, with the file's dimensions for -1; notes the values of symbols."""
+    given: dict[str, tuple[Dim, ...]] = {}
+    for name, shape in _by_name(shapes, list(declared)).items():
+        dims = declared[name]
+        if dims is not None and len(dims) != len(shape):
+            raise OptionError(
+                f"--input-shapes: input '{name}' has {len(dims)} dimensions, {len(shape)} are given",
+                f"the model says {name}:[{_show(dims)}]",
+            )
+        own = dims or (None,) * len(shape)
+        given[name] = tuple(one if value == -1 else value for value, one in zip(shape, own, strict=True))
+        for one, value in zip(own, shape, strict=True):
+            if isinstance(one, str) and value != -1:
+                symbols.setdefault(one, value)
+    return given
+
+
+def set_shapes(infos: Sequence[ValueInfoProto], shapes: InputShapes) -> None:
+    """Write given shapes into the inputs; what is -1, or not given, stays as it is.
+
+    Raises:
+        ModelError: An input is no tensor.
+        OptionError: ``shapes`` names no input or has another rank.
+    """
+    symbols: dict[str, int] = {}
+    declared = {info.name: _declared(info) for info in infos}
+    declared = {**declared, **_given(declared, shapes, symbols)}
+    for info in infos:
+        dims = declared[info.name]
+        if dims is None:
+            continue
+        shape = _tensor_type(info).shape
+        shape.Clear()
+        for dim in (_resolve(d, symbols) for d in dims):
+            shape.dim.add(dim_value=dim) if isinstance(dim, int) else shape.dim.add(dim_param=dim or "")
+
+
 def declared_shape(info: ValueInfoProto) -> str:
     """The shape in the file, as text: ``[batch,3,?,?]``, or ``unknown rank``."""
     dims = _declared(info)
     return "unknown rank" if dims is None else f"[{_show(dims)}]"
+
+
+def static_shape(info: ValueInfoProto) -> tuple[int, ...] | None:
+    """The shape in the file where all its dimensions are numbers, else None."""
+    dims = _declared(info)
+    fixed = tuple(d for d in dims or () if isinstance(d, int))
+    return fixed if dims is not None and len(fixed) == len(dims) else None
 
 
 def unknown_names(what: str, names: Iterable[str], known: Sequence[str]) -> str:
@@ -92,18 +128,18 @@ def _tensor_type(info: ValueInfoProto) -> TypeProto.Tensor:
     return kind.tensor_type
 
 
-def _by_name(shapes: InputShapes, names: list[str]) -> dict[str, Shape]:
+def _by_name(shapes: InputShapes, names: list[str]) -> dict[str, Sequence[int]]:
     if isinstance(shapes, Mapping):
         unknown = [name for name in shapes if name not in names]
         if unknown:
             raise OptionError(unknown_names("--input-shapes: there is no input", unknown, names))
-        return {name: tuple(shape) for name, shape in shapes.items()}
+        return dict(shapes)
     if len(shapes) != len(names):
         raise OptionError(
             f"--input-shapes: {len(shapes)} shapes are given, the model has {len(names)} inputs",
             f"they are {', '.join(names)}",
         )
-    return {name: tuple(shape) for name, shape in zip(names, shapes, strict=True)}
+    return dict(zip(names, shapes, strict=True))
 
 
 def _set_batch(

@@ -135,7 +135,7 @@ def read_proto(model: ModelProto, folder: Path = Path(), name: str = "", label: 
     for part in ("node", "input", "output", "value_info"):
         getattr(graph, part).extend(getattr(model.graph, part))
     facts: dict[str, object] = {
-        "format": {one.key: one.value for one in model.metadata_props}.get(FORMAT, "onnx"),
+        "format": next((one.value for one in model.metadata_props if one.key == FORMAT), "onnx"),
         "opset": opsets.get("", 0),
         "ir_version": model.ir_version,
         "producer": f"{model.producer_name} {model.producer_version}".strip(),

@@ -52,7 +52,7 @@ class ModelSummary:
     """A model, before compilation.
 
     Attributes:
-        path: Its file.
+        path: Its file, or what to call it.
         facts: Format, opset, producer.
         inputs: Its inputs, in the shapes asked for.
         outputs: Its outputs.
@@ -83,37 +83,36 @@ class ModelSummary:
         return asdict(self)
 
 
-def summarize(
-    path: Path, options: LoadOptions | None = None, model: OnnxSource | None = None
-) -> ModelSummary:
+def summarize(model: OnnxSource, options: LoadOptions | None = None, label: str = "") -> ModelSummary:
     """Summarise a model.
 
     Args:
-        path: Its file, to be named.
+        model: The model.
         options: Shapes and cuts; without shapes for a dynamic model, costs are left out.
-        model: The model where it is no ONNX file.
+        label: What to call it.
 
     Raises:
         ModelError: The file is missing or damaged, or the shapes given do not go together.
         OptionError: An option does not fit the model.
     """
     options = options or LoadOptions()
-    source = read_source(Path(path) if model is None else model)
+    source = read_source(model)
+    label = label or (str(model) if isinstance(model, Path) else source.name)
     try:
         graph = prepare(source, options, supports)
     except ModelError as err:
         if options.input_shapes or options.batch:
             raise
-        return _without_shapes(path, crop(source, options.inputs, options.outputs), err)
-    return _with_shapes(path, graph)
+        return _without_shapes(label, crop(source, options.inputs, options.outputs), err)
+    return _with_shapes(label, graph)
 
 
-def _with_shapes(path: Path, graph: Graph) -> ModelSummary:
+def _with_shapes(label: str, graph: Graph) -> ModelSummary:
     costs = [(_label(op.node), node_cost(op)) for op in graph.ops]
     known = [cost for _, cost in costs if cost is not None]
     weights = [c.array for c in graph.constants() if c.array.ndim > 0]
     return ModelSummary(
-        str(path),
+        label,
         graph.source,
         tuple(TensorSummary(t.name, dtype_label(t.elem_type), _text(t.shape)) for t in graph.inputs),
         tuple(TensorSummary(name, dtype_label(v.elem_type), _text(v.shape)) for name, v in graph.outputs),
@@ -126,14 +125,14 @@ def _with_shapes(path: Path, graph: Graph) -> ModelSummary:
     )
 
 
-def _without_shapes(path: Path, source: Source, error: ModelError) -> ModelSummary:
+def _without_shapes(label: str, source: Source, error: ModelError) -> ModelSummary:
     nodes = [node for node in source.graph.node if node.op_type != "Constant"]
     embedded = [a.t for node in source.graph.node if node.op_type == "Constant" for a in node.attribute]
     weights = [(w.shape, w.dtype.itemsize) for w in source.weights.values()] + [
         (tuple(t.dims), nbytes(t.data_type, ())) for t in embedded if t.data_type
     ]
     return ModelSummary(
-        str(path),
+        label,
         source.facts,
         tuple(_declared(info) for info in source.graph.input if info.name not in source.weights),
         tuple(_declared(info) for info in source.graph.output),
