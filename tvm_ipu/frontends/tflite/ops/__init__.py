@@ -1,0 +1,1 @@
+"""TensorFlow Lite's operators as ONNX nodes, by family."""
