@@ -83,6 +83,8 @@ def _print_model(model: ModelSummary) -> None:
         print_table(
             ("operator", "node", "reason"), [(u.op_type, u.node, u.reason) for u in model.unsupported]
         )
+    if model.cut:
+        print(f"\nnearly all of the work comes before these: --output-arrays {','.join(model.cut)}")
     if model.note:
         print(f"\nnote: {model.note}")
 

@@ -96,6 +96,7 @@ class Graph:
         ops: Nodes in an order of execution.
         opsets: Opset versions of the model by domain.
         source: Facts about the file for the image's metadata.
+        names: The model's own names of tensors that are computed, by those that they have here.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Graph:
     ops: tuple[Op, ...]
     opsets: dict[str, int]
     source: dict[str, object] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
 
     def constants(self) -> list[Const]:
         """The constants that nodes or outputs use, each once, in order of first use."""

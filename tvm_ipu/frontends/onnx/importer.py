@@ -18,6 +18,7 @@ from tvm_ipu.base.model import Model
 from tvm_ipu.base.tensor import DType, TensorSpec
 from tvm_ipu.frontends.onnx.builder import NodeBuilder
 from tvm_ipu.frontends.onnx.context import CONVERTERS, Array, Context, Node, UnsupportedNode
+from tvm_ipu.frontends.onnx.cut import suggest_cut
 from tvm_ipu.frontends.onnx.evaluate import fold, infer_types
 from tvm_ipu.frontends.onnx.graph import (
     Const,
@@ -72,7 +73,8 @@ def import_graph(graph: Graph) -> Model:
     if importer.unsupported:
         raise UnsupportedOperatorError(
             f"{len(importer.unsupported)} nodes of the model cannot be compiled:"
-            + "".join(f"\n  {one}" for one in importer.unsupported)
+            + "".join(f"\n  {one}" for one in importer.unsupported),
+            cut_hint(importer.cut()),
         )
     assert module is not None
     types = module["main"].ret_ty.fields
@@ -83,11 +85,14 @@ def import_graph(graph: Graph) -> Model:
     return Model(module, inputs, outputs, graph.name, graph.source)
 
 
-def unsupported_nodes(graph: Graph) -> list[Unsupported]:
-    """The nodes that cannot be converted, with reasons; empty where the model can be compiled."""
+def unsupported_nodes(graph: Graph) -> tuple[list[Unsupported], tuple[str, ...]]:
+    """The nodes that cannot be converted, with reasons, and where to cut the model to be rid of them.
+
+    Both are empty where the model can be compiled; the latter also where no cut is worth while.
+    """
     importer = _Importer(graph)
     importer.run()
-    return importer.unsupported
+    return importer.unsupported, importer.cut()
 
 
 def _spec(tensor: Tensor) -> TensorSpec:
@@ -96,6 +101,15 @@ def _spec(tensor: Tensor) -> TensorSpec:
     except (ValueError, KeyError) as err:
         label = TensorProto.DataType.Name(tensor.elem_type).lower()
         raise ModelError(f"input '{tensor.name}' has element type {label}, which images do not have") from err
+
+
+def cut_hint(names: Sequence[str]) -> str:
+    """Advice to cut a model at tensors; empty where there are none."""
+    return (
+        f"nearly all of its work comes before that; cut it: --output-arrays {','.join(names)}"
+        if names
+        else ""
+    )
 
 
 class _Importer:
@@ -125,6 +139,13 @@ class _Importer:
         if self.unsupported:
             return None
         return relax.transform.DeadCodeElimination(["main"])(bb.finalize())
+
+    def cut(self) -> tuple[str, ...]:
+        """Where to cut the model so that only its end is lost; empty where nothing is, or too much."""
+        if not self.unsupported:
+            return ()
+        tensors = [t for op in self._graph.ops for t in op.outputs if t is not None]
+        return suggest_cut(self._graph, [t for t in tensors if t not in self._values])
 
     def _try(self, op: Op) -> None:
         """Convert a node, or record why that cannot be done."""

@@ -58,7 +58,17 @@ def simplify(
     outputs = [
         (info.name, _tensor(info.name, v)) for info, v in zip(source.graph.output, results, strict=True)
     ]
-    graph = Graph(source.name, inputs, tuple(outputs), tuple(walker.ops), dict(source.opsets), source.facts)
+    own = [name for node in source.graph.node for name in node.output]
+    found = {name: env[name] for name in own if name in env}
+    graph = Graph(
+        source.name,
+        inputs,
+        tuple(outputs),
+        tuple(walker.ops),
+        dict(source.opsets),
+        source.facts,
+        {value.name: name for name, value in found.items() if isinstance(value, Tensor)},
+    )
     return without_dead_ops(graph)
 
 

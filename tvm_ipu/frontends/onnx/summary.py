@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from onnx import NodeProto, ValueInfoProto
+import numpy as np
+from onnx import NodeProto, ValueInfoProto, helper
 
 from tvm_ipu.base.errors import ModelError
 from tvm_ipu.frontends.loaders import LoadOptions, OnnxSource
 from tvm_ipu.frontends.onnx.cost import Cost, node_cost
-from tvm_ipu.frontends.onnx.crop import crop
-from tvm_ipu.frontends.onnx.graph import Graph, domain_of, dtype_label, nbytes, node_label
+from tvm_ipu.frontends.onnx.crop import crop, reads
+from tvm_ipu.frontends.onnx.graph import Graph, domain_of, dtype_label, node_label
 from tvm_ipu.frontends.onnx.importer import Unsupported, supports, unsupported_nodes
 from tvm_ipu.frontends.onnx.inputs import declared_shape
 from tvm_ipu.frontends.onnx.load import Source, read_source
@@ -58,12 +59,13 @@ class ModelSummary:
         outputs: Its outputs.
         operators: Operators that are left after simplification, the costliest first; of the model as it is
             where shapes are missing.
-        parameters: Elements of all weights.
+        parameters: Elements of all weights that are used, statistics of normalisations among them.
         parameter_bytes: Their size in bytes.
         macs: Multiply-accumulates in all, None where shapes are missing.
         flops: Arithmetic operations in all, None where shapes are missing.
         unsupported: Nodes that cannot be compiled, with reasons.
         note: What to do for the numbers that are missing; empty where none is.
+        cut: Tensors to end the model at (``--output-arrays``), where what cannot be compiled is only its end.
     """
 
     path: str
@@ -77,6 +79,7 @@ class ModelSummary:
     flops: int | None
     unsupported: tuple[Unsupported, ...]
     note: str = ""
+    cut: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         """The summary as JSON values."""
@@ -96,49 +99,56 @@ def summarize(model: OnnxSource, options: LoadOptions | None = None, label: str 
         OptionError: An option does not fit the model.
     """
     options = options or LoadOptions()
-    source = read_source(model)
+    source = crop(read_source(model), options.inputs, options.outputs)
     label = label or (str(model) if isinstance(model, Path) else source.name)
     try:
-        graph = prepare(source, options, supports)
+        graph = prepare(source, replace(options, inputs=(), outputs=()), supports)
     except ModelError as err:
         if options.input_shapes or options.batch:
             raise
-        return _without_shapes(label, crop(source, options.inputs, options.outputs), err)
-    return _with_shapes(label, graph)
+        return _without_shapes(label, source, err)
+    return _with_shapes(label, graph, _weights(source))
 
 
-def _with_shapes(label: str, graph: Graph) -> ModelSummary:
+def _weights(source: Source) -> list[tuple[int, int]]:
+    """Elements of each weight that a node reads, and bytes of one; integers of 64 bits are indices."""
+    read = {name for node in source.graph.node for name in reads(node)}
+    kinds = [(w.shape, w.dtype) for name, w in source.weights.items() if name in read]
+    values = [a.t for node in source.graph.node if node.op_type == "Constant" for a in node.attribute]
+    kinds += [(tuple(t.dims), helper.tensor_dtype_to_np_dtype(t.data_type)) for t in values if t.data_type]
+    return [(math.prod(s), d.itemsize) for s, d in kinds if s and d.kind not in "bOU" and d != np.int64]
+
+
+def _with_shapes(label: str, graph: Graph, weights: Sequence[tuple[int, int]]) -> ModelSummary:
     costs = [(_label(op.node), node_cost(op)) for op in graph.ops]
     known = [cost for _, cost in costs if cost is not None]
-    weights = [c.array for c in graph.constants() if c.array.ndim > 0]
+    unsupported, cut = unsupported_nodes(graph)
     return ModelSummary(
         label,
         graph.source,
         tuple(TensorSummary(t.name, dtype_label(t.elem_type), _text(t.shape)) for t in graph.inputs),
         tuple(TensorSummary(name, dtype_label(v.elem_type), _text(v.shape)) for name, v in graph.outputs),
         _by_operator(costs),
-        sum(array.size for array in weights),
-        sum(array.nbytes for array in weights),
+        sum(size for size, _ in weights),
+        sum(size * itemsize for size, itemsize in weights),
         sum(cost.macs for cost in known),
         sum(cost.flops for cost in known),
-        tuple(unsupported_nodes(graph)),
+        tuple(unsupported),
+        cut=cut,
     )
 
 
 def _without_shapes(label: str, source: Source, error: ModelError) -> ModelSummary:
     nodes = [node for node in source.graph.node if node.op_type != "Constant"]
-    embedded = [a.t for node in source.graph.node if node.op_type == "Constant" for a in node.attribute]
-    weights = [(w.shape, w.dtype.itemsize) for w in source.weights.values()] + [
-        (tuple(t.dims), nbytes(t.data_type, ())) for t in embedded if t.data_type
-    ]
+    weights = _weights(source)
     return ModelSummary(
         label,
         source.facts,
         tuple(_declared(info) for info in source.graph.input if info.name not in source.weights),
         tuple(_declared(info) for info in source.graph.output),
         _by_operator([(_label(node), None) for node in nodes]),
-        sum(math.prod(shape) for shape, _ in weights if shape),
-        sum(math.prod(shape) * itemsize for shape, itemsize in weights if shape),
+        sum(size for size, _ in weights),
+        sum(size * itemsize for size, itemsize in weights),
         None,
         None,
         tuple(
