@@ -119,7 +119,7 @@ def test_broken_configuration(
         (CONVERT.replace("ipu-ref", "ipu-no"), ["ipu-no"]),
         (CONVERT.replace(".sim", ".bin"), ["--output-file: 'net_float.bin' does not end in"]),
         (CONVERT.replace("1,3,5,5", "1,3,5"), ["x"]),
-        ("convert caffe --model_file a --weight_file b --output_file x.sim", ["no loader for Caffe", "onnx"]),
+        ("convert caffe --model_file a --weight_file b --output_file x.sim", ["'a' does not exist"]),
         ("convert caffe --model_file a --output_file x.sim", ["--weight-file"]),
         ("convert onnx --model_file missing.onnx --output_file x.sim", ["'missing.onnx' does not exist"]),
         ("export", ["give one stage"]),
