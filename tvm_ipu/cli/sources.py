@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.tensor import DType
@@ -128,12 +129,12 @@ def read_example(path: Path) -> Any:
     import numpy as np
 
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found
-        with found:
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                return found
             arrays = {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError) as err:
+    except (OSError, ValueError, EOFError, BadZipFile) as err:
         raise OptionError(
             f"--example-input: cannot read '{path}': {err}", "write it with numpy.savez or numpy.save"
         ) from err
