@@ -402,7 +402,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
             continue
         assert content[size:].count(b"more"), f"{size} of {len(content)} bytes are no whole network"
     caffemodel.unlink()
-    with pytest.raises(ModelError, match="--weights"):
+    with pytest.raises(ModelError, match="--weight-file"):
         to_onnx(prototxt, LoadOptions())
     with pytest.raises(ModelError, match="does not exist"):
         to_onnx(prototxt, LoadOptions(weights=tmp_path / "none.caffemodel"))

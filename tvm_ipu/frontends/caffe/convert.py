@@ -18,6 +18,7 @@ from tvm_ipu.base.errors import ModelError, OptionError, UnsupportedOperatorErro
 from tvm_ipu.base.shapes import InputShapes
 from tvm_ipu.frontends.caffe import elementwise, shapes, windows
 from tvm_ipu.frontends.caffe.network import Layer, Network, read_network
+from tvm_ipu.frontends.cutting import cut_hint
 from tvm_ipu.frontends.loaders import LoadOptions
 from tvm_ipu.frontends.onnx.inputs import fix_inputs, unknown_names
 from tvm_ipu.frontends.onnx.model_builder import ModelBuilder
@@ -61,7 +62,7 @@ def to_onnx(source: Path, options: LoadOptions) -> ModelProto:
         made = [*network.inputs, *(name for step in steps for name in step.makes)]
         unknown = [name for name in options.outputs if name not in made]
         if unknown:
-            raise OptionError(unknown_names("--outputs: there is no tensor", unknown, made))
+            raise OptionError(unknown_names("--output-arrays: there is no tensor", unknown, made))
         outputs = list(options.outputs)
     if not outputs:
         raise ModelError(f"'{source}' has no layer that computes something")
@@ -70,7 +71,8 @@ def to_onnx(source: Path, options: LoadOptions) -> ModelProto:
     if unsupported:
         raise UnsupportedOperatorError(
             f"{len(unsupported)} layers of the network cannot be compiled:"
-            + "".join(f"\n  {layer}" for layer in unsupported)
+            + "".join(f"\n  {layer}" for layer in unsupported),
+            cut_hint(((s.reads, s.makes, s.layer.type in RULES) for s in steps), network.inputs),
         )
     return _convert(network, steps, outputs, options)
 
@@ -79,7 +81,7 @@ def _beside(source: Path) -> Path:
     found = source.with_suffix(".caffemodel")
     if not found.exists():
         raise ModelError(
-            f"'{source}' has no weights: there is no '{found}'", "name the file: --weights x.caffemodel"
+            f"'{source}' has no weights: there is no '{found}'", "name the file: --weight-file x.caffemodel"
         )
     return found
 
