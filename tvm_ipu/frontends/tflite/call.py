@@ -209,8 +209,14 @@ class Call:
         return self.transpose(name, (0, rank - 1, *range(1, rank - 1)))
 
     def channels_last(self, name: str) -> str:
-        """[N, C, spatial...] as [N, spatial..., C]."""
-        rank = len(self.builder.shape(name))
+        """[N, C, spatial...] as [N, spatial..., C], rounded before that where the result is quantised.
+
+        The integer form of an operator is found where its result is quantised at once.
+        """
+        result, rank = self.result(), len(self.builder.shape(name))
+        if result.is_quantised:
+            step = self.parameters(result)
+            name = self.emit("DequantizeLinear", self.emit("QuantizeLinear", name, *step), *step)
         return self.transpose(name, (0, *range(2, rank), 1))
 
     def ranked(self, index: int, *ranks: int) -> tuple[int, ...]:
@@ -256,6 +262,8 @@ class Call:
 
     def finish(self, results: Sequence[str]) -> None:
         """Give the results the types and names that they have in the source."""
+        if len(self.operator.outputs) > len(results):
+            raise self.damaged(f"has {len(self.operator.outputs)} results instead of {len(results)}")
         for name, place in zip(results, self.operator.outputs, strict=False):
             tensor = self._graph.tensors[place]
             if tensor.is_quantised and self.builder.dtype(name) == "float32":

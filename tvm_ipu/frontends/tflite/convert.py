@@ -54,6 +54,9 @@ def to_onnx(source: Path | bytes, options: LoadOptions) -> ModelProto:
     builder = Builder(tensor.name for tensor in graph.tensors)
     _add_inputs(builder, inputs, options)
     _convert(graph, operators, builder)
+    for tensor in outputs:
+        if not builder.has(tensor.name) and tensor.data is not None:
+            builder.source_constant(tensor.name, tensor.data)
     return builder.model(name, [t.name for t in inputs], [t.name for t in outputs])
 
 
@@ -75,8 +78,8 @@ def _cut(graph: Subgraph, options: LoadOptions) -> tuple[list[Tensor], list[Tens
             raise OptionError(unknown_names(f"{flag}: there is no tensor", unknown, known))
     starts = [places[name] for name in options.inputs] or [*dict.fromkeys(graph.inputs)]
     wanted = [places[name] for name in options.outputs] or [*dict.fromkeys(graph.outputs)]
-    if not wanted:
-        raise ModelError("the model has no outputs")
+    if not wanted or any(i not in computed and graph.tensors[i].data is None for i in wanted):
+        raise ModelError("the model has no outputs, or some that nothing computes")
     needed, live = set(wanted), []
     for operator in reversed(graph.operators):
         if (needed - set(starts)).intersection(operator.outputs):
