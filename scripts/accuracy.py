@@ -1,34 +1,44 @@
-"""Accuracy of calibrated networks on labelled data: ``python -m scripts.accuracy [--levels L1,L5]``.
+"""Accuracy of calibrated networks on real data: ``python -m scripts.accuracy --network N --levels L1,L5``.
 
-MLPerf Tiny's residual network on all of CIFAR-10's test images, calibrated on training images; with
-``--network mobilenet_v2``, MobileNetV2 on 20 pictures of ImageNet, calibrated on other photographs. Both are
-judged by onnxruntime. The packages come from the package indexes the first time (npm is needed).
+The networks, what they are judged by and what they are calibrated on are in ``tests.models.tasks``. Levels
+are run by images for this machine; other quantisers (``PEERS``), named in place of a level, by onnxruntime.
+The packages come from the package indexes the first time (npm is needed).
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
 
-from tests.models import cifar, pictures, zoo
-from tvm_ipu.base.contract import Contract, InputContract
-from tvm_ipu.base.graph import Graph
-from tvm_ipu.base.quant_config import QuantConfig
-from tvm_ipu.base.ranges import RangeTable
-from tvm_ipu.frontends.loaders import LoadOptions
-from tvm_ipu.frontends.onnx.plain import graph_to_onnx, load_graph
+from tests.models import quantized
+from tests.models.tasks import TASKS, Judgement, Run, Sample, Task
+from tvm_ipu import Session, compile_model
+from tvm_ipu.base.graph import Array
+from tvm_ipu.frontends.onnx.plain import graph_to_onnx
+from tvm_ipu.image.stage import FIXED, Stage, write_stage
 from tvm_ipu.quantize.calibrate import CalibrationOptions, calibrate
+from tvm_ipu.simulation import compile_runner
 
-Array = NDArray[Any]
 LEVELS = "L1,L2,L3,L4,L5,Q10,Q13,Q21,Q22,Q23"
-BATCH = 500
+PEERS: dict[str, Callable[[onnx.ModelProto, Sequence[Sample]], bytes]] = {
+    "nncf": quantized.by_nncf,
+    "nncf-transformer": partial(quantized.by_nncf, transformer=True),
+    "ort": quantized.by_onnxruntime,
+    "ort-entropy": partial(quantized.by_onnxruntime, method="Entropy"),
+    "ort-percentile": partial(quantized.by_onnxruntime, method="Percentile"),
+}
+"""Other quantisers, with the same samples."""
+FACTS = ("method", "promoted", "mp_rate")
+THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -37,103 +47,94 @@ class Result:
 
     Attributes:
         level: Its name.
-        accuracy: Share of the test images that are classified as they are labelled.
-        decibels: Signal to noise of the probabilities.
+        score: Share of what is right, or MiniLM's correlation.
+        decibels: Signal to noise of the outputs.
         facts: What calibration chose.
+        seconds: Of calibration.
     """
 
     level: str
-    accuracy: float
+    score: float
     decibels: float
     facts: dict[str, object]
+    seconds: float = 0.0
 
 
 def main() -> None:
     """Print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", choices=("cifar_resnet", "mobilenet_v2"), default="cifar_resnet")
+    parser.add_argument("--network", choices=TASKS, default="cifar_resnet")
     parser.add_argument("--levels", default=LEVELS)
-    parser.add_argument("--samples", type=int, default=100)
     args = parser.parse_args()
-    print("| level | top-1 | SQNR | |\n| --- | --- | --- | --- |", flush=True)
-    levels = args.levels.split(",")
-    is_large = args.network == "mobilenet_v2"
-    for result in measure_mobilenet(levels) if is_large else measure(levels, args.samples):
-        chosen = ", ".join(
-            f"{key} {result.facts[key]}" for key in ("method", "promoted", "mp_rate") if key in result.facts
+    print("| level | score | SQNR | calibration | |\n| --- | --- | --- | --- | --- |", flush=True)
+    for result in measure(TASKS[args.network](), args.levels.split(",")):
+        chosen = "; ".join(f"{key} {_brief(result.facts[key])}" for key in FACTS if key in result.facts)
+        figures = f"{result.score:.4f} | {result.decibels:.1f} dB | {result.seconds:.0f} s"
+        print(f"| {result.level} | {figures} | {chosen} |", flush=True)
+
+
+def measure(task: Task, levels: Sequence[str]) -> Iterator[Result]:
+    """The float network, then each level or quantiser."""
+    floating = _by_onnxruntime(graph_to_onnx(task.graph))
+    expected = task.judge(lambda feeds: floating(task.preprocess(feeds)))
+    yield Result("float", expected.score, np.inf, {})
+    for level in levels:
+        start = time.monotonic()
+        if level in PEERS:
+            run = _by_onnxruntime(_of_peer(level, task))
+            seconds = time.monotonic() - start
+            found = task.judge(lambda feeds: run(task.preprocess(feeds)))  # noqa: B023
+            yield _result(level, found, expected, {}, seconds)
+            continue
+        options = CalibrationOptions(level, sample_count=len(task.samples), config=task.config)
+        source = lambda: (task.preprocess(feeds) for feeds in task.samples)  # noqa: E731
+        quantised, table = calibrate(
+            task.graph, source, lambda part: compile_runner(part, THREADS), options, task.contract
         )
-        print(f"| {result.level} | {result.accuracy:.2%} | {result.decibels:.1f} dB | {chosen} |", flush=True)
+        seconds = time.monotonic() - start
+        stage = Stage(FIXED, graph_to_onnx(quantised), task.contract, "host", table)
+        yield _result(level, by_image(stage, task), expected, table.facts, seconds)
 
 
-def measure(levels: list[str], samples: int) -> Iterator[Result]:
-    """The float network, then each level."""
-    images, labels = cifar.test_images()
-    pixels = _normalised(images)
-    graph = load_graph(cifar.model())
-    expected = classify(graph, pixels)
-    yield Result("float", float((expected.argmax(1) == labels).mean()), np.inf, {})
-    training = _normalised(cifar.training_images(samples))
-    port = InputContract("image", "RGB", "RGB", mean=(128.0,) * 3, std=(128.0,))
-    for level in levels:
-        mixture = QuantConfig(mixed_precisions=(4, 8))
-        options = CalibrationOptions(level, sample_count=samples, config=mixture)
-        source = lambda: ({"image": one[None]} for one in training)  # noqa: E731
-        quantised, table = calibrate(graph, source, _run, options, Contract(inputs=(port,)))
-        yield _result(level, classify(quantised, pixels), expected, labels, table)
+def by_image(stage: Stage, task: Task) -> Judgement:
+    """What the image of a stage does."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "fixed.sim"
+        write_stage(stage, path)
+        compile_model(path, "host", path.with_suffix(".img"))
+        with Session(path.with_suffix(".img"), threads=THREADS) as session:
+            return task.judge(lambda feeds: next(iter(session.run(feeds).values())))
 
 
-def measure_mobilenet(levels: list[str]) -> Iterator[Result]:
-    """The float network, then each level: outputs are logits."""
-    images, labels = zoo.images()
-    graph = load_graph(zoo.get("mobilenet_v2"), LoadOptions(batch=1))
-    expected = classify_each(graph_to_onnx(graph), images)
-    yield Result("float", float((expected.argmax(1) == labels).mean()), np.inf, {})
-    photographs = pictures.imagenet_like()
-    for level in levels:
-        options = CalibrationOptions(level, sample_count=len(photographs))
-        source = lambda: ({"input": one} for one in photographs)  # noqa: E731
-        quantised, table = calibrate(graph, source, _run, options)
-        yield _result(level, classify_each(graph_to_onnx(quantised), images), expected, labels, table)
+def _result(
+    level: str, found: Judgement, expected: Judgement, facts: dict[str, object], seconds: float
+) -> Result:
+    signal = np.square(expected.outputs.astype(np.float64)).sum()
+    noise = np.square(found.outputs.astype(np.float64) - expected.outputs).sum()
+    return Result(level, found.score, float(10 * np.log10(signal / noise)), dict(facts), seconds)
 
 
-def classify_each(model: bytes, images: Array) -> Array:
-    """Outputs of images one by one, [count, classes]."""
-    session = _session(model)
-    return np.concatenate([np.asarray(session.run(None, {"input": one[None]})[0]) for one in images])
+def _brief(fact: object) -> object:
+    return len(fact) if isinstance(fact, list) else fact
 
 
-def classify(graph: Graph, pixels: Array) -> Array:
-    """Probabilities of all images, [count, classes]."""
-    model = onnx.load_from_string(graph_to_onnx(graph))
-    del model.graph.value_info[:]
-    for info in (model.graph.input[0], model.graph.output[0]):
-        info.type.tensor_type.shape.dim[0].dim_param = "batch"
-    session = _session(model.SerializeToString())
-    parts = [pixels[at : at + BATCH] for at in range(0, len(pixels), BATCH)]
-    return np.concatenate([np.asarray(session.run(None, {"image": part})[0]) for part in parts])
-
-
-def _result(level: str, found: Array, expected: Array, labels: Array, table: RangeTable) -> Result:
-    noise = np.square(found - expected).sum() / np.square(expected).sum()
-    accuracy = float((found.argmax(1) == labels).mean())
-    return Result(level, accuracy, float(-10 * np.log10(noise)), dict(table.facts))
-
-
-def _normalised(images: Array) -> Array:
-    return images.astype(np.float32) / 128 - 1
-
-
-def _run(graph: Graph) -> Callable[[dict[str, Array]], dict[str, Array]]:
-    session = _session(graph_to_onnx(graph))
-    names = [output.name for output in session.get_outputs()]
-    return lambda feed: dict(zip(names, session.run(None, feed), strict=True))
-
-
-def _session(model: bytes) -> onnxruntime.InferenceSession:
-    """Without optimisations: those for 16-bit integers change results."""
+def _by_onnxruntime(model: bytes) -> Run:
+    """Without optimisations: those for integers change results."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(model, options)
+    session = onnxruntime.InferenceSession(model, options)
+
+    def run(feeds: Sample) -> Array:
+        return np.asarray(session.run(None, feeds)[0])
+
+    return run
+
+
+def _of_peer(name: str, task: Task) -> bytes:
+    """The network by another quantiser, as ONNX."""
+    model = onnx.load_from_string(graph_to_onnx(task.graph))
+    samples = [task.preprocess(feeds) for feeds in task.samples]
+    return PEERS[name](model, samples)
 
 
 if __name__ == "__main__":

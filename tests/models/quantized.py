@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,47 @@ def openvino_model(name: str) -> Path:
     return _cached(f"{name}.int8.xml", lambda path: _quantize_openvino(name, path))
 
 
+def by_nncf(model: Any, samples: Sequence[dict[str, Any]], transformer: bool = False) -> bytes:
+    """An ONNX model quantised by NNCF's defaults, or by its scheme for transformers."""
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    kind = {"model_type": nncf.ModelType.TRANSFORMER} if transformer else {}
+    found = nncf.quantize(model, nncf.Dataset(samples), subset_size=len(samples), **kind)
+    return bytes(found.SerializeToString())
+
+
+def by_onnxruntime(model: Any, samples: Sequence[dict[str, Any]], method: str = "MinMax") -> bytes:
+    """An ONNX model quantised by onnxruntime, each output channel of the weights with a scale.
+
+    Args:
+        model: Float model.
+        samples: By input.
+        method: Name of one of onnxruntime's ways to choose ranges.
+    """
+    from onnxruntime.quantization import CalibrationMethod, quantize_static
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "quantized.onnx"
+        kind = CalibrationMethod[method]
+        quantize_static(model, path, _reader(samples), per_channel=True, calibrate_method=kind)
+        return path.read_bytes()
+
+
+def _reader(samples: Iterable[dict[str, Any]]) -> Any:
+    """Samples as onnxruntime takes them."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Samples(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._rest = iter(samples)
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self._rest, None)
+
+    return Samples()
+
+
 def _cached(file: str, make: Callable[[Path], None]) -> Path:
     path = zoo.cache_dir() / file
     if not path.exists():
@@ -52,23 +93,16 @@ def _quantize_onnx(name: str, path: Path) -> None:
 
 
 def _quantize_16_bits(name: str, path: Path) -> None:
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Samples(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._rest = iter(range(2))  # onnxruntime keeps all tensors of all samples
-
-        def get_next(self) -> dict[str, Any] | None:
-            seed = next(self._rest, None)
-            return None if seed is None else zoo.inputs(name, seed)
-
+    samples = [zoo.inputs(name, seed) for seed in range(2)]  # onnxruntime keeps all tensors of all samples
     prepared = path.with_name("prepared.onnx")
     quant_pre_process(zoo.get(name), prepared, skip_symbolic_shape=True)
     quantize_static(
         prepared,
         path,
-        Samples(),
+        _reader(samples),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QInt16,

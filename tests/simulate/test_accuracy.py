@@ -222,3 +222,14 @@ def test_stages_of_two_networks_are_refused(folder: Path) -> None:
     write_stage(replace(stage, model=other), folder / "other.sim")
     with pytest.raises(OptionError, match="was not made of"):
         read_models(folder / "other.sim", folder / "fixed.sim")
+
+
+@pytest.mark.parametrize("level", ["L1", "L5", "Q22"])
+def test_nothing_promoted_is_nothing_changed(level: str, tmp_path: Path) -> None:
+    """What calibration did to weights and biases stays: scaled channels, corrections, rounding."""
+    write_fixed(tmp_path / "fixed.sim", write_float(tmp_path / "float.sim"), level=level)
+    models = read_models(tmp_path / "float.sim", tmp_path / "fixed.sim")
+    again = promote(models, []).fixed
+    assert set(again.constants) == set(models.fixed.constants)
+    for name, value in models.fixed.constants.items():
+        np.testing.assert_array_equal(again.constants[name], value, err_msg=name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.graph import Graph
 from tvm_ipu.frontends.onnx.plain import graph_from_onnx
 from tvm_ipu.image.stage import FIXED, FLOAT, Stage, read_stage
+from tvm_ipu.quantize.equalise import equalised
 from tvm_ipu.quantize.migrate import migrated
 from tvm_ipu.samples.raw import raw_feeds
 from tvm_ipu.simulate.compare import Comparison
@@ -36,11 +37,18 @@ class Models:
         floating: The float network, its outliers moved as calibration did.
         fixed: The quantised network.
         stage: The fixed stage.
+        factors: By how much calibration scaled the channels of some tensors of the fixed network.
     """
 
     floating: Graph
     fixed: Graph
     stage: Stage
+    factors: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def scaled(self) -> Graph:
+        """The float network with the weights that calibration quantised."""
+        return equalised(self.floating, self.factors)
 
     @property
     def contract(self) -> Contract:
@@ -62,10 +70,15 @@ def read_models(floating: Path, fixed: Path) -> Models:
         raise OptionError(
             f"{fixed} was not made of {floating}: their inputs differ ({inputs[1]} and {inputs[0]})"
         )
-    facts = stage.ranges.facts.get("divisors", {})
-    assert isinstance(facts, dict)
-    divisors = {name: np.array(one, np.float32) for name, one in facts.items()}
-    return Models(migrated(graph, divisors), quantised, stage)
+    divisors, factors = (_channels(stage, fact) for fact in ("divisors", "factors"))
+    return Models(migrated(graph, divisors), quantised, stage, factors)
+
+
+def _channels(stage: Stage, fact: str) -> dict[str, Array]:
+    """A fact that has a number for each channel of some tensors."""
+    found = stage.ranges.facts.get(fact, {})
+    assert isinstance(found, dict)
+    return {name: np.array(one, np.float32) for name, one in found.items()}
 
 
 def float_runner(models: Models) -> Runner:
@@ -122,7 +135,7 @@ def measure(
             progress("samples", number, len(names))
         expected, found = {**real, **floating(real)}, inner.run(raw)
         for name, one in shown.items():
-            one.add(expected[name], found[results.get(name, name)], number)
+            one.add(_scaled(expected[name], models.factors.get(name)), found[results.get(name, name)], number)
         if classify:
             label = labels[number] if labels else None
             reference = int(np.argmax(expected[classes]))
@@ -136,6 +149,11 @@ def measure(
                 _score(report, "offline", outputs[classes], label, reference)
     report.extremes = _extremes(models.stage)
     return report
+
+
+def _scaled(values: Array, factors: Array | None) -> Array:
+    """A convolution's input with scaled channels."""
+    return values if factors is None else values * factors.reshape(-1, *[1] * (values.ndim - 2))
 
 
 def _score(report: Report, name: str, scores: Array, label: int | None, reference: int) -> None:
@@ -159,7 +177,7 @@ def _made(graph: Graph, names: Iterable[str]) -> list[str]:
 
 def _comparisons(models: Models) -> tuple[list[Comparison], list[Comparison], list[Comparison]]:
     """Of outputs, activations and weights; the weights' are done."""
-    made = models.floating.producer()
+    made, scaled = models.floating.producer(), models.scaled
     inputs = {spec.name for spec in models.floating.inputs}
     tensors = {one["name"]: one for one in fixed_tensors(models.fixed)}
     activations, weights = [], []
@@ -169,8 +187,8 @@ def _comparisons(models: Models) -> tuple[list[Comparison], list[Comparison], li
         one = Comparison(name, operator, bits, min(facts["min"]), max(facts["max"]))
         if operator != "constant":
             activations.append(one)
-        elif name in models.floating.constants:
-            one.add(models.floating.constants[name], _weight(models.fixed, name, facts))
+        elif name in scaled.constants:
+            one.add(scaled.constants[name], _weight(models.fixed, name, facts))
             weights.append(one)
     outputs = []
     for spec in models.floating.outputs:

@@ -80,9 +80,7 @@ def mend(
 
 def promote(models: Models, tensors: Iterable[str]) -> Models:
     """The models with 16 bits for some tensors, and for the weights of the products that read them."""
-    ranges, graph = dict(models.stage.ranges.ranges), models.floating
-    if any(one.data is not None and name not in graph.constants for name, one in ranges.items()):
-        graph = with_biases(graph)  # calibration has corrected biases that the float network lacks
+    ranges, graph = dict(models.stage.ranges.ranges), _calibrated(models)
     places = _places(graph, ranges)
     for name in tensors:
         if name in ranges:
@@ -94,6 +92,15 @@ def promote(models: Models, tensors: Iterable[str]) -> Models:
     facts = {**models.stage.ranges.facts, "promoted": [n for n, r in ranges.items() if r.bits == WIDE]}
     stage = replace(models.stage, model=graph_to_onnx(quantised), ranges=RangeTable(ranges, facts))
     return replace(models, fixed=quantised, stage=stage)
+
+
+def _calibrated(models: Models) -> Graph:
+    """The float network as calibration left it: channels scaled, biases corrected."""
+    graph, fixed = models.scaled, models.fixed.constants
+    whole = with_biases(graph)
+    if {*whole.constants} - {*graph.constants} <= {*fixed}:
+        graph = whole
+    return replace(graph, constants={name: fixed.get(name, one) for name, one in graph.constants.items()})
 
 
 def _places(graph: Graph, ranges: Mapping[str, TensorRange]) -> Places:

@@ -14,6 +14,7 @@ from tvm_ipu.base.ranges import RangeTable, TensorRange
 from tvm_ipu.quantize.bias import corrected, with_biases
 from tvm_ipu.quantize.bits import configured, initial_bits, promoted
 from tvm_ipu.quantize.collect import CollectOptions, Progress, Runner, Sample, Samples, collect
+from tvm_ipu.quantize.equalise import equalised, find_factors
 from tvm_ipu.quantize.inputs import bits_of_inputs, input_ranges
 from tvm_ipu.quantize.insert import insert_quantizers
 from tvm_ipu.quantize.levels import DEFAULT, Level, find_level
@@ -111,9 +112,14 @@ class _Calibration:
         self._contract = contract
         self._progress = progress
         self._divisors: dict[str, Array] = {}
+        self._factors: dict[str, Array] = {}
         if is_transformer(self._graph, options):
             self._divisors = find_divisors(self._graph, samples, run, self._collect_options())
             self._graph = migrated(self._graph, self._divisors)
+        if self._level.equalise:
+            given = {one.name for one in options.parameters}
+            self._factors = find_factors(self._graph, samples, run, self._collect_options(), given)
+            self._graph = equalised(self._graph, self._factors)
         self._places = choose_places(self._graph, options)
         self._known = input_ranges(contract, self._places.tensors)
         self._ends = choose_ends(self._graph, self._places)
@@ -127,13 +133,14 @@ class _Calibration:
             "extremes": self._extremes(statistics),
             "transformer": is_transformer(self._graph, self._options),
         }
-        if self._divisors:
-            facts["divisors"] = {name: one.tolist() for name, one in self._divisors.items()}
+        for what, found in (("divisors", self._divisors), ("factors", self._factors)):
+            if found:
+                facts[what] = {name: one.tolist() for name, one in found.items()}
         candidates = {name: self._ranges(bits, statistics, name) for name in self._level.activations}
         ranges = next(iter(candidates.values()))
         if self._level.is_measured and self._places.weights:
-            ranges, found = self._refined(bits, statistics, candidates)
-            facts |= found
+            ranges, chosen = self._refined(bits, statistics, candidates)
+            facts |= chosen
         ranges = self._with_roots(ranges, statistics)
         return insert_quantizers(self._graph, self._places, ranges), RangeTable(ranges, facts)
 

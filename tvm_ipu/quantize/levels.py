@@ -22,6 +22,7 @@ class Level:
         mixed: Bits of a mixture whose share is ``mp_rate``; None for none.
         correct_bias: Whether biases make up for the mean error of rounded weights.
         reconstruct: Whether weights are rounded to reproduce each layer's outputs.
+        equalise: Whether channels between convolutions are scaled to use one range well.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Level:
     mixed: tuple[int, int] | None = None
     correct_bias: bool = False
     reconstruct: bool = False
+    equalise: bool = False
 
     @property
     def needs_histograms(self) -> bool:

@@ -80,3 +80,24 @@ class Statistics:
             exponent, first = map(int, arrays["grid"])
             histogram = Histogram(exponent, first, arrays["counts"])
         return cls(low, high, low_sample, high_sample, low_sum, high_sum, count, histogram)
+
+
+@dataclass
+class Peaks:
+    """Largest absolute value of each channel.
+
+    Attributes:
+        axis: Of the channels.
+        largest: float32 [channels] after the first sample.
+    """
+
+    axis: int
+    largest: Array = field(default_factory=lambda: np.zeros(1, np.float32))
+
+    def observe(self, values: Array, sample: int) -> bool:
+        """Add a sample; False where a number is not finite."""
+        if not np.isfinite(values).all():
+            return False
+        rows = np.moveaxis(np.abs(values), self.axis, 0)
+        self.largest = np.maximum(self.largest, rows.reshape(len(rows), -1).max(1))
+        return True
