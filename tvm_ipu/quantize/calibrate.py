@@ -14,7 +14,7 @@ from tvm_ipu.base.ranges import RangeTable, TensorRange
 from tvm_ipu.quantize.bias import corrected, with_biases
 from tvm_ipu.quantize.bits import configured, initial_bits, promoted
 from tvm_ipu.quantize.collect import CollectOptions, Progress, Runner, Sample, Samples, collect
-from tvm_ipu.quantize.equalise import equalised, find_factors
+from tvm_ipu.quantize.equalise import equalised, find_factors, find_pairs
 from tvm_ipu.quantize.inputs import bits_of_inputs, input_ranges
 from tvm_ipu.quantize.insert import insert_quantizers
 from tvm_ipu.quantize.levels import DEFAULT, Level, find_level
@@ -116,10 +116,6 @@ class _Calibration:
         if is_transformer(self._graph, options):
             self._divisors = find_divisors(self._graph, samples, run, self._collect_options())
             self._graph = migrated(self._graph, self._divisors)
-        if self._level.equalise:
-            given = {one.name for one in options.parameters}
-            self._factors = find_factors(self._graph, samples, run, self._collect_options(), given)
-            self._graph = equalised(self._graph, self._factors)
         self._places = choose_places(self._graph, options)
         self._known = input_ranges(contract, self._places.tensors)
         self._ends = choose_ends(self._graph, self._places)
@@ -127,6 +123,7 @@ class _Calibration:
     def run(self) -> tuple[Graph, RangeTable]:
         bits = choose_bits(self._graph, self._places, self._options, self._contract)
         statistics = self._statistics()
+        self._equalise(statistics)
         facts: dict[str, object] = {
             "level": self._level.name,
             "samples": max((one.count for one in statistics.values()), default=0),
@@ -258,6 +255,13 @@ class _Calibration:
         tensors += self._roots_of(self._contract.conv.tensors)
         return collect(self._graph, tensors, self._samples, self._run, options, self._progress)
 
+    def _equalise(self, statistics: Mapping[str, Statistics]) -> None:
+        """Scale channels; all tensors keep the ranges that they have."""
+        peaks = {name: one.peaks for name, one in statistics.items() if one.peaks is not None}
+        given = {one.name for one in self._options.parameters}
+        self._factors = find_factors(self._graph, peaks, given)
+        self._graph = equalised(self._graph, self._factors)
+
     def _roots_of(self, names: Iterable[str]) -> list[str]:
         """The sums that some tensors are functions of."""
         places = (self._places.follows.get(name, name) for name in names)
@@ -283,6 +287,9 @@ class _Calibration:
             self._options.checkpoint,
             self._options.sample_names,
             self._options.sample_count,
+            frozenset(pair.between for pair in find_pairs(self._graph))
+            if self._level.equalise
+            else frozenset(),
         )
 
     def _ranges(

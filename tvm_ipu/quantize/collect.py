@@ -15,6 +15,7 @@ import numpy as np
 from tvm_ipu.base.errors import CalibrationError
 from tvm_ipu.base.graph import Array, Graph
 from tvm_ipu.quantize.checkpoint import Checkpoint, graph_key, sample_key
+from tvm_ipu.quantize.histogram import Histogram
 from tvm_ipu.quantize.statistics import Statistics
 
 Sample = dict[str, Array]
@@ -46,6 +47,7 @@ class CollectOptions:
         checkpoint: File that an interrupted calibration goes on from; None for none.
         names: What samples are called in messages; their numbers by default.
         total: Number of samples where it is known, for the progress.
+        channels: Tensors whose channels are looked at one by one.
     """
 
     histograms: bool = True
@@ -54,6 +56,7 @@ class CollectOptions:
     checkpoint: Path | None = None
     names: Sequence[str] = ()
     total: int = 0
+    channels: frozenset[str] = frozenset()
 
     def name(self, sample: int) -> str:
         """What a sample is called."""
@@ -79,7 +82,7 @@ def collect(
     inputs = {spec.name for spec in graph.inputs}
     for name in dict.fromkeys(tensors):
         if name in graph.constants:
-            statistics[name] = _fresh(options)
+            statistics[name] = _fresh(name, options)
             statistics[name].observe(graph.constants[name], -1)
         else:
             computed.append(name)
@@ -152,12 +155,14 @@ class _Pass:
         self._run = run
         self._options = options
         self._progress = progress
-        self._checkpoint = Checkpoint(options.checkpoint, graph_key(graph, list(tensors), options.histograms))
+        self._checkpoint = Checkpoint(
+            options.checkpoint, graph_key(graph, list(tensors), options.histograms, sorted(options.channels))
+        )
         self._statistics: dict[str, Statistics] = {}
 
     def over(self, samples: Samples) -> dict[str, Statistics]:
         found = self._checkpoint.read()
-        self._statistics = found or {name: _fresh(self._options) for name in self._tensors}
+        self._statistics = found or {name: _fresh(name, self._options) for name in self._tensors}
         known = len(self._checkpoint.samples)
         if known:
             _log.warning("calibration goes on after %d samples of '%s'", known, self._options.checkpoint)
@@ -236,8 +241,9 @@ def _check(graph: Graph, label: str, sample: Sample) -> None:
             )
 
 
-def _fresh(options: CollectOptions) -> Statistics:
-    return Statistics() if options.histograms else Statistics(histogram=None)
+def _fresh(name: str, options: CollectOptions) -> Statistics:
+    histogram = Histogram() if options.histograms else None
+    return Statistics(histogram=histogram, peaks=np.zeros(0) if name in options.channels else None)
 
 
 def _groups(graph: Graph, tensors: Sequence[str], saving: bool) -> list[list[str]]:

@@ -18,9 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tvm_ipu.base.graph import Array, Graph, Node
-from tvm_ipu.quantize.collect import CollectOptions, Runner, Samples, observe
 from tvm_ipu.quantize.operators import CLIPS, bias_of, is_depthwise, weight_of
-from tvm_ipu.quantize.statistics import Peaks
 
 HEADROOM = 1.25
 """How much larger than in the samples a channel may become before a ``Clip`` cuts it off."""
@@ -66,27 +64,19 @@ def find_pairs(graph: Graph) -> list[Pair]:
     return found
 
 
-def find_factors(
-    graph: Graph, samples: Samples, run: Runner, options: CollectOptions, kept: Collection[str] = ()
-) -> dict[str, Array]:
+def find_factors(graph: Graph, peaks: Mapping[str, Array], kept: Collection[str] = ()) -> dict[str, Array]:
     """By how much each channel between two convolutions is scaled, float32 [channels] by the tensor's name.
 
     Args:
         graph: Float network.
-        samples: Tell how large each channel is.
-        run: Computes a network.
-        options: How to go over the samples.
+        peaks: For tensors between convolutions, the largest number in each channel.
         kept: Weights that stay as they are.
-
-    Raises:
-        CalibrationError: A sample does not fit, or a number is not finite.
     """
-    weights = {pair.between: (pair.first.inputs[1], pair.second.inputs[1]) for pair in find_pairs(graph)}
-    pairs = [pair for pair in find_pairs(graph) if not {*weights[pair.between]} & {*kept}]
-    peaks = {pair.between: Peaks(axis=1) for pair in pairs}
-    if pairs:
-        observe(graph, {name: [one] for name, one in peaks.items()}, samples, run, options)
-    return {pair.between: _factors(pair, peaks[pair.between].largest, graph) for pair in pairs}
+    return {
+        pair.between: _factors(pair, peaks[pair.between], graph)
+        for pair in find_pairs(graph)
+        if pair.between in peaks and not {pair.first.inputs[1], pair.second.inputs[1]} & {*kept}
+    }
 
 
 def equalised(graph: Graph, factors: Mapping[str, Array]) -> Graph:

@@ -58,12 +58,12 @@ LEVELS = {
     level.name: level
     for level in (
         Level("L1", ("min_max",), clip_weights=False),
-        Level("L2", ("min_max",)),
+        Level("L2", ("min_max",), equalise=True),
         Level("L3", ("mse",)),
         Level("L4", ("mse",), promote=True),
         Level("L5", _SEARCHED, promote=True, correct_bias=True),
         Level("Q10", ("min_max",), bits=16),
-        Level("Q11", ("min_max",)),
+        Level("Q11", ("min_max",), equalise=True),
         Level("Q12", _SEARCHED, promote=True, correct_bias=True),
         Level("Q13", ("mse",), mixed=(4, 8), correct_bias=True),
         Level("Q20", ("min_max",), bits=16, reconstruct=True),

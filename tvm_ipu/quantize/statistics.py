@@ -25,6 +25,7 @@ class Statistics:
         high_sum: Sum of the samples' largest numbers.
         count: Samples.
         histogram: None where only ranges are wanted.
+        peaks: Largest number of each channel, the second axis; None where that is not wanted.
     """
 
     low: float = math.inf
@@ -35,6 +36,7 @@ class Statistics:
     high_sum: float = 0.0
     count: int = 0
     histogram: Histogram | None = field(default_factory=Histogram)
+    peaks: Array | None = None
 
     def observe(self, values: Array, sample: int) -> bool:
         """Remember a sample's tensor, float32; False, and nothing is, where a number is not finite."""
@@ -52,6 +54,9 @@ class Statistics:
         self.count += 1
         if self.histogram is not None:
             self.histogram.add(values, low, high)
+        if self.peaks is not None:
+            channels = values.max(axis=(0, *range(2, values.ndim)))
+            self.peaks = np.maximum(self.peaks, channels) if self.peaks.size else channels
         return True
 
     @property
@@ -68,6 +73,8 @@ class Statistics:
         if self.histogram is not None:
             arrays["grid"] = np.array([self.histogram.exponent, self.histogram.first])
             arrays["counts"] = self.histogram.counts
+        if self.peaks is not None:
+            arrays["peaks"] = self.peaks
         return arrays
 
     @classmethod
@@ -79,25 +86,5 @@ class Statistics:
         if "counts" in arrays:
             exponent, first = map(int, arrays["grid"])
             histogram = Histogram(exponent, first, arrays["counts"])
-        return cls(low, high, low_sample, high_sample, low_sum, high_sum, count, histogram)
-
-
-@dataclass
-class Peaks:
-    """Largest absolute value of each channel.
-
-    Attributes:
-        axis: Of the channels.
-        largest: float32 [channels] after the first sample.
-    """
-
-    axis: int
-    largest: Array = field(default_factory=lambda: np.zeros(1, np.float32))
-
-    def observe(self, values: Array, sample: int) -> bool:
-        """Add a sample; False where a number is not finite."""
-        if not np.isfinite(values).all():
-            return False
-        rows = np.moveaxis(np.abs(values), self.axis, 0)
-        self.largest = np.maximum(self.largest, rows.reshape(len(rows), -1).max(1))
-        return True
+        peaks = arrays.get("peaks")
+        return cls(low, high, low_sample, high_sample, low_sum, high_sum, count, histogram, peaks)
