@@ -33,6 +33,9 @@ from tvm_ipu.quantize.parameters import parse_entries, read_parameters, write_pa
 from tvm_ipu.samples.samples import TIMEOUT, open_samples
 from tvm_ipu.simulation import compile_runner
 
+_INNER_FACTS = ("level", "extremes", "divisors", "factors", "scaled")
+"""Of ranges, not shown as a stage's."""
+
 
 @dataclass(frozen=True)
 class ModelFile:
@@ -212,7 +215,7 @@ def calibrate_stage(
         **stage.metadata,
         "tvm_ipu": __version__,
         "level": options.level,
-        **{key: value for key, value in ranges.facts.items() if key not in ("level", "extremes", "divisors")},
+        **{key: value for key, value in ranges.facts.items() if key not in _INNER_FACTS},
         "sample_names": list(names),
     }
     fixed = Stage(FIXED, graph_to_onnx(quantized), stage.contract, stage.target, ranges, facts)
@@ -270,7 +273,7 @@ def export_stage(stage: Path, output: Path) -> None:
 
 
 def export_parameters(stage: Path, output: Path, mode: str) -> None:
-    """Write a fixed stage's ranges and bits.
+    """Write a fixed stage's ranges and bits, other than of weights that calibration has scaled.
 
     Args:
         stage: Fixed stage.
@@ -280,7 +283,10 @@ def export_parameters(stage: Path, output: Path, mode: str) -> None:
     Raises:
         TvmIpuError: Anything the user can mend.
     """
-    write_parameters(read_stage(stage, FIXED).ranges.ranges.values(), output, mode)
+    table = read_stage(stage, FIXED).ranges
+    scaled = table.facts.get("scaled", [])
+    assert isinstance(scaled, list)
+    write_parameters((one for name, one in table.ranges.items() if name not in scaled), output, mode)
 
 
 def _quant_config(options: Calibration) -> QuantConfig:

@@ -101,7 +101,16 @@ def test_mending_keeps_its_bound(tmp_path: Path) -> None:
         Image.fromarray(image).save(tmp_path / "in" / f"{number}.png")
     (tmp_path / "labels.txt").write_text("".join(f"{n}.png {one}\n" for n, one in enumerate(labels)))
     words = ["accuracy", "-m", floating, "-f", fixed, "-i", tmp_path / "in", "-n", "letterbox"]
-    words += ["--labels", tmp_path / "labels.txt", "--fix", mended, "--max-drop", f"{DROP}%", "--threads", "1"]
+    words += [
+        "--labels",
+        tmp_path / "labels.txt",
+        "--fix",
+        mended,
+        "--max-drop",
+        f"{DROP}%",
+        "--threads",
+        "1",
+    ]
     assert main([str(word) for word in words]) == 0
     allowed = next(measure(task, [])).score - DROP / 100
     assert by_image(read_stage(fixed), task).score < allowed - 1e-9

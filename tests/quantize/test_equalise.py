@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.quantize.quantize_kit import make_graph, run, sqnr
+from tvm_ipu.accuracy import float_runner, measure, read_models
 from tvm_ipu.base.graph import Graph
+from tvm_ipu.base.ranges import RangeTable
+from tvm_ipu.fixed_point import export_parameters
+from tvm_ipu.frontends.onnx.plain import graph_to_onnx
+from tvm_ipu.image.stage import FIXED, FLOAT, Stage, write_stage
+from tvm_ipu.quantize.calibrate import CalibrationOptions, calibrate
 from tvm_ipu.quantize.collect import CollectOptions, collect
 from tvm_ipu.quantize.equalise import HEADROOM, LARGEST, equalised, find_factors, find_pairs
+from tvm_ipu.quantize.parameters import read_parameters
 
 Array = np.ndarray
 CHANNELS = 16
@@ -112,3 +120,46 @@ def test_what_others_see_stays(graph: Graph, pairs: list[str]) -> None:
 def test_weights_that_the_user_gives_stay() -> None:
     assert list(factors(network(), kept=["project"])) == ["a"]
     assert list(factors(network(), kept=["depthwise"])) == []
+
+
+def quantised(level: str, **options: Any) -> tuple[Graph, RangeTable]:
+    return calibrate(network(), lambda: iter(SAMPLES), run, CalibrationOptions(level, **options))
+
+
+@pytest.mark.parametrize("level", ["L2", "Q1"])
+def test_levels_with_min_max_ranges_gain(level: str) -> None:
+    expected = np.stack([run(network())(one)["y"] for one in SAMPLES])
+    errors = {
+        name: sqnr(expected, np.stack([run(quantised(name)[0])(one)["y"] for one in SAMPLES]))
+        for name in ("L1", level)
+    }
+    assert errors[level] > errors["L1"] + 6
+    table = quantised(level)[1]
+    assert set(table.facts["factors"]) == {"a", "b"}
+    assert table.facts["scaled"] == ["depthwise", "expand", "project"]
+    assert table.ranges["a"].high == quantised("L1")[1].ranges["a"].high
+
+
+def test_imported_weights_stay_as_they_are() -> None:
+    given = quantised("L1")[1].ranges["project"]
+    table = quantised("L2", parameters=(given,))[1]
+    assert set(table.facts["factors"]) == {"a"}
+    assert table.ranges["project"].high == given.high
+
+
+def test_the_report_compares_scaled_tensors_and_weights(tmp_path: Path) -> None:
+    """And what is exported is about the model's own weights."""
+    fixed, table = quantised("L2")
+    stages = Stage(FLOAT, graph_to_onnx(network())), Stage(FIXED, graph_to_onnx(fixed), ranges=table)
+    paths = [tmp_path / f"{stage.kind}.sim" for stage in stages]
+    for stage, path in zip(stages, paths, strict=True):
+        write_stage(stage, path)
+    models = read_models(*paths)
+    report = measure(models, float_runner(models), ((one, one) for one in SAMPLES), ["sample"] * len(SAMPLES))
+    assert {one.name for one in report.weights} == {"expand", "depthwise", "project"}
+    assert {"a", "b"} <= {one.name for one in report.activations}
+    assert min(one.sqnr for one in (*report.weights, *report.activations)) > 30
+    export_parameters(paths[1], tmp_path / "parameters.json", "JSON")
+    names = {one.name for one in read_parameters(tmp_path / "parameters.json")}
+    assert "a" in names
+    assert not names & set(table.facts["scaled"])

@@ -14,7 +14,7 @@ from tvm_ipu.base.ranges import RangeTable, TensorRange
 from tvm_ipu.quantize.bias import corrected, with_biases
 from tvm_ipu.quantize.bits import configured, initial_bits, promoted
 from tvm_ipu.quantize.collect import CollectOptions, Progress, Runner, Sample, Samples, collect
-from tvm_ipu.quantize.equalise import equalised, find_factors, find_pairs
+from tvm_ipu.quantize.equalise import equalised, find_factors, find_pairs, scaled_weights
 from tvm_ipu.quantize.inputs import bits_of_inputs, input_ranges
 from tvm_ipu.quantize.insert import insert_quantizers
 from tvm_ipu.quantize.levels import DEFAULT, Level, find_level
@@ -133,6 +133,8 @@ class _Calibration:
         for what, found in (("divisors", self._divisors), ("factors", self._factors)):
             if found:
                 facts[what] = {name: one.tolist() for name, one in found.items()}
+        if self._factors:
+            facts["scaled"] = scaled_weights(self._graph, self._factors)
         candidates = {name: self._ranges(bits, statistics, name) for name in self._level.activations}
         ranges = next(iter(candidates.values()))
         if self._level.is_measured and self._places.weights:

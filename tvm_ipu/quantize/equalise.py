@@ -101,6 +101,12 @@ def equalised(graph: Graph, factors: Mapping[str, Array]) -> Graph:
     return replace(graph, constants=constants)
 
 
+def scaled_weights(graph: Graph, factors: Mapping[str, Array]) -> list[str]:
+    """Weights that ``equalised`` changes."""
+    pairs = [pair for pair in find_pairs(graph) if pair.between in factors]
+    return sorted({node.inputs[1] for pair in pairs for node in (pair.first, pair.second)})
+
+
 def _factors(pair: Pair, peak: Array, graph: Graph) -> Array:
     room = np.clip(peak.max() / np.maximum(peak * np.float32(HEADROOM), _LEAST), 1.0, LARGEST)
     if is_depthwise(pair.second, graph):
