@@ -209,7 +209,12 @@ def as_onnx(source: Any, options: LoadOptions | None = None, platform: str = "")
         )
     if isinstance(source, Path) and not source.exists():
         raise ModelError(f"model file '{source}' does not exist")
-    proto: ModelProto = getattr(importlib.import_module(module), function)(source, options or LoadOptions())
+    options = options or LoadOptions()
+    proto: ModelProto = getattr(importlib.import_module(module), function)(source, options)
+    if options.inputs_as_nchw or options.outputs_as_nchw:
+        from tvm_ipu.frontends.onnx.nchw import as_nchw  # it needs onnx
+
+        as_nchw(proto, options.inputs_as_nchw, options.outputs_as_nchw)
     if isinstance(source, Path):
         proto.graph.name = source.stem
     _set_format(proto, platform)

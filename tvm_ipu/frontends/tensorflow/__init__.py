@@ -1,0 +1,1 @@
+"""TensorFlow and Keras models -> frozen GraphDef -> ONNX, by tf2onnx."""
