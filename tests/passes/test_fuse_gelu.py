@@ -40,7 +40,13 @@ def half_inside(b: Builder, x: relax.Var) -> relax.Expr:
     return b.emit(R.multiply(b.emit(R.multiply(bracket(b, x), scalar(0.5))), x))
 
 
-@pytest.mark.parametrize("body", [half_last, half_first, half_inside])
+def erfc(b: Builder, x: relax.Var) -> relax.Expr:
+    scaled = b.emit(R.multiply(b.emit(R.negative(x)), scalar(math.sqrt(0.5))))
+    bracket = b.emit(R.subtract(scalar(1), b.emit(R.erf(scaled))))
+    return b.emit(R.multiply(b.emit(R.multiply(scalar(0.5), x)), bracket))
+
+
+@pytest.mark.parametrize("body", [half_last, half_first, half_inside, erfc])
 def test_one_operator(body: Callable[[Builder, relax.Var], relax.Expr]) -> None:
     before = build(body, 3, 50)
     assert operators(fuse_gelu(fold_division(before))) == ["nn.gelu"]
@@ -58,7 +64,14 @@ def other_tensor(b: Builder, x: relax.Var) -> relax.Expr:
     return b.emit(R.multiply(b.emit(R.multiply(b.emit(R.negative(x)), bracket(b, x))), scalar(0.5)))
 
 
-@pytest.mark.parametrize("body", [other_factor, other_tensor])
+def other_sign(b: Builder, x: relax.Var) -> relax.Expr:
+    erf = b.emit(R.erf(b.emit(R.multiply(x, scalar(math.sqrt(0.5))))))
+    return b.emit(
+        R.multiply(b.emit(R.multiply(x, b.emit(R.subtract(scalar(1), erf)))), scalar(0.5))
+    )
+
+
+@pytest.mark.parametrize("body", [other_factor, other_tensor, other_sign])
 def test_what_is_not_gelu_stays(body: Callable[[Builder, relax.Var], relax.Expr]) -> None:
     before = fold_division(build(body, 3, 5))
     tvm.ir.assert_structural_equal(fuse_gelu(before), before)

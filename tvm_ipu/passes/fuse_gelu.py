@@ -5,6 +5,8 @@ lv1 = R.erf(lv0)
 lv2 = R.add(lv1, 1)             ->    lv4 = R.nn.gelu(x)
 lv3 = R.multiply(x, lv2)
 lv4 = R.multiply(lv3, 0.5)
+
+TensorFlow writes ``1 - erf(-x / sqrt(2))`` in place of the sum.
 """
 
 from __future__ import annotations
@@ -55,12 +57,12 @@ def _fuse(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
 
 def _factors(rewriter: Rewriter, call: relax.Call) -> tuple[float, list[relax.Expr]]:
     """Product of the constants of one element and the other factors of a product of products."""
-    factor, others = 1.0, []
+    factor, others = -1.0 if op_name(call) == "relax.negative" else 1.0, []
     for arg in call.args:
         inner, number = rewriter.value(arg), _number(arg)
         if number is not None:
             factor *= number
-        elif op_name(inner) == "relax.multiply" and rewriter.single_use(arg):
+        elif op_name(inner) in ("relax.multiply", "relax.negative") and rewriter.single_use(arg):
             more, factors = _factors(rewriter, inner)
             factor *= more
             others += factors
@@ -70,19 +72,20 @@ def _factors(rewriter: Rewriter, call: relax.Call) -> tuple[float, list[relax.Ex
 
 
 def _is_bracket(rewriter: Rewriter, expr: relax.Expr, x: relax.Expr) -> bool:
-    """Whether an expression is ``1 + erf(x / sqrt(2))``."""
+    """Whether an expression is ``1 + erf(x / sqrt(2))``, or ``1 - erf(-x / sqrt(2))``."""
     total = rewriter.value(expr)
-    if op_name(total) != "relax.add":
+    if op_name(total) not in ("relax.add", "relax.subtract"):
         return False
-    for one, other in (total.args, list(total.args)[::-1]):
+    sign = 1.0 if op_name(total) == "relax.add" else -1.0
+    for one, other in (total.args, list(total.args)[::-1])[: 2 if sign > 0 else 1]:
         erf = rewriter.value(other)
         if _number(one) == 1.0 and op_name(erf) == "relax.erf":
             scaled = rewriter.value(erf.args[0])
-            if op_name(scaled) == "relax.multiply":
+            if op_name(scaled) in ("relax.multiply", "relax.negative"):
                 factor, others = _factors(rewriter, scaled)
-                return math.isclose(factor, math.sqrt(0.5), rel_tol=1e-6) and others == [x]
+                return math.isclose(factor, sign * math.sqrt(0.5), rel_tol=1e-6) and others == [x]
             if op_name(scaled) == "relax.divide":
-                divisor = _number(scaled.args[1]) or 0.0
+                divisor = sign * (_number(scaled.args[1]) or 0.0)
                 return math.isclose(divisor, math.sqrt(2), rel_tol=1e-6) and scaled.args[0] == x
     return False
 

@@ -6,10 +6,12 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from onnx import ModelProto
+from onnx import ModelProto, defs
 
 from tvm_ipu.base.errors import ModelError
+from tvm_ipu.frontends.onnx.graph import subgraphs
 from tvm_ipu.frontends.tensorflow.frozen import Frozen, node_of, unsupported
+from tvm_ipu.frontends.tensorflow.operators import HANDLERS
 from tvm_ipu.frontends.tensorflow.quiet import Failures
 
 OPSET = 18
@@ -42,7 +44,7 @@ def export(model: Frozen, failures: Failures) -> ModelProto:
         failures: What tf2onnx reports of single nodes.
 
     Raises:
-        UnsupportedOperatorError: Some nodes cannot be converted; all are listed.
+        UnsupportedOperatorError: Nodes of operators that tf2onnx knows cannot be converted; all are listed.
         ModelError: The graph cannot be converted for another reason.
     """
     import tensorflow as tf
@@ -57,16 +59,22 @@ def export(model: Frozen, failures: Failures) -> ModelProto:
         with tf.Graph().as_default() as loaded, tf.device("/cpu:0"):
             tf.import_graph_def(graph, name="")
             converted = process_tf_graph(
-                loaded, opset=OPSET, input_names=inputs, output_names=outputs, tensors_to_rename=names
+                loaded,
+                opset=OPSET,
+                input_names=inputs,
+                output_names=outputs,
+                tensors_to_rename=names,
+                custom_op_handlers={operator: (handler, []) for operator, handler in HANDLERS.items()},
             )
         proto: ModelProto = optimizer.optimize_graph(converted).make_model(model.label)
     except Exception as err:  # anything, once a node has failed
         failure = err
     failed = _failed(graph, failures)
-    if failed:
+    if failed and failure is not None:
         raise unsupported(model.label, failed) from failure
     if failure is not None:
         raise ModelError(f"{model.label} cannot be converted to ONNX: {failure}") from failure
+    _mark_left(proto, {name for name, _ in failed})
     _name_places(proto)
     for info in (*proto.graph.input, *proto.graph.output):
         for dim in info.type.tensor_type.shape.dim:
@@ -82,6 +90,19 @@ def _failed(graph: Any, failures: Failures) -> list[tuple[str, str]]:
         operators |= {node.name: node.op for node in function.node_def}
     first = [str(one.args[0]) for one in failures.records if isinstance(one.args, tuple) and one.args]
     return [(name, operators[name]) for name in first if name in operators]
+
+
+def _mark_left(proto: ModelProto, left: set[str]) -> None:
+    """Put the nodes that tf2onnx left as TensorFlow has them into a domain of their own.
+
+    The importer lists them, unless the model is cut before them.
+    """
+    waiting = [proto.graph]
+    while waiting:
+        for node in waiting.pop().node:
+            waiting += subgraphs(node)
+            if node.name in left or not (node.domain or defs.has(node.op_type, OPSET)):
+                node.domain = "tensorflow"
 
 
 def _name_places(proto: ModelProto) -> None:

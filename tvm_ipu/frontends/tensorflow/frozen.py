@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +56,7 @@ def live_nodes(graph: Any, wanted: list[str], stops: set[str]) -> list[Any]:
 
 
 def check(graph: Any, nodes: list[Any], label: str, stops: set[str]) -> None:
-    """See that a graph is whole and that TensorFlow knows its operators.
+    """See that a graph is whole, frozen, and of operators that TensorFlow knows.
 
     Args:
         graph: The ``GraphDef``.
@@ -68,8 +68,6 @@ def check(graph: Any, nodes: list[Any], label: str, stops: set[str]) -> None:
         ModelError: Nodes are missing, or weights are variables outside the graph.
         UnsupportedOperatorError: This TensorFlow does not know some of the operators; all are listed.
     """
-    from tensorflow.python.framework import op_def_registry
-
     names = {node.name for node in graph.node}
     for node in nodes:
         missing = [name for name in data_inputs(node) if name not in stops and node_of(name) not in names]
@@ -83,6 +81,17 @@ def check(graph: Any, nodes: list[Any], label: str, stops: set[str]) -> None:
             f"{label} is not frozen: '{variables[0]}' is a variable, its values are in a checkpoint",
             "freeze the graph, or give the SavedModel folder",
         )
+    check_operators(graph, nodes, label)
+
+
+def check_operators(graph: Any, nodes: Iterable[Any], label: str) -> None:
+    """See that TensorFlow knows the operators of a graph's functions and of some of its nodes.
+
+    Raises:
+        UnsupportedOperatorError: It does not know some; all are listed.
+    """
+    from tensorflow.python.framework import op_def_registry
+
     functions = {function.signature.name for function in graph.library.function}
     inner = [node for function in graph.library.function for node in function.node_def]
     unknown = [n for n in (*nodes, *inner) if n.op not in functions and op_def_registry.get(n.op) is None]
@@ -95,7 +104,7 @@ def unsupported(label: str, nodes: list[tuple[str, str]]) -> UnsupportedOperator
     listed = "".join(f"\n  {op}: {name}" for name, op in dict.fromkeys(nodes))
     return UnsupportedOperatorError(
         f"{label} has {len(nodes)} operators that cannot be converted to ONNX:{listed}",
-        "cut the model before them with --outputs, or behind them with --inputs",
+        "cut the model before them with --output-arrays, or behind them with --input-arrays",
     )
 
 

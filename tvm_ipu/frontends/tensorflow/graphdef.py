@@ -92,10 +92,10 @@ def crop(model: Frozen, options: LoadOptions) -> Frozen:
         ModelError: The part is not whole, or does not fit the shapes.
         UnsupportedOperatorError: It has operators that TensorFlow does not know.
     """
-    sources = _resolve(model, "--inputs", options.inputs, model.inputs)
-    results = _resolve(model, "--outputs", options.outputs, model.outputs)
+    sources = _resolve(model, "--input-arrays", options.inputs, model.inputs)
+    results = _resolve(model, "--output-arrays", options.outputs, model.outputs)
     if not results:
-        raise ModelError(f"{model.label} has no outputs", "name them with --outputs")
+        raise ModelError(f"{model.label} has no outputs", "name them with --output-arrays")
     stops = set(sources.values())
     live = live_nodes(model.graph, list(results.values()), stops)
     check(model.graph, live, model.label, stops)
@@ -103,7 +103,7 @@ def crop(model: Frozen, options: LoadOptions) -> Frozen:
     sources = {name: tensor for name, tensor in sources.items() if tensor in used}
     free = [node.name for node in live if node.op == "Placeholder"]
     if free:
-        raise OptionError(f"--inputs: the outputs also depend on the input '{free[0]}'", "name it too")
+        raise OptionError(f"--input-arrays: the outputs also depend on the input '{free[0]}'", "name it too")
     return _import(model, live, sources, results, _shapes(list(sources), options))
 
 

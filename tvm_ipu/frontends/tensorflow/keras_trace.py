@@ -87,7 +87,8 @@ def _signature(model: Any, options: LoadOptions, label: str) -> Any:
 
     declared = getattr(model, "inputs", None)
     if declared:
-        return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype, t.name), model.input)
+        taken = getattr(model, "input", declared[0] if len(declared) == 1 else declared)
+        return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype, t.name), taken)
     example = options.example_input
     if example is None:
         raise OptionError(

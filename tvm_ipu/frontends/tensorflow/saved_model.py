@@ -1,17 +1,14 @@
-"""A SavedModel folder, through the graph that its signatures are stored as.
-
-The graph and its variables are read as they lie in the file, without the Python objects around them: these
-need the very versions of the packages that wrote them.
-"""
+"""A SavedModel folder: one of its signatures as a frozen graph."""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tvm_ipu.base.errors import ModelError, OptionError
-from tvm_ipu.frontends.tensorflow.frozen import Frozen
+from tvm_ipu.frontends.tensorflow.frozen import Frozen, check_operators, node_of
 
 DEFAULT_SIGNATURE = "serving_default"
 
@@ -25,25 +22,59 @@ def read_saved_model(folder: Path, signature: str = "") -> Frozen:
 
     Raises:
         ModelError: It is no SavedModel, or it is truncated.
+        UnsupportedOperatorError: TensorFlow does not know some of its operators; all are listed.
         OptionError: It has no such signature.
     """
     import tensorflow as tf
 
+    graph = _meta_graph(folder)
     label = f"SavedModel '{folder}'"
-    tags = _tags(folder)
+    check_operators(graph.graph_def, graph.graph_def.node, label)
+    name = _choose(graph.signature_def, signature, label)
+    try:
+        loaded = tf.saved_model.load(str(folder), list(graph.meta_info_def.tags))
+        return _from_function(loaded.signatures[name], label)
+    except Exception:  # objects of other versions of Keras fail in many ways; the graph needs none of them
+        return _from_graph(folder, graph, name, label)
+
+
+def _from_function(function: Any, label: str) -> Frozen:
+    """A signature as the function that TensorFlow 2 loads."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    frozen = convert_variables_to_constants_v2(function, lower_control_flow=False, aggressive_inlining=True)
+    specs, results = function.structured_input_signature[1], function.structured_outputs
+    inputs = tf.nest.flatten({name: name for name in specs})
+    outputs = tf.nest.flatten({name: name for name in results})
+    return Frozen(
+        frozen.graph.as_graph_def(),
+        {name: tensor.name for name, tensor in zip(inputs, frozen.inputs, strict=True)},
+        {name: tensor.name for name, tensor in zip(outputs, frozen.outputs, strict=True)},
+        label,
+    )
+
+
+def _from_graph(folder: Path, meta: Any, name: str, label: str) -> Frozen:
+    """A signature as the graph and the checkpoint in the folder, without the objects that they belong to."""
+    import tensorflow as tf
+    from tensorflow.python.framework import convert_to_constants
+
+    chosen = meta.signature_def[name]
+    inputs, outputs = _tensors(chosen.inputs, label), _tensors(chosen.outputs, label)
     with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
         try:
-            meta = tf.compat.v1.saved_model.load(session, tags, str(folder))
+            tf.compat.v1.saved_model.load(session, list(meta.meta_info_def.tags), str(folder))
+            frozen = convert_to_constants.convert_variables_to_constants_from_session_graph(
+                session, graph.as_graph_def(), _nodes(outputs.values())
+            )
         except (OSError, RuntimeError, ValueError, tf.errors.OpError) as err:
             raise ModelError(f"{label} cannot be read: {str(err).strip().splitlines()[0]}") from err
-        name = _choose(meta.signature_def, signature, label)
-        chosen = meta.signature_def[name]
-        inputs, outputs = _tensors(chosen.inputs, label), _tensors(chosen.outputs, label)
-        return Frozen(_freeze(session, graph, outputs.values()), inputs, outputs, label)
+    return Frozen(frozen, inputs, outputs, label)
 
 
-def _tags(folder: Path) -> list[str]:
-    """The tags of the graph to load: ``serve``, or those of the only graph."""
+def _meta_graph(folder: Path) -> Any:
+    """The graph with the tag ``serve``, or the only graph."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
@@ -54,13 +85,12 @@ def _tags(folder: Path) -> list[str]:
         model = SavedModel.FromString(path.read_bytes())
     except DecodeError as err:
         raise ModelError(f"'{path}' is not a SavedModel, or it is truncated") from err
-    found = [list(graph.meta_info_def.tags) for graph in model.meta_graphs]
-    if not found:
+    graphs = {" and ".join(graph.meta_info_def.tags): graph for graph in model.meta_graphs}
+    if not graphs:
         raise ModelError(f"'{path}' is not a SavedModel, or it is truncated: it has no graph")
-    if ["serve"] not in found and len(found) > 1:
-        listed = ", ".join(" and ".join(tags) for tags in found)
-        raise ModelError(f"SavedModel '{folder}' has no graph with the tag 'serve', only {listed}")
-    return ["serve"] if ["serve"] in found else found[0]
+    if "serve" not in graphs and len(graphs) > 1:
+        raise ModelError(f"SavedModel '{folder}' has no graph with the tag 'serve', only {', '.join(graphs)}")
+    return graphs.get("serve") or next(iter(graphs.values()))
 
 
 def _choose(signatures: Any, wanted: str, label: str) -> str:
@@ -85,11 +115,5 @@ def _tensors(infos: Any, label: str) -> dict[str, str]:
     return dict(sorted(found.items(), key=operator.itemgetter(1, 0)))
 
 
-def _freeze(session: Any, graph: Any, outputs: Any) -> Any:
-    """The graph with the variables' values in it."""
-    from tensorflow.python.framework import convert_to_constants
-
-    nodes = list(dict.fromkeys(name.partition(":")[0] for name in outputs))
-    return convert_to_constants.convert_variables_to_constants_from_session_graph(
-        session, graph.as_graph_def(), nodes
-    )
+def _nodes(tensors: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(node_of(name) for name in tensors))
