@@ -66,9 +66,7 @@ def other_tensor(b: Builder, x: relax.Var) -> relax.Expr:
 
 def other_sign(b: Builder, x: relax.Var) -> relax.Expr:
     erf = b.emit(R.erf(b.emit(R.multiply(x, scalar(math.sqrt(0.5))))))
-    return b.emit(
-        R.multiply(b.emit(R.multiply(x, b.emit(R.subtract(scalar(1), erf)))), scalar(0.5))
-    )
+    return b.emit(R.multiply(b.emit(R.multiply(x, b.emit(R.subtract(scalar(1), erf)))), scalar(0.5)))
 
 
 @pytest.mark.parametrize("body", [other_factor, other_tensor, other_sign])
