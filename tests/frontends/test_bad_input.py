@@ -233,7 +233,7 @@ def unsupported(name: str, folder: Path) -> tuple[Any, LoadOptions, list[str]]:
         path.write_bytes(tflite_kit.build(tensors, ops, ["x"], ["z"]))
         return path, LoadOptions(), ["Mystery", "Riddle", "y", "z"]
     if name == "pytorch":
-        return *torch_unsupported(), ["first", "second", "special_airy_ai", "special_bessel_j0"]
+        return *torch_unsupported(), ["first", "second", "airy_ai", "bessel_j0"]
     if name == "tensorflow_graphdef":
         return tensorflow_unsupported(folder), LoadOptions(), ["first", "second", "Betainc", "Digamma"]
     raise AssertionError(name)
