@@ -32,6 +32,18 @@ BITS_ATTR = "tvm_ipu.bits"
 GATHER_ATTR = "tvm_ipu.gather"
 """Attribute of a function that gathers elements of its first operand at positions in its second: the axis."""
 
+ELEMENTWISE_ATTR = "tvm_ipu.elementwise"
+"""Attribute of a function of each element that Relax has no operator for: ``maximum``, ``minimum`` (of any
+number of tensors, with numpy's broadcasting), ``reciprocal`` or ``sign``."""
+
+INTERPOLATION_ATTR = "tvm_ipu.interpolation"
+"""Attribute of a function that adds elements of its first operand along an axis, at positions [outputs, taps]
+in its second, times weights in its third: the axis."""
+
+POSITIONS_ATTR = "tvm_ipu.positions"
+"""Attribute of a function that picks elements at constant positions along axes: JSON, a list of positions by
+axis."""
+
 NORMALISATION_ATTR = "tvm_ipu.normalisation"
 """Attribute of a function that normalises: JSON with ``axes``, ``epsilon``, ``centred`` (whether the mean is
 subtracted), and whether ``scale`` and ``bias`` are among its operands."""

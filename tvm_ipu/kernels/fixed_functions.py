@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tvm import te, tirx
 from tvm.tirx import Expr
 
@@ -15,6 +16,11 @@ EXP2 = (45425, -15743, 3664, -628)
 least maximum of the error of 2^-f (Lawson's weighted least squares)."""
 FRACTION_BITS = 16
 """Fractional bits of exponents and coefficients."""
+LOG2 = (1549081952, -774532405, 516125028, -384720696, 295516526, -210709970, 120078775, -45038110, 7940753)
+"""log2(1 + f) / f as a polynomial of f in [0, 1], 30 fractional bits, from the constant term on: through the
+Chebyshev nodes, within 4e-8."""
+LOG_BITS = 30
+"""Fractional bits of logarithms."""
 EXP_BITS = 28
 """Fractional bits of the exponentials that are added."""
 ROOT_BITS = 31
@@ -46,23 +52,38 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class Softmax:
-    """Numbers of an integer softmax.
+class Powers:
+    """Numbers of exponentials of distances from a row's peak.
 
     Attributes:
-        axis: That the results add up to 1 along.
+        axis: Of the rows.
         limit: Largest difference from the peak that matters.
         factor: Exponent of 2 for each step of a difference, with ``bits`` fractional bits.
         bits: At least 17.
-        numerator: 1 in steps of the result, times ``2**shift``.
-        shift: Of the product with an exponential.
-        result: What the quotients become.
     """
 
     axis: int
     limit: int
     factor: int
     bits: int
+
+    def row(self, index: Sequence[Any]) -> list[Any]:
+        """Position of an element's row."""
+        return [i for a, i in enumerate(index) if a != self.axis]
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Numbers of an integer softmax.
+
+    Attributes:
+        powers: Of its exponentials.
+        numerator: 1 in steps of the result, times ``2**shift``.
+        shift: Of the product with an exponential.
+        result: What the quotients become.
+    """
+
+    powers: Powers
     numerator: int
     shift: int
     result: Steps
@@ -70,6 +91,66 @@ class Softmax:
 
 def softmax(x: te.Tensor, plan: Softmax) -> te.Tensor:
     """exp(x) over its sum along an axis."""
+    _, power, total = _exponentials(x, plan.powers)
+    row = plan.powers.row
+    factor = te.compute(
+        total.shape,
+        lambda *i: tirx.truncdiv(_int64(plan.numerator), total(*i)).astype("int32"),
+        name="factor",
+    )
+    return te.compute(
+        x.shape,
+        lambda *i: plan.result.of(power(*i).astype("int64") * factor(*row(i)).astype("int64"), plan.shift),
+        name="softmax",
+    )
+
+
+@dataclass(frozen=True)
+class LogSoftmax:
+    """Numbers of an integer logarithm of softmax.
+
+    Attributes:
+        powers: Of its exponentials.
+        distance: A step of the distance from the peak in steps of the result, times ``2**shift``.
+        logarithm: ``ln(2) / 2**LOG_BITS`` in steps of the result, times ``2**shift``.
+        shift: Of both products.
+        result: What the differences become.
+    """
+
+    powers: Powers
+    distance: int
+    logarithm: int
+    shift: int
+    result: Steps
+
+
+def log_softmax(x: te.Tensor, plan: LogSoftmax) -> te.Tensor:
+    """x minus its peak and the logarithm of the sum of exponentials along an axis."""
+    peak, _, total = _exponentials(x, plan.powers)
+    row = plan.powers.row
+    logarithm = te.compute(
+        total.shape, lambda *i: _log2(total(*i)) * _int64(plan.logarithm), name="logarithm"
+    )
+
+    def element(*i: Any) -> Expr:
+        distance = (x(*i).astype("int32") - peak(*row(i))).astype("int64")
+        return plan.result.of(distance * _int64(plan.distance) - logarithm(*row(i)), plan.shift)
+
+    return te.compute(x.shape, element, name="log_softmax")
+
+
+def _log2(total: Expr) -> Expr:
+    """Logarithm to base 2 of an int64 with ``EXP_BITS`` fractional bits, 1 or more, in ``2**-LOG_BITS``."""
+    top = _int64(63) - tirx.clz(total).astype("int64")
+    f = ((total << (_int64(62) - top)) >> _int64(62 - LOG_BITS)) - _int64(1 << LOG_BITS)
+    g: Expr = _int64(LOG2[-1])
+    for coefficient in LOG2[-2::-1]:
+        g = ((f * g) >> _int64(LOG_BITS)) + _int64(coefficient)
+    return ((top - _int64(EXP_BITS)) << _int64(LOG_BITS)) + ((f * g) >> _int64(LOG_BITS))
+
+
+def _exponentials(x: te.Tensor, plan: Powers) -> tuple[te.Tensor, te.Tensor, te.Tensor]:
+    """Peaks of rows, int32; exponentials, int32 with ``EXP_BITS`` fractional bits; their sums, int64."""
     shape, axis = _shape(x), plan.axis
     rows = [d for i, d in enumerate(shape) if i != axis]
 
@@ -80,23 +161,14 @@ def softmax(x: te.Tensor, plan: Softmax) -> te.Tensor:
         k = te.reduce_axis((0, shape[axis]), name="k")
         return te.compute(rows, lambda *i: fn(value(*at(i, k.var)), axis=k), name=name)
 
-    def row(index: Sequence[Any]) -> list[Any]:
-        return [i for a, i in enumerate(index) if a != axis]
-
     peak = reduced(te.max, lambda *i: x(*i).astype("int32"), "peak")
-    power = te.compute(shape, lambda *i: _power(peak(*row(i)) - x(*i).astype("int32"), plan), name="power")
-    total = reduced(te.sum, lambda *i: power(*i).astype("int64"), "total")
-    factor = te.compute(
-        rows, lambda *i: tirx.truncdiv(_int64(plan.numerator), total(*i)).astype("int32"), name="factor"
+    power = te.compute(
+        shape, lambda *i: _power(peak(*plan.row(i)) - x(*i).astype("int32"), plan), name="power"
     )
-    return te.compute(
-        shape,
-        lambda *i: plan.result.of(power(*i).astype("int64") * factor(*row(i)).astype("int64"), plan.shift),
-        name="softmax",
-    )
+    return peak, power, reduced(te.sum, lambda *i: power(*i).astype("int64"), "total")
 
 
-def _power(difference: Expr, plan: Softmax) -> Expr:
+def _power(difference: Expr, plan: Powers) -> Expr:
     """2 to minus an exponent, with ``EXP_BITS`` fractional bits."""
     exponent = tirx.min(difference, _int32(plan.limit)) * _int32(plan.factor)
     whole = (exponent + _int32(1 << (plan.bits - 1))) >> _int32(plan.bits)
@@ -195,6 +267,44 @@ def normalise(x: te.Tensor, factor: te.Tensor, added: te.Tensor, plan: Normalise
         return plan.result.of(product, plan.shift)
 
     return te.compute(shape, element, name="normalise")
+
+
+@dataclass(frozen=True)
+class Quotient:
+    """Numbers of a division of two tensors.
+
+    Attributes:
+        zeros: Zero points of both.
+        factor: A step of the dividend over one of the divisor, in steps of the result, times ``2**shift``.
+        shift: Of the quotient.
+        result: What it becomes.
+    """
+
+    zeros: tuple[int, int]
+    factor: int
+    shift: int
+    result: Steps
+
+
+FAR = 2**62
+"""A number beyond all results."""
+
+
+def quotient(a: te.Tensor, b: te.Tensor, plan: Quotient) -> te.Tensor:
+    """a / b with numpy's broadcasting; what is divided by 0 is as large as a result can be, 0 / 0 is 0."""
+    shape = np.broadcast_shapes(_shape(a), _shape(b))
+
+    def element(*index: Any) -> Expr:
+        dividend, divisor = (
+            _broadcast(x, index).astype("int64") - _int64(zero)
+            for x, zero in zip((a, b), plan.zeros, strict=True)
+        )
+        none, nothing = _int64(0), divisor == _int64(0)
+        far = tirx.Select(dividend > none, _int64(FAR), tirx.Select(dividend < none, _int64(-FAR), none))
+        whole = tirx.truncdiv(dividend * _int64(plan.factor), tirx.Select(nothing, _int64(1), divisor))
+        return plan.result.of(tirx.Select(nothing, far, whole), plan.shift)
+
+    return te.compute(shape, element, name="quotient")
 
 
 def linear_resize(

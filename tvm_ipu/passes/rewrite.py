@@ -128,6 +128,13 @@ class Rewriter:
         """What stands in the new ``main`` for a variable of the old one."""
         return self._new.get(old, old)
 
+    def attribute(self, call: relax.Expr, name: str) -> str:
+        """An attribute of the function that a ``call_tir`` calls; empty for other calls and functions."""
+        if op_name(call) != "relax.call_tir":
+            return ""
+        attributes = getattr(self.builder.get()[call.args[0]], "attrs", None) or {}
+        return str(attributes[name]) if name in attributes else ""
+
     def users(self, expr: relax.Expr) -> list[str]:
         """Operators of the calls that use a variable in the old ``main``; empty where that is not known."""
         origin = self.origin(expr)

@@ -28,6 +28,9 @@ UNARY = frozenset(
 BINARY = frozenset({"Add", "Div", "Max", "Min", "Mul", "PRelu", "Pow", "Sub"})
 """Functions of each element of several tensors."""
 
+COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+"""Questions about the elements of two tensors."""
+
 CLIPS = frozenset({"Clip", "Relu"})
 """Functions that only narrow the range of what they read."""
 

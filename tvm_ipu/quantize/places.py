@@ -15,7 +15,16 @@ import numpy as np
 
 from tvm_ipu.base.graph import Graph, Node
 from tvm_ipu.base.tensor import DType
-from tvm_ipu.quantize.operators import BINARY, CLIPS, PRODUCTS, UNARY, is_move, weight_axis, weight_of
+from tvm_ipu.quantize.operators import (
+    BINARY,
+    CLIPS,
+    COMPARISONS,
+    PRODUCTS,
+    UNARY,
+    is_move,
+    weight_axis,
+    weight_of,
+)
 
 TRANSFORMER_FLOAT = frozenset({"LayerNormalization", "RMSNormalization", "Softmax", "SkipLayerNormalization"})
 """Operators that 8 bits break in transformers; what only they read stays float with them."""
@@ -197,6 +206,8 @@ class _Finder:
             return False
         if node.op_type in PRODUCTS and name in node.inputs[:2]:
             return True
+        if node.op_type in COMPARISONS:
+            return bool(self._readers.get(node.outputs[0]))
         return any(self._wanted.get(output, False) for output in node.outputs)
 
     def _is_float(self, node: Node) -> bool:

@@ -15,6 +15,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,13 @@ Function = Callable[[Path, bool], Any]
 
 
 def main(descriptor: int) -> None:
-    """Answer requests until the other end is closed."""
+    """Answer requests until the other end is closed, possibly before it has read an answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
-    with Connection(descriptor) as connection:
+    with Connection(descriptor) as connection, suppress(EOFError, ConnectionError):
         functions: dict[int, Function] = {}
         steps = [step_from_json(one) for one in json.loads(connection.recv_bytes())]
         while True:
-            try:
-                request = json.loads(connection.recv_bytes())
-            except EOFError:
-                return
-            _answer(connection, steps, functions, request)
+            _answer(connection, steps, functions, json.loads(connection.recv_bytes()))
 
 
 def _answer(

@@ -15,6 +15,7 @@ from tvm_ipu.base.tensor import DType, TensorSpec
 from tvm_ipu.frontends.loaders import LoadOptions, OnnxSource
 from tvm_ipu.frontends.onnx.evaluate import find_schema
 from tvm_ipu.frontends.onnx.fold_batchnorm import fold_batchnorm
+from tvm_ipu.frontends.onnx.fuse_norms import fuse_norms, split_norms
 from tvm_ipu.frontends.onnx.graph import Array, Graph, attributes, domain_of, dtype_label, node_label
 from tvm_ipu.frontends.onnx.importer import supports
 from tvm_ipu.frontends.onnx.load import change_opset, parse_bytes, read_proto, read_source
@@ -31,7 +32,8 @@ def load_graph(source: OnnxSource, options: LoadOptions | None = None, simplify:
     Args:
         source: ONNX model.
         options: Shapes and cuts.
-        simplify: Whether BatchNormalization goes into the convolution before it.
+        simplify: Whether BatchNormalization goes into the convolution before it, and layer normalisation
+            that is written out becomes one operator.
 
     Raises:
         ModelError: The model is damaged, needs shapes, or has operators that opset 21 lacks.
@@ -44,6 +46,7 @@ def load_graph(source: OnnxSource, options: LoadOptions | None = None, simplify:
     if graph.opsets.get("", OPSET) < OPSET:
         graph = _in_opset(graph, read.name)
     found = _plain(to_proto(graph, _OUTSIDE), {c.name: c.array for c in graph.constants()})
+    found = split_norms(fuse_norms(found) if simplify else found)
     return replace(found, name=read.name, source={**read.facts, **found.source})
 
 

@@ -30,7 +30,7 @@ from tvm_ipu.frontends.onnx.graph import (
 )
 from tvm_ipu.frontends.onnx.tensors import densify, read_tensor
 
-INTEGER_USERS = frozenset({"Conv", "Gather", "Gemm", "MatMul", "Transpose"})
+INTEGER_USERS = frozenset({"Conv", "ConvTranspose", "Gather", "Gemm", "MatMul", "Transpose"})
 """Operators for which quantised weights are kept as integers."""
 
 MAX_OPS = 200_000

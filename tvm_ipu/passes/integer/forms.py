@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from tvm import relax
 
+from tvm_ipu.base.model import ELEMENTWISE_ATTR, INTERPOLATION_ATTR
+from tvm_ipu.kernels import fixed_functions as fixed
 from tvm_ipu.passes.integer import products, requantize as rq, rows
+from tvm_ipu.passes.integer.choices import chosen, extremum, in_steps
+from tvm_ipu.passes.integer.interpolation import interpolated
 from tvm_ipu.passes.integer.known import Known
 from tvm_ipu.passes.integer.requantize import Result, Term
 from tvm_ipu.passes.integer.resize import linear_resize
-from tvm_ipu.passes.integer.tensors import ACCUMULATOR_LIMIT, Array, NoInteger, Quantized, Sum, real_constant
+from tvm_ipu.passes.integer.tensors import (
+    ACCUMULATOR_LIMIT,
+    NARROW_LIMIT,
+    WIDE_LIMIT,
+    Array,
+    NoInteger,
+    Quantized,
+    Sum,
+    real_constant,
+)
+from tvm_ipu.passes.lower_operators import ELEMENTWISE, call_te
 from tvm_ipu.passes.rewrite import Rewriter, op_name, shape_of
 
 R = relax.op
@@ -19,6 +36,9 @@ R = relax.op
 
 Form = Callable[[Known, relax.Call, Result], relax.Expr]
 
+
+QUOTIENT_BITS = 45
+"""Significant bits of a ratio of steps: 17 more fit int64."""
 
 INNER_STEPS = {8: 64, 16: 1}
 """Steps of a function that is an operand of an addition for one step of the result, by the result's bits."""
@@ -69,10 +89,23 @@ def _multiplied(known: Known, call: relax.Call, result: Result) -> relax.Expr:
 def _divided(known: Known, call: relax.Call, result: Result) -> relax.Expr:
     divisor = real_constant(known.rewriter, call.args[1])
     if divisor is None:
-        raise NoInteger("it divides by a tensor")
+        return _quotient(known, call, result)
     if not divisor.all():
         raise NoInteger("it divides by zero")
     return _times_constant(known, call.args[0], 1 / divisor, result)
+
+
+def _quotient(known: Known, call: relax.Call, result: Result) -> relax.Expr:
+    """One tensor by another."""
+    a, b = (_quantized(known, arg) for arg in call.args)
+    ratio = a.scale / b.scale / result.single_scale
+    shift = min(60, QUOTIENT_BITS - math.frexp(ratio)[1])
+    if shift < 8:
+        raise NoInteger(f"a step of its result is {result.single_scale:g}")
+    steps = fixed.Steps(result.dtype, int(result.zero), int(result.low), int(result.high))
+    plan = fixed.Quotient((a.zero, b.zero), round(ratio * 2.0**shift), shift, steps)
+    compute = partial(fixed.quotient, plan=plan)
+    return call_te(known.rewriter, "fixed_quotient", compute, [a.expr, b.expr], ELEMENTWISE)
 
 
 def _converted(known: Known, call: relax.Call, result: Result) -> relax.Expr:
@@ -91,7 +124,13 @@ def _converted(known: Known, call: relax.Call, result: Result) -> relax.Expr:
 
 def _times_constant(known: Known, arg: relax.Expr, factor: Array, result: Result) -> relax.Expr:
     """A tensor times numbers, which may differ between its elements: sums with a scale for each."""
-    q = _quantized(known, arg)
+    q = known.quantized(arg)
+    if q is None and factor.size == 1 and factor > 0 and not isinstance(result.scale, np.ndarray):
+        found = known.integer_form(arg, replace(result, scale=result.scale / float(factor.flat[0])))
+        if found is not None:
+            return found
+    if q is None:
+        raise NoInteger(f"its operand '{label_of(arg)}' is not quantised")
     return known.arithmetic.requantize(Sum(rq.centred_int(q), np.asarray(q.scale * factor), q.reach), result)
 
 
@@ -106,10 +145,7 @@ def _product(known: Known, call: relax.Call, result: Result) -> relax.Expr:
 
 
 def _concatenated(known: Known, call: relax.Call, result: Result) -> relax.Expr:
-    parts = [known.integer_form(field, result) for field in fields(known.rewriter, call)]
-    if any(part is None for part in parts):
-        raise NoInteger("an operand is not quantised")
-    return R.concat([known.rewriter.emit(p) for p in parts], call.attrs.axis)
+    return R.concat(in_steps(known, fields(known.rewriter, call), result), call.attrs.axis)
 
 
 def _average_pool(known: Known, call: relax.Call, result: Result) -> relax.Expr:
@@ -137,6 +173,38 @@ def _mean(known: Known, call: relax.Call, result: Result) -> relax.Expr:
     return known.arithmetic.requantize(total.times(1 / count), result)
 
 
+def _summed(known: Known, call: relax.Call, result: Result) -> relax.Expr:
+    """Sums of a tensor, of its absolute values or of its squares."""
+    inner = known.rewriter.value(call.args[0])
+    rank = len(shape_of(call.args[0]))
+    axes = range(rank) if call.attrs.axis is None else sorted(int(a) % rank for a in call.attrs.axis)
+    keepdims = bool(call.attrs.keepdims)
+    is_square = op_name(inner) == "relax.multiply" and inner.args[0].same_as(inner.args[1])
+    if not is_square and op_name(inner) != "relax.abs":
+        x = _quantized(known, call.args[0])
+        total = products.whole_sum(known.rewriter, x, list(axes), keepdims)
+        return known.arithmetic.requantize(total, result)
+    x = _quantized(known, inner.args[0])
+    power = 2 if is_square else 1
+    reach = math.prod(shape_of(call.args[0])[a] for a in axes) * x.reach**power
+    if reach >= WIDE_LIMIT:
+        raise NoInteger("sums may overflow 53 bits")
+    is_wide = reach >= NARROW_LIMIT
+    centred = R.astype(rq.centred_int(x), "int64" if is_wide else "int32")
+    number = known.rewriter.emit(R.multiply(centred, centred) if is_square else R.abs(centred))
+    total = Sum(R.sum(number, list(axes), keepdims), np.asarray(x.scale**power), reach, is_wide=is_wide)
+    return known.arithmetic.requantize(total, result)
+
+
+def _function(known: Known, call: relax.Call, result: Result) -> relax.Expr:
+    """A function that a frontend wrote and marked."""
+    if known.rewriter.attribute(call, ELEMENTWISE_ATTR) in ("maximum", "minimum"):
+        return extremum(known, call, result)
+    if known.rewriter.attribute(call, INTERPOLATION_ATTR):
+        return interpolated(known, call, result)
+    return rows.normalise(known, call, result)
+
+
 def _quantized(known: Known, expr: relax.Expr) -> Quantized:
     q = known.quantized(expr)
     if q is None:
@@ -155,7 +223,12 @@ FORMS: dict[str, Form] = {
     "relax.astype": _converted,
     "relax.image.resize2d": linear_resize,
     "relax.nn.softmax": rows.softmax,
-    "relax.call_tir": rows.normalise,
+    "relax.nn.log_softmax": rows.log_softmax,
+    "relax.maximum": extremum,
+    "relax.minimum": extremum,
+    "relax.where": chosen,
+    "relax.sum": _summed,
+    "relax.call_tir": _function,
 }
 """By operator; each raises ``NoInteger`` where it does not apply."""
 

@@ -11,7 +11,7 @@ from tvm_ipu.passes.integer import tables
 from tvm_ipu.passes.integer.known import Known
 from tvm_ipu.passes.integer.requantize import Result
 from tvm_ipu.passes.integer.tensors import Array, NoInteger, Quantized, Sum, real_constant
-from tvm_ipu.passes.rewrite import Rewriter, make_constant, op_name, shape_of
+from tvm_ipu.passes.rewrite import Rewriter, make_constant, shape_of
 
 R = relax.op
 
@@ -122,9 +122,9 @@ def _evaluate(
     value = leaf(real)
     if value is not None:
         return value
-    call = rewriter.value(real)
-    if op_name(call) not in tables.ELEMENTWISE:
+    name, args = tables.elements(rewriter, real)
+    if not name:
         return None
-    operands = [_evaluate(rewriter, a, leaf) for a in call.args if isinstance(a.ty, relax.TensorType)]
+    operands = [_evaluate(rewriter, arg, leaf) for arg in args]
     known = [operand for operand in operands if operand is not None]
-    return tables.apply(call, known) if len(known) == len(operands) else None
+    return tables.apply(name, rewriter.value(real), known) if len(known) == len(operands) else None

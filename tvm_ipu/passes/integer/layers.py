@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
 from tvm import relax
 
+from tvm_ipu.base.model import POSITIONS_ATTR
 from tvm_ipu.base.target import Target
 from tvm_ipu.passes.integer import moves, products, requantize as rq
+from tvm_ipu.passes.integer.choices import COMPARISONS, compared
 from tvm_ipu.passes.integer.fixed_point import FixedPoint
 from tvm_ipu.passes.integer.forms import FORMS, fields, label_of
 from tvm_ipu.passes.integer.functions import of_sum, of_tensor
@@ -95,6 +98,8 @@ class Layers:
         try:
             if name == "relax.quantize":
                 return self._quantize(call)
+            if name in COMPARISONS and (answer := compared(self, call)) is not None:
+                return answer
             total = self._sum(call)
         except NoInteger as err:
             total, reason = None, str(err)
@@ -195,10 +200,23 @@ class Layers:
             data, positions = call.args[1].fields
             source = self.quantized(data)
             return source and source.like(moves.gathered(self.rewriter, source.expr, positions, axis))
+        if picked := self.rewriter.attribute(call, POSITIONS_ATTR):
+            source = self.quantized(call.args[1].fields[0])
+            return source and source.like(moves.picked(self.rewriter, source.expr, json.loads(picked)))
+        if name in ("relax.maximum", "relax.minimum"):
+            return self._one_sided(call)
         if name in moves.MOVES:
             source = self.quantized(call.args[0])
             return source and source.like(self.rewriter.emit(moves.moved(call, source)))
         return None
+
+    def _one_sided(self, call: relax.Call) -> Quantized | None:
+        """The part of a tensor on one side of 0."""
+        source, bound = self.quantized(call.args[0]), constant(call.args[1])
+        if source is None or bound is None or bound.any():
+            return None
+        zero = make_constant(np.asarray(source.zero, source.dtype))
+        return source.like(self.rewriter.emit(relax.Call(call.op, [source.expr, zero])))
 
     def _leaf(self, call: relax.Call) -> Quantized | None:
         if str(call.attrs.out_dtype) != "float32":

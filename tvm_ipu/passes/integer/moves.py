@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 from tvm import relax
 
 from tvm_ipu.base.model import GATHER_ATTR
-from tvm_ipu.passes.integer.tensors import LIMITS, Array, NoInteger, Quantized, Sum, reshaped_scale
-from tvm_ipu.passes.rewrite import Rewriter, op_name, shape_of
+from tvm_ipu.passes.integer.tensors import LIMITS, Array, NoInteger, Quantized, Sum, collapsed, reshaped_scale
+from tvm_ipu.passes.rewrite import Rewriter, make_constant, op_name, shape_of
 
 R = relax.op
 
@@ -53,8 +55,8 @@ def _padded(call: relax.Call, source: Quantized) -> relax.Expr:
 
 def gather_axis(rewriter: Rewriter, call: relax.Call) -> int | None:
     """The axis of a function that gathers; None for other functions."""
-    attributes = getattr(rewriter.builder.get()[call.args[0]], "attrs", None) or {}
-    return int(str(attributes[GATHER_ATTR])) if GATHER_ATTR in attributes else None
+    axis = rewriter.attribute(call, GATHER_ATTR)
+    return int(axis) if axis else None
 
 
 def gathered(rewriter: Rewriter, data: relax.Expr, positions: relax.Expr, axis: int) -> relax.Var:
@@ -67,9 +69,18 @@ def gathered(rewriter: Rewriter, data: relax.Expr, positions: relax.Expr, axis: 
     return rewriter.emit(R.take(data, inside, axis))
 
 
+def picked(rewriter: Rewriter, data: relax.Expr, positions: Mapping[str, Sequence[int]]) -> relax.Expr:
+    """Elements at constant positions along axes."""
+    for axis, places in positions.items():
+        data = rewriter.emit(R.take(data, make_constant(np.array(places, np.int32)), int(axis)))
+    return data
+
+
 def moved_sum(call: relax.Call, source: Sum) -> Sum | None:
-    """A reshape or transpose of sums; None for other operators, or where scales would lose their axis."""
+    """A reshape, transpose or cut of sums; None for others, or where scales would lose their axis."""
     name, shape = op_name(call), shape_of(call.args[0])
+    if name == "relax.strided_slice":
+        return _cut_sum(call, source)
     if name not in ("relax.permute_dims", "relax.reshape", "relax.expand_dims", "relax.squeeze"):
         return None
     expr = relax.Call(call.op, [source.expr, *call.args[1:]], call.attrs)
@@ -77,10 +88,21 @@ def moved_sum(call: relax.Call, source: Sum) -> Sum | None:
     return None if scale is None or offset is None else replace(source, expr=expr, scale=scale, offset=offset)
 
 
+def _cut_sum(call: relax.Call, source: Sum) -> Sum | None:
+    """A part of sums whose scales do not change along the axes that are cut."""
+    rank = len(shape_of(call.args[0]))
+    axes = [int(a) % rank for a in call.args[1].fields]
+    for parameter in (source.scale, source.offset):
+        full = (1,) * (rank - parameter.ndim) + parameter.shape
+        if any(full[a] > 1 for a in axes):
+            return None
+    return replace(source, expr=relax.Call(call.op, [source.expr, *call.args[1:]], call.attrs))
+
+
 def _moved_parameter(call: relax.Call, parameter: Array, shape: tuple[int, ...]) -> Array | None:
     """Scales or offsets for the result of a reshape or transpose of a tensor of the given shape."""
     full = parameter.reshape((1,) * (len(shape) - parameter.ndim) + parameter.shape)
     if op_name(call) == "relax.permute_dims":
         axes = call.attrs.axes
-        return full.transpose(None if axes is None else [int(a) for a in axes])
+        return collapsed(full.transpose(None if axes is None else [int(a) for a in axes]))
     return reshaped_scale(full, shape, shape_of(call))

@@ -43,21 +43,37 @@ def softmax(known: Known, call: relax.Call, result: Result) -> relax.Expr:
     step = result.single_scale
     if not 2.0**-40 < step < 2.0**4:
         raise NoInteger(f"a step of its result is {step:g}")
+    shift = 57 - math.floor(math.log2(1 / step))
+    plan = fixed.Softmax(_powers(call, q), round(2.0**shift / step), shift, _steps(result))
+    return call_te(known.rewriter, "fixed_softmax", partial(fixed.softmax, plan=plan), [q.expr], OPAQUE)
+
+
+def log_softmax(known: Known, call: relax.Call, result: Result) -> relax.Expr:
+    """The logarithm of the same quotients.
+
+    Raises:
+        NoInteger: Its operand is not quantised, or a step of its result is next to nothing.
+    """
+    q = _operand(known, call)
+    ratio, unit = q.scale / result.single_scale, math.log(2) / 2.0**fixed.LOG_BITS / result.single_scale
+    shift = min(60, 45 - math.frexp(ratio)[1], 24 - math.frexp(unit)[1])
+    if shift < 8:
+        raise NoInteger(f"a step of its result is {result.single_scale:g}")
+    powers = _powers(call, q)
+    plan = fixed.LogSoftmax(
+        powers, round(ratio * 2.0**shift), round(unit * 2.0**shift), shift, _steps(result)
+    )
+    compute = partial(fixed.log_softmax, plan=plan)
+    return call_te(known.rewriter, "fixed_log_softmax", compute, [q.expr], OPAQUE)
+
+
+def _powers(call: relax.Call, q: Quantized) -> fixed.Powers:
+    """Exponentials of the distances from a row's peak."""
     low, high = LIMITS[q.dtype]
     rate = min(q.scale * math.log2(math.e), MAX_EXPONENT)
     limit = min(high - low, math.ceil(MAX_EXPONENT / rate))
     bits = min(30, math.floor(math.log2((2**31 - 1) / (limit * rate + 0.5))))
-    shift = 57 - math.floor(math.log2(1 / step))
-    plan = fixed.Softmax(
-        int(call.attrs.axis) % len(shape_of(call)),
-        limit,
-        round(rate * 2**bits),
-        bits,
-        round(2.0**shift / step),
-        shift,
-        _steps(result),
-    )
-    return call_te(known.rewriter, "fixed_softmax", partial(fixed.softmax, plan=plan), [q.expr], OPAQUE)
+    return fixed.Powers(int(call.attrs.axis) % len(shape_of(call)), limit, round(rate * 2**bits), bits)
 
 
 def normalise(known: Known, call: relax.Call, result: Result) -> relax.Expr:
@@ -103,11 +119,10 @@ def _affine_shift(factor: Array, added: Array) -> int:
 
 def _facts(known: Known, call: relax.Call) -> dict[str, Any]:
     """What the frontend wrote down of a normalisation."""
-    function = known.rewriter.builder.get()[call.args[0]]
-    attributes = getattr(function, "attrs", None) or {}
-    if NORMALISATION_ATTR not in attributes:
+    written = known.rewriter.attribute(call, NORMALISATION_ATTR)
+    if not written:
         raise NoInteger(f"no integer form of '{call.args[0].name_hint}'")
-    facts: dict[str, Any] = json.loads(str(attributes[NORMALISATION_ATTR]))
+    facts: dict[str, Any] = json.loads(written)
     return facts
 
 

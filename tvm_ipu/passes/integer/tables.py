@@ -1,7 +1,8 @@
-"""Functions of one 8-bit tensor as tables of 256 integers (docs/numerics.md, tables)."""
+"""Functions of one tensor as tables of integers (docs/numerics.md, tables)."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
+from tvm_ipu.base.model import ELEMENTWISE_ATTR
 from tvm_ipu.passes.integer.requantize import Result
 from tvm_ipu.passes.integer.tensors import LIMITS, Array, Quantized, int32_constant
-from tvm_ipu.passes.rewrite import make_constant, op_name
+from tvm_ipu.passes.rewrite import Rewriter, make_constant, op_name
 
 R = relax.op
 
@@ -30,9 +32,19 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
     "relax.sqrt": np.sqrt,
     "relax.rsqrt": lambda x: 1 / np.sqrt(x),
     "relax.square": np.square,
+    "relax.reciprocal": lambda x: 1 / x,
     "relax.sin": np.sin,
     "relax.cos": np.cos,
+    "relax.tan": np.tan,
+    "relax.asin": np.arcsin,
+    "relax.acos": np.arccos,
+    "relax.atan": np.arctan,
+    "relax.sinh": np.sinh,
+    "relax.cosh": np.cosh,
     "relax.tanh": np.tanh,
+    "relax.asinh": np.arcsinh,
+    "relax.acosh": np.arccosh,
+    "relax.atanh": np.arctanh,
     "relax.erf": _erf,
     "relax.sigmoid": _sigmoid,
     "relax.floor": np.floor,
@@ -48,18 +60,43 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
     "relax.multiply": np.multiply,
     "relax.divide": np.divide,
     "relax.power": np.power,
-    "relax.maximum": np.maximum,
-    "relax.minimum": np.minimum,
+    "relax.maximum": lambda *x: functools.reduce(np.maximum, x),
+    "relax.minimum": lambda *x: functools.reduce(np.minimum, x),
+    "relax.equal": np.equal,
+    "relax.not_equal": np.not_equal,
+    "relax.greater": np.greater,
+    "relax.greater_equal": np.greater_equal,
+    "relax.less": np.less,
+    "relax.less_equal": np.less_equal,
+    "relax.where": lambda condition, a, b: np.asarray(np.where(condition != 0, a, b)),
 }
-"""Elementwise operators, in float64."""
+"""Elementwise operators, in float64; what holds is 1, what does not is 0."""
 
 ELEMENTWISE = frozenset({*FUNCTIONS, "relax.clip", "relax.nn.leakyrelu"})
 """Operators that ``apply`` knows."""
 
 
-def apply(call: relax.Call, operands: list[Array]) -> Array:
-    """Value of a call of one of ``ELEMENTWISE``."""
+def elements(rewriter: Rewriter, expr: relax.Expr) -> tuple[str, list[relax.Expr]]:
+    """Operator of ``ELEMENTWISE`` and its tensors; an empty name for everything else.
+
+    A conversion of what holds to a float is ``relax.astype``.
+    """
+    call = rewriter.value(expr)
+    function = rewriter.attribute(call, ELEMENTWISE_ATTR)
+    if function:
+        return f"relax.{function}", list(call.args[1].fields)
     name = op_name(call)
+    if name == "relax.astype" and (str(call.args[0].ty.dtype), str(call.ty.dtype)) == ("bool", "float32"):
+        return name, [call.args[0]]
+    if name not in ELEMENTWISE:
+        return "", []
+    return name, [arg for arg in call.args if isinstance(arg.ty, relax.TensorType)]
+
+
+def apply(name: str, call: relax.Call, operands: list[Array]) -> Array:
+    """Value of a call of one of ``ELEMENTWISE``, or of such a conversion."""
+    if name == "relax.astype":
+        return operands[0]
     if name == "relax.clip":
         low, high = (float(bound.value) for bound in call.args[1:])
         return np.asarray(np.clip(operands[0], low, high))

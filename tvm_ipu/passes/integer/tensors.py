@@ -21,6 +21,8 @@ LIMITS = {name: (int(np.iinfo(name).min), int(np.iinfo(name).max)) for name in (
 ACCUMULATOR_LIMIT = 2**31 - 1
 NARROW_LIMIT = 2**30
 """Sums that may reach this are wide; half of what int32 holds, so that a correction of that size may join."""
+MAX_BLOCK = 2**16
+"""Most elements that scales are given one by one for."""
 WIDE_LIMIT = 2**52
 """Bound of wide sums: float64 holds them exactly, and a correction of that size may join."""
 
@@ -153,7 +155,7 @@ def scalar_parameters(call: relax.Call) -> tuple[float, int]:
 
 
 def weight_of(rewriter: Rewriter, expr: relax.Expr) -> Weight | None:
-    """The quantised constant behind ``dequantize``, transposes and reshapes; None for other values."""
+    """The quantised constant behind ``dequantize`` and operators that move it; None for other values."""
     call = rewriter.value(expr)
     name = op_name(call)
     if name == "relax.dequantize":
@@ -170,6 +172,12 @@ def weight_of(rewriter: Rewriter, expr: relax.Expr) -> Weight | None:
     if name == "relax.reshape":
         weight = weight_of(rewriter, call.args[0])
         return weight and _reshaped(weight, tuple(int(d) for d in call.args[1].values))
+    if name == "relax.flip":
+        weight, axis = weight_of(rewriter, call.args[0]), int(call.attrs.axis)
+        return weight and Weight(np.flip(weight.value, axis), np.flip(weight.scale, axis))
+    if name == "relax.nn.pad":
+        weight = weight_of(rewriter, call.args[0])
+        return weight and _padded(weight, call)
     return None
 
 
@@ -182,6 +190,16 @@ def along(parameter: Array, axis: int, rank: int) -> Array:
     return parameter.reshape(shape)
 
 
+def _padded(weight: Weight, call: relax.Call) -> Weight | None:
+    """The weight with zeros around it; None where its scales differ along the padding."""
+    ends = [int(p) for p in call.attrs.pad_width]
+    widths = list(zip(ends[::2], ends[1::2], strict=True))
+    plain = str(call.attrs.pad_mode) == "constant" and float(call.attrs.pad_value) == 0
+    if not plain or any(any(w) and n > 1 for w, n in zip(widths, weight.scale.shape, strict=True)):
+        return None
+    return Weight(np.pad(weight.value, widths), weight.scale)
+
+
 def _reshaped(weight: Weight, shape: tuple[int, ...]) -> Weight | None:
     """The weight in another shape; None where its scales do not follow one axis."""
     scale = reshaped_scale(weight.scale, weight.value.shape, shape)
@@ -189,19 +207,47 @@ def _reshaped(weight: Weight, shape: tuple[int, ...]) -> Weight | None:
 
 
 def reshaped_scale(scale: Array, old: Sequence[int], new: Sequence[int]) -> Array | None:
-    """Scales along at most one axis of a tensor of shape ``old``, for the tensor reshaped to ``new``.
+    """Scales of a tensor of shape ``old``, for the tensor reshaped to ``new``.
 
     Returns:
-        Scales of rank ``len(new)``; None where the axis is not one of the new shape's.
+        Scales of rank ``len(new)``; None where they would differ between very many elements.
     """
-    if scale.size == 1:
-        return scale.reshape((1,) * len(new))
-    full = (1,) * (len(old) - scale.ndim) + scale.shape
-    (axis,) = (a for a, extent in enumerate(full) if extent > 1) if max(full) == scale.size else (-1,)
-    for at, extent in enumerate(new):
-        if axis >= 0 and extent == old[axis] and math.prod(new[:at]) == math.prod(old[:axis]):
-            return scale.reshape([extent if i == at else 1 for i in range(len(new))])
-    return None
+    full = scale.reshape((1,) * (len(old) - scale.ndim) + scale.shape)
+    result: list[int] = []
+    for before, after in _blocks(old, new):
+        own = math.prod(full.shape[a] for a in before)
+        if own > 1 and math.prod(old[a] for a in before) > MAX_BLOCK:
+            return None
+        result += [new[a] if own > 1 else 1 for a in after]
+        full = np.broadcast_to(
+            full, [old[a] if a in before and own > 1 else n for a, n in enumerate(full.shape)]
+        )
+    return collapsed(full.reshape(result))
+
+
+def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[range, range]]:
+    """Axes of both shapes in runs of the same number of elements, as short as can be."""
+    found, i, j = [], 0, 0
+    while i < len(old) or j < len(new):
+        start, left, right = (i, j), 1, 1
+        while True:
+            if left <= right and i < len(old):
+                left, i = left * old[i], i + 1
+            elif j < len(new):
+                right, j = right * new[j], j + 1
+            if left == right or (i, j) == (len(old), len(new)):
+                break
+        found.append((range(start[0], i), range(start[1], j)))
+    return found
+
+
+def collapsed(parameter: Array) -> Array:
+    """The parameter with an extent of 1 along the axes where it does not change."""
+    for axis in range(parameter.ndim):
+        first = parameter.take([0], axis)
+        if parameter.shape[axis] > 1 and (parameter == first).all():
+            parameter = first
+    return parameter
 
 
 def real_constant(rewriter: Rewriter, expr: relax.Expr) -> Array | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tvm import relax, te, tirx
 from tvm.script.ir_builder import IRBuilder, tirx as T
 
+from tvm_ipu.base.model import ELEMENTWISE_ATTR
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode
 
 HALF_TYPES = ("float16", "bfloat16")
@@ -128,6 +129,7 @@ def elementwise(
     *exprs: relax.Expr,
     dtype: str | None = None,
     widen: bool = True,
+    function: str = "",
 ) -> relax.Expr:
     """One kernel for a formula over elements, with numpy's broadcasting.
 
@@ -136,6 +138,7 @@ def elementwise(
         fn: Gets one scalar expression an operand and returns the element of the result.
         dtype: Type of the result; that of the first operand where not given.
         widen: Give half-precision operands to ``fn`` as float32.
+        function: What ``base.model.ELEMENTWISE_ATTR`` calls the formula, if anything.
     """
     out_dtype = dtype or ctx.dtype(exprs[0])
     shape = broadcast_shape(*(ctx.shape(e) for e in exprs))
@@ -148,14 +151,16 @@ def elementwise(
 
         return te.compute(shape, element, name=name)
 
-    return ctx.te(compute, *exprs, name=name)
+    return ctx.te(compute, *exprs, name=name, attrs={ELEMENTWISE_ATTR: function} if function else None)
 
 
-def fold(ctx: Context, name: str, fn: Callable[[Any, Any], Any], exprs: Sequence[relax.Expr]) -> relax.Expr:
+def fold(
+    ctx: Context, name: str, fn: Callable[[Any, Any], Any], exprs: Sequence[relax.Expr], function: str = ""
+) -> relax.Expr:
     """``fn`` over all of ``exprs`` from left to right, in one kernel."""
     if len(exprs) == 1:
         return exprs[0]
-    return elementwise(ctx, name, lambda *values: functools.reduce(fn, values), *exprs)
+    return elementwise(ctx, name, lambda *values: functools.reduce(fn, values), *exprs, function=function)
 
 
 def kind(value: Any) -> str:

@@ -204,6 +204,9 @@ def _spread(
     """Weights computed at run time with zeros between the taps and behind the last."""
     channels, out, *kernel = ctx.shape(weight)
     dtype = ctx.dtype(weight)
+    if set(dilations) == {1}:
+        rest = [m * s - k for m, s, k in zip(taps, strides, kernel, strict=True)]
+        return pad_constant(ctx, weight, [0] * (2 + len(kernel)), [0, 0, *rest], 0)
 
     def compute(tensor: te.Tensor) -> te.Tensor:
         def element(c: Any, o: Any, *place: Any) -> Any:

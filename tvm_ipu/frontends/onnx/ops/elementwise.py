@@ -63,7 +63,7 @@ def round_op(ctx: Context, node: Node) -> relax.Expr:
 def reciprocal(ctx: Context, node: Node) -> relax.Expr:
     """Floating-point types."""
     x = required(node, 0, "X")
-    return elementwise(ctx, "reciprocal", lambda v: number(1.0, kind(v)) / v, x)
+    return elementwise(ctx, "reciprocal", lambda v: number(1.0, kind(v)) / v, x, function="reciprocal")
 
 
 @converter("Sign")
@@ -76,7 +76,7 @@ def sign(ctx: Context, node: Node) -> relax.Expr:
         negative = number(-1, kind(v)) if is_float(kind(v)) or is_signed(kind(v)) else zero
         return tirx.Select(v > zero, one, tirx.Select(v < zero, negative, v))
 
-    return elementwise(ctx, "sign", formula, x)
+    return elementwise(ctx, "sign", formula, x, function="sign")
 
 
 _BINARY: dict[str, Callable[[relax.Expr, relax.Expr], relax.Expr]] = {
@@ -227,7 +227,7 @@ def extremum(ctx: Context, node: Node) -> relax.Expr:
         best = tirx.Select(a > b if maximum else a < b, a, b)
         return tirx.Select(tirx.isnan(a), a, best) if is_float(kind(a)) else best
 
-    return fold(ctx, node.op_type.lower(), pick, exprs)
+    return fold(ctx, node.op_type.lower(), pick, exprs, "maximum" if maximum else "minimum")
 
 
 @converter("Sum", "Mean")

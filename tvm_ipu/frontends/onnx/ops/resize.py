@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import relax, te, tirx
 
+from tvm_ipu.base.model import INTERPOLATION_ATTR
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
 from tvm_ipu.frontends.onnx.ops.cast import convert
 from tvm_ipu.frontends.onnx.ops.common import (
@@ -23,6 +24,7 @@ from tvm_ipu.frontends.onnx.ops.common import (
     normal_axis,
     required,
 )
+from tvm_ipu.frontends.onnx.ops.shape import positions_attribute
 
 _COORDINATES = (
     "half_pixel",
@@ -303,7 +305,8 @@ def _gather(ctx: Context, x: relax.Expr, tables: dict[int, Table]) -> relax.Expr
 
         return te.compute(shape, element, name="resize_nearest")
 
-    return ctx.te(compute, x, *lists, name="resize_nearest")
+    picked = {axis: table.positions[:, 0] for axis, table in tables.items()}
+    return ctx.te(compute, x, *lists, name="resize_nearest", attrs=positions_attribute(picked))
 
 
 _UNROLLED_TAPS = 4
@@ -341,4 +344,6 @@ def _interpolate(
             return total
         return te.compute(shape, lambda *i: total(*i) + shift[0](i[axis]), name="extrapolate")
 
-    return ctx.te(compute, x, *operands, name="resize")
+    return ctx.te(
+        compute, x, *operands, name="resize", attrs=None if beyond else {INTERPOLATION_ATTR: str(axis)}
+    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from tvm import relax, te, tirx
 
+from tvm_ipu.base.model import POSITIONS_ATTR
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
 from tvm_ipu.frontends.onnx.ops.common import (
     attr_bool,
@@ -193,7 +195,12 @@ def take_ranges(ctx: Context, x: relax.Expr, ranges: Sequence[range]) -> relax.E
 
         return te.compute(shape, element, name="slice")
 
-    return ctx.te(compute, x, name="slice")
+    return ctx.te(compute, x, name="slice", attrs=positions_attribute({i: ranges[i] for i in changed}))
+
+
+def positions_attribute(positions: Mapping[int, Iterable[int]]) -> dict[str, str]:
+    """Says that a function picks elements at positions along axes."""
+    return {POSITIONS_ATTR: json.dumps({axis: [int(p) for p in at] for axis, at in positions.items()})}
 
 
 @converter("Expand")
@@ -248,7 +255,7 @@ def pad(ctx: Context, node: Node) -> relax.Expr:
     if not any(begins) and not any(ends):
         return x
     if mode != "constant":
-        return _pad_by_position(ctx, x, begins, ends, _PAD_MODES[mode])
+        return _pad_by_position(ctx, x, begins, ends, mode)
     if value is None:
         fill: float | relax.Expr = float(node.attrs.get("value", 0.0))
     else:
@@ -285,9 +292,9 @@ def pad_constant(
 
 
 def _pad_by_position(
-    ctx: Context, x: relax.Expr, begins: Sequence[int], ends: Sequence[int], rule: Callable[[Any, int], Any]
+    ctx: Context, x: relax.Expr, begins: Sequence[int], ends: Sequence[int], mode: Any
 ) -> relax.Expr:
-    dims = ctx.shape(x)
+    dims, rule = ctx.shape(x), _PAD_MODES[mode]
     shape = [d + a + b for d, a, b in zip(dims, begins, ends, strict=True)]
 
     def compute(tensor: te.Tensor) -> te.Tensor:
@@ -299,7 +306,12 @@ def _pad_by_position(
 
         return te.compute(shape, element, name="pad")
 
-    return ctx.te(compute, x, name="pad")
+    positions = {
+        axis: np.pad(np.arange(d), (max(a, 0), max(b, 0)), mode=mode)[max(-a, 0) :][: d + a + b]
+        for axis, (a, b, d) in enumerate(zip(begins, ends, dims, strict=True))
+        if a or b
+    }
+    return ctx.te(compute, x, name="pad", attrs=positions_attribute(positions))
 
 
 @converter("CenterCropPad")

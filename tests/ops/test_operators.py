@@ -1,0 +1,272 @@
+"""Operators one by one, calibrated with 16 bits for a chip with no float unit: integers, and near float."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import ModelProto, NodeProto
+
+from scripts.node_suite import compile_image
+from tests.ops.integer_kit import simulate
+from tests.unit.frontend_kit import constant, make_model, node, value
+from tvm_ipu.frontends.onnx.plain import graph_to_onnx, load_graph
+from tvm_ipu.quantize.calibrate import CalibrationOptions, calibrate
+from tvm_ipu.runtime.session import Session
+from tvm_ipu.simulation import compile_runner
+
+Array = np.ndarray
+SHAPE = [1, 8, 6, 10]
+RANDOM = np.random.default_rng(0)
+INPUTS = {"x": SHAPE, "z": SHAPE, "p": SHAPE, "q": [1, 8, 1, 1]}
+"""x and z have both signs; p and q lie between 0.5 and 3."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Nodes from ``INPUTS`` to ``y``, constants, and a bound on the error in steps of the 16-bit result."""
+
+    nodes: list[NodeProto]
+    constants: dict[str, Array] = field(default_factory=dict)
+    bound: float = 2.0
+
+
+def one(
+    op: str, inputs: str = "x", bound: float = 2.0, consts: dict[str, Array] | None = None, **attrs
+) -> Case:
+    return Case([node(op, inputs, "y", **attrs)], consts or {}, bound)
+
+
+def normal(*shape: int) -> Array:
+    return RANDOM.normal(0, 0.3, shape).astype(np.float32)
+
+
+def number(x: float) -> Array:
+    return np.float32(x)
+
+
+UNARY = (
+    "Abs", "Atan", "Ceil", "Celu", "Cos", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
+    "HardSwish", "LeakyRelu", "Mish", "Neg", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Sinh",
+    "Softplus", "Softsign", "Tanh", "ThresholdedRelu",
+)  # fmt: skip
+STEEP = {"Erf": 4, "Softsign": 4, "Cos": 4, "Sin": 4, "Tanh": 4, "Atan": 3}
+"""Bounds where a step of the argument is several of the result."""
+
+LAYER_NORM = [
+    node("ReduceMean", "x last", "m"),
+    node("Sub", "x m", "d"),
+    node("Pow", "d two", "s"),
+    node("ReduceMean", "s last", "v"),
+    node("Add", "v eps", "e"),
+    node("Sqrt", "e", "r"),
+    node("Div", "d r", "n"),
+    node("Mul", "n g", "t"),
+    node("Add", "t b", "y"),
+]
+RMS_NORM = [
+    node("Mul", "x x", "s"),
+    node("ReduceMean", "s last", "v"),
+    node("Add", "v eps", "e"),
+    node("Sqrt", "e", "r"),
+    node("Reciprocal", "r", "i"),
+    node("Mul", "x i", "y"),
+]
+GELU = [
+    node("Div", "x root", "a"),
+    node("Erf", "a", "e"),
+    node("Add", "e one", "o"),
+    node("Mul", "x o", "h"),
+    node("Mul", "h half", "y"),
+]
+GELU_TANH = [
+    node("Pow", "x three", "a"),
+    node("Mul", "a k", "e"),
+    node("Add", "x e", "o"),
+    node("Mul", "o r", "h"),
+    node("Tanh", "h", "t"),
+    node("Add", "t one", "u"),
+    node("Mul", "x half", "v"),
+    node("Mul", "v u", "y"),
+]
+HARD_SWISH = [
+    node("Add", "x t", "a"),
+    node("Clip", "a lo hi", "b"),
+    node("Mul", "x b", "c"),
+    node("Div", "c hi", "y"),
+]
+GATED = [
+    node("Conv", "x w", "t"),
+    node("GlobalAveragePool", "t", "g"),
+    node("Conv", "g w", "h"),
+    node("HardSigmoid", "h", "i"),
+    node("Mul", "t i", "y"),
+]
+SWIGLU = [
+    node("Conv", "x w", "t"),
+    node("Split", "t", "u v", axis=1, num_outputs=2),
+    node("Sigmoid", "u", "s"),
+    node("Mul", "u s", "us"),
+    node("Mul", "us v", "y"),
+]
+RESIDUAL = [
+    node("Conv", "x w", "t"),
+    node("Sigmoid", "t", "s"),
+    node("Mul", "t s", "u"),
+    node("Add", "u x", "y"),
+]
+NUMBERS = {
+    name: number(v) for name, v in (("one", 1), ("half", 0.5), ("two", 2), ("three", 3), ("eps", 1e-5))
+}
+LAST, PLANE = {"last": np.array([-1])}, {"axes": np.array([2, 3])}
+MASK = {"k": RANDOM.random(SHAPE) > 0.5}
+
+CASES = {
+    **{op.lower(): one(op, bound=STEEP.get(op, 2.0)) for op in UNARY},
+    "clip": one("Clip", "x lo hi", 3, {"lo": number(-1), "hi": number(0.7)}),
+    "log": one("Log", "p", 3),
+    "reciprocal": one("Reciprocal", "p", 4),
+    "sqrt": one("Sqrt", "p"),
+    "add": one("Add", "x z"),
+    "sub": one("Sub", "x z"),
+    "mul": one("Mul", "x z"),
+    "mul_broadcast": one("Mul", "x q"),
+    "mul_constant": one("Mul", "x k", consts={"k": number(-0.37)}),
+    "div": one("Div", "x p", 4),
+    "div_broadcast": one("Div", "x q"),
+    "div_constant": one("Div", "x k", consts={"k": normal(8, 1, 1) + 1}),
+    "max": one("Max", "x z p"),
+    "min": one("Min", "x z"),
+    "max_constant": one("Max", "x k", consts={"k": normal(8, 1, 1)}),
+    "sum": one("Sum", "x z p"),
+    "mean": one("Mean", "x z p"),
+    "square": one("Pow", "x two", consts=NUMBERS),
+    "power": one("Pow", "p k", consts={"k": number(0.3)}),
+    "prelu": one("PRelu", "x k", consts={"k": normal(8, 1, 1)}),
+    "greater_where": Case([node("Greater", "x z", "m"), node("Where", "m x p", "y")]),
+    "less_cast": Case([node("Less", "x z", "m"), node("Cast", "m", "f", to=1), node("Mul", "f p", "y")]),
+    "above_a_number": Case(
+        [node("GreaterOrEqual", "x k", "m"), node("Where", "m z p", "y")], {"k": number(0.3)}
+    ),
+    "equal": Case([node("Equal", "x x", "m"), node("Where", "m x p", "y")]),
+    "where_mask": one("Where", "k x z", consts=MASK),
+    "where_fill": one("Where", "k x f", consts={**MASK, "f": number(-3)}),
+    "softmax": one("Softmax", bound=2),
+    "softmax_of_channels": one("Softmax", axis=1),
+    "log_softmax": one("LogSoftmax", axis=1),
+    "reduce_mean": one("ReduceMean", "x axes", keepdims=0, consts=PLANE),
+    "reduce_sum": one("ReduceSum", "x axes", consts=PLANE),
+    "reduce_max": one("ReduceMax", "x axes", consts=PLANE),
+    "reduce_min": one("ReduceMin", "x axes", consts=PLANE),
+    "reduce_l1": one("ReduceL1", "x axes", consts=PLANE),
+    "reduce_l2": one("ReduceL2", "x axes", consts=PLANE),
+    "reduce_sum_square": one("ReduceSumSquare", "x axes", consts=PLANE),
+    "layer_norm": one("LayerNormalization", "x g b", 3, consts={"g": normal(10), "b": normal(10)}),
+    "layer_norm_written": Case(LAYER_NORM, {**NUMBERS, **LAST, "g": normal(10), "b": normal(10)}),
+    "rms_norm_written": Case(RMS_NORM, {**NUMBERS, **LAST}, 6),
+    "instance_norm": one("InstanceNormalization", "x g b", consts={"g": normal(8), "b": normal(8)}),
+    "gelu_tanh": one("Gelu", approximate="tanh"),
+    "gelu_written": Case(GELU, {**NUMBERS, "root": number(2**0.5)}),
+    "gelu_tanh_written": Case(GELU_TANH, {**NUMBERS, "k": number(0.044715), "r": number((2 / np.pi) ** 0.5)}),
+    "hard_swish_written": Case(HARD_SWISH, {"t": number(3), "lo": number(0), "hi": number(6)}),
+    "nearest": one("Resize", "x none f", mode="nearest", consts={"f": np.float32([1, 1, 2, 2])}),
+    "linear": one("Resize", "x none f", mode="linear", consts={"f": np.float32([1, 1, 2, 2])}),
+    "cubic": one("Resize", "x none f", mode="cubic", consts={"f": np.float32([1, 1, 2, 1.5])}),
+    "antialias": one(
+        "Resize", "x none f", mode="linear", antialias=1, consts={"f": np.float32([1, 1, 0.5, 0.5])}
+    ),
+    "average_pool": one("AveragePool", kernel_shape=[3, 3], pads=[1] * 4),
+    "global_average_pool": one("GlobalAveragePool"),
+    "max_pool": one("MaxPool", kernel_shape=[2, 2]),
+    "concat": one("Concat", "x z", axis=1),
+    "concat_constant": one("Concat", "x k", axis=1, consts={"k": normal(1, 2, 6, 10)}),
+    "slice": one("Slice", "x b e", consts={"b": np.array([0, 1]), "e": np.array([1, 4])}),
+    "gather": one("Gather", "x i", axis=1, consts={"i": np.array([3, 1])}),
+    "pad": one("Pad", "x w", consts={"w": np.array([0, 0, 1, 1, 0, 0, 1, 1])}),
+    "pad_reflect": one("Pad", "x w", mode="reflect", consts={"w": np.array([0, 0, 1, 1, 0, 0, 1, 1])}),
+    "expand": one("Expand", "q s", consts={"s": np.array(SHAPE)}),
+    "tile": one("Tile", "x s", consts={"s": np.array([1, 1, 2, 1])}),
+    "depth_to_space": one("DepthToSpace", blocksize=2),
+    "conv": one("Conv", "x w b", 4, {"w": normal(5, 8, 3, 3), "b": normal(5)}),
+    "depthwise": one("Conv", "x w b", 4, {"w": normal(8, 1, 3, 3), "b": normal(8)}, group=8),
+    "conv_transpose": one(
+        "ConvTranspose", "x w b", 4, {"w": normal(8, 5, 4, 4), "b": normal(5)}, strides=[2, 2], pads=[1] * 4
+    ),
+    "conv_transpose_of_groups": one(
+        "ConvTranspose", "x w", 4, {"w": normal(8, 5, 2, 2)}, strides=[2, 2], group=2
+    ),
+    "gated": Case(GATED, {"w": normal(8, 8, 1, 1)}, 6),
+    "swiglu": Case(SWIGLU, {"w": normal(8, 8, 1, 1)}, 4),
+    "residual": Case(RESIDUAL, {"w": normal(8, 8, 1, 1)}, 4),
+    "matmul": Case([node("Transpose", "z", "t", perm=[0, 1, 3, 2]), node("MatMul", "x t", "y")], {}, 4),
+    "dense": Case(
+        [node("Flatten", "x", "f"), node("Gemm", "f w b", "y")], {"w": normal(480, 7), "b": normal(7)}, 4
+    ),
+}
+
+
+def named(case: str, tensor: str) -> str:
+    """Name of a case's tensor among the others."""
+    if tensor == "none":
+        return ""
+    return tensor if tensor in INPUTS else f"{case}/{tensor}"
+
+
+def network() -> ModelProto:
+    """All cases side by side."""
+    nodes, constants, outputs = [], [], []
+    for case, made in CASES.items():
+        for part in made.nodes:
+            copy = NodeProto()
+            copy.CopyFrom(part)
+            copy.name = f"{case}/{part.name}"
+            copy.input[:] = [named(case, n) for n in part.input]
+            copy.output[:] = [case if n == "y" else f"{case}/{n}" for n in part.output]
+            nodes.append(copy)
+        constants += [constant(f"{case}/{name}", array) for name, array in made.constants.items()]
+        outputs.append(value(case, None))
+    inputs = [value(name, shape) for name, shape in INPUTS.items()]
+    model = make_model(nodes, inputs, outputs, constants, opset=22)
+    model.ir_version = 10
+    return model
+
+
+def sample(seed: int) -> dict[str, Array]:
+    random = np.random.default_rng(seed)
+    return {
+        name: (random.uniform(0.5, 3, s) if name in "pq" else random.normal(0, 1.5, s).clip(-5, 5)).astype(
+            np.float32
+        )
+        for name, s in INPUTS.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def results() -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
+    """Outputs of the image, the simulator and the float model."""
+    model, samples = network(), [sample(seed) for seed in range(4)]
+    options = CalibrationOptions("Q10", operator_bits=16)
+    quantised, _ = calibrate(load_graph(model), lambda: iter(samples), compile_runner, options)
+    fixed = graph_to_onnx(quantised)
+    with Session(compile_image(load_proto(fixed), {}, "ipu-ref")) as session:
+        assert not session.metadata["float_layers"]
+        found = session.run(samples[1])
+    floating = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = dict(zip(CASES, floating.run(list(CASES), samples[1]), strict=True))
+    return found, simulate(fixed, "ipu-ref", samples[1]), expected
+
+
+def load_proto(model: bytes) -> ModelProto:
+    proto = ModelProto()
+    proto.ParseFromString(model)
+    return proto
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_operator(results, case: str):
+    image, simulated, expected = (one[case] for one in results)
+    assert image.tobytes() == simulated.tobytes()
+    step = np.abs(expected).max() / 32767
+    assert np.abs(image.astype(np.float64) - expected).max() / step < CASES[case].bound
