@@ -97,6 +97,16 @@ INTEGERS = [
         [ints(5, 9, low=0, high=256, dtype="uint8"), Const(W8), S1, S2, Z1, const(0, "int8"), Const(rand(4))],
         domain=MS,
     ),
+    Case("s16", "QuantizeLinear", [X, S1, const(0, "int16")], domain=MS),
+    Case("u16", "QuantizeLinear", [X, S1, const(32768, "uint16")], domain=MS),
+    Case("s16", "DequantizeLinear", [ints(3, 7, low=-(2**15), high=2**15, dtype="int16"), S1], domain=MS),
+    Case(
+        "u8 by channel",
+        "DequantizeLinear",
+        [U8, Const(rand(4, low=0.1)), Const(ints(4, dtype="uint8"))],
+        {"axis": 1},
+        domain=MS,
+    ),
     Case(
         "s8",
         "DynamicQuantizeMatMul",

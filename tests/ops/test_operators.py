@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -12,8 +15,10 @@ from onnx import ModelProto, NodeProto
 from scripts.node_suite import compile_image
 from tests.ops.integer_kit import simulate
 from tests.unit.frontend_kit import constant, make_model, node, value
+from tvm_ipu.base.target import load_target
 from tvm_ipu.frontends.onnx.plain import graph_to_onnx, load_graph
 from tvm_ipu.quantize.calibrate import CalibrationOptions, calibrate
+from tvm_ipu.runtime.build import build_runner
 from tvm_ipu.runtime.session import Session
 from tvm_ipu.simulation import compile_runner
 
@@ -214,10 +219,11 @@ def named(case: str, tensor: str) -> str:
     return tensor if tensor in INPUTS else f"{case}/{tensor}"
 
 
-def network() -> ModelProto:
-    """All cases side by side."""
+def network(cases: Collection[str] = CASES) -> ModelProto:
+    """Cases side by side."""
     nodes, constants, outputs = [], [], []
-    for case, made in CASES.items():
+    for case in cases:
+        made = CASES[case]
         for part in made.nodes:
             copy = NodeProto()
             copy.CopyFrom(part)
@@ -247,9 +253,7 @@ def sample(seed: int) -> dict[str, Array]:
 def results() -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
     """Outputs of the image, the simulator and the float model."""
     model, samples = network(), [sample(seed) for seed in range(4)]
-    options = CalibrationOptions("Q10", operator_bits=16)
-    quantised, _ = calibrate(load_graph(model), lambda: iter(samples), compile_runner, options)
-    fixed = graph_to_onnx(quantised)
+    fixed = quantised(model, samples)
     with Session(compile_image(load_proto(fixed), {}, "ipu-ref")) as session:
         assert not session.metadata["float_layers"]
         found = session.run(samples[1])
@@ -262,6 +266,34 @@ def load_proto(model: bytes) -> ModelProto:
     proto = ModelProto()
     proto.ParseFromString(model)
     return proto
+
+
+def quantised(model: ModelProto, samples: Sequence[dict[str, Array]]) -> bytes:
+    """The model with 16 bits everywhere."""
+    options = CalibrationOptions("Q10", operator_bits=16)
+    graph, _ = calibrate(load_graph(model), lambda: iter(samples), compile_runner, options)
+    return graph_to_onnx(graph)
+
+
+@pytest.mark.qemu
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", ["armv7-neon", "riscv64", "hexagon-v67"])
+def test_other_machines(machine: str, tmp_path: Path):
+    """Operators with kernels of their own give the simulator's bytes, also without 64-bit division."""
+    names, target = ["div", "log_softmax", "cubic", "greater_where", "reduce_l2"], f"ipu-ref@{machine}"
+    samples = [sample(seed) for seed in range(2)]
+    model = quantised(network(names), samples)
+    used = [spec.name for spec in load_graph(model).inputs]
+    (tmp_path / "model.img").write_bytes(compile_image(load_proto(model), {}, target))
+    for name in used:
+        samples[1][name].tofile(tmp_path / f"{name}.bin")
+    chip = load_target(target)
+    files = ["--inputs", *(str(tmp_path / f"{name}.bin") for name in used), "--output", str(tmp_path)]
+    command = [*chip.qemu, str(build_runner(chip)), str(tmp_path / "model.img"), *files]
+    subprocess.run(command, check=True, timeout=300)
+    expected = simulate(model, "ipu-ref", {name: samples[1][name] for name in used})
+    for number, name in enumerate(names):
+        assert (tmp_path / f"output_{number}.bin").read_bytes() == expected[name].tobytes(), name
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -86,11 +86,15 @@ def elements(rewriter: Rewriter, expr: relax.Expr) -> tuple[str, list[relax.Expr
     if function:
         return f"relax.{function}", list(call.args[1].fields)
     name = op_name(call)
-    if name == "relax.astype" and (str(call.args[0].ty.dtype), str(call.ty.dtype)) == ("bool", "float32"):
+    if name == "relax.astype" and str(call.attrs.dtype) == "float32" and _is_bool(call.args[0]):
         return name, [call.args[0]]
     if name not in ELEMENTWISE:
         return "", []
     return name, [arg for arg in call.args if isinstance(arg.ty, relax.TensorType)]
+
+
+def _is_bool(expr: relax.Expr) -> bool:
+    return str(getattr(expr.ty, "dtype", "")) == "bool"
 
 
 def apply(name: str, call: relax.Call, operands: list[Array]) -> Array:

@@ -24,6 +24,8 @@ from tvm_ipu.frontends.onnx.ops.shape import pad_constant
 from tvm_ipu.frontends.onnx.ops.window import read_window
 
 R = relax.op
+MS = "com.microsoft"
+"""Domain in which ONNX Runtime's quantiser wrote 16 and 4 bits before opset 21."""
 _INTEGERS = ("int8", "uint8", "int16", "uint16")
 
 
@@ -46,6 +48,7 @@ def _is_plain(node: Node, shape: tuple[int, ...]) -> bool:
 
 
 @converter("QuantizeLinear")
+@converter("QuantizeLinear", domain=MS)
 def quantize_linear(ctx: Context, node: Node) -> relax.Expr:
     """To int8, uint8, int16 and uint16; one scale, one for each slice of an axis, or one for each block."""
     x, scale, zero = required(node, 0, "x"), required(node, 1, "y_scale"), node.input(2)
@@ -78,6 +81,7 @@ def to_integer(value: Any, zero_point: Any, dtype: str) -> Any:
 
 
 @converter("DequantizeLinear")
+@converter("DequantizeLinear", domain=MS)
 def dequantize_linear(ctx: Context, node: Node) -> relax.Expr:
     """From integers of 8 to 32 bits; one scale, one for each slice of an axis, or one for each block."""
     x, scale, zero = required(node, 0, "x"), required(node, 1, "x_scale"), node.input(2)

@@ -1,0 +1,134 @@
+"""Fixed simulator and image give the same bytes for trained networks, calibrated here.
+
+scripts/test -m sweep tests/models/test_calibrated.py    # every network, level and mode; each on some machine
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.models import zoo
+from tvm_ipu.base.target import load_target, target_names
+from tvm_ipu.driver import compile_model
+from tvm_ipu.fixed_point import Calibration, ModelFile, calibrate_stage, make_float_stage, read_float_stage
+from tvm_ipu.image.reader import read_image
+from tvm_ipu.quantize.levels import LEVELS
+from tvm_ipu.runtime import Session
+from tvm_ipu.runtime.build import build_runner
+from tvm_ipu.simulation import open_fixed
+
+Array = np.ndarray
+
+SMALLER = {
+    "mobilenet_v2": (1, 3, 64, 64),
+    "resnet50": (1, 3, 64, 64),
+    "minilm_l6": (1, 16),
+}
+"""Shapes that simulators and emulators get through faster; YOLOv8n has anchors inside and keeps its own."""
+NETWORKS = (*SMALLER, "yolov8n")
+SAMPLES = 2
+
+MACHINES = [name for name in target_names() if load_target(name).qemu]
+FAMILIES = [name for machine in MACHINES for name in (machine, f"ipu-ref@{machine}")]
+RUNS = [
+    ("mobilenet_v2", "L2", "host"),
+    ("mobilenet_v2", "Q13", "ipu-ref"),
+    ("mobilenet_v2", "L2", "aarch64-dotprod"),
+    ("minilm_l6", "L1", "host"),
+    ("minilm_l6", "L1", "ipu-ref@riscv64-v"),
+]
+"""Network, level or mode, target."""
+EVERY_LEVEL = [(n, level, chip) for n in NETWORKS for level in LEVELS for chip in ("host", "ipu-ref")]
+EVERY_MACHINE = [
+    (n, level, target) for n in NETWORKS for target, level in zip(FAMILIES, cycle(LEVELS), strict=False)
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("calibrated")
+
+
+def feeds(name: str, seed: int) -> dict[str, Array]:
+    """A sample, cut to the smaller shape."""
+    arrays = zoo.inputs(name, seed)
+    shape = SMALLER.get(name)
+    if shape is None:
+        return arrays
+    cut = tuple(slice(extent) for extent in shape)
+    return {key: np.ascontiguousarray(array[cut]) for key, array in arrays.items()}
+
+
+def fixed_stage(folder: Path, name: str, level: str, chip: str) -> Path:
+    """The fixed stage of a network for a chip, made once.
+
+    For processors with a float unit transformers' normalisations are made integers too: floats would be equal
+    to their last bits only.
+    """
+    path = folder / f"{name}-{level}-{chip}.sim"
+    floating = folder / f"{name}.sim"
+    if not floating.exists():
+        shapes = {key: SMALLER.get(name, shape) for key, shape in zoo.shapes(name).items()}
+        written = tuple(f"{key}={','.join(map(str, shape))}" for key, shape in shapes.items())
+        make_float_stage(ModelFile(zoo.get(name), input_shapes=written), floating)
+    if not path.exists():
+        stage = replace(read_float_stage(floating), target=chip)
+        options = Calibration(level, transformer=False)
+        calibrate_stage(stage, path, lambda: (feeds(name, seed) for seed in range(SAMPLES)), options)
+    return path
+
+
+def run_image(image: Path, target: str, arrays: dict[str, Array], expected: dict[str, Array]) -> list[bytes]:
+    """Outputs of an image on this machine or on an emulated one, in the order of ``expected``."""
+    machine = load_target(target)
+    if "host" in target or target == "ipu-ref":
+        with Session(image) as session:
+            found = session.run(arrays)
+        return [found[name].tobytes() for name in expected]
+    files = [image.with_name(f"{name}.bin") for name in arrays]
+    for path, array in zip(files, arrays.values(), strict=True):
+        array.tofile(path)
+    options = ["--inputs", *map(str, files), "--output", str(image.parent)]
+    command = [*machine.qemu, str(build_runner(machine)), str(image), *options]
+    subprocess.run(command, check=True, timeout=1200, stdout=subprocess.DEVNULL)
+    return [(image.parent / f"output_{i}.bin").read_bytes() for i in range(len(expected))]
+
+
+def check(folder: Path, name: str, level: str, target: str, tmp_path: Path) -> None:
+    """Simulator and image on one sample that was not calibrated with."""
+    chip = "ipu-ref" if target.startswith("ipu-ref") else "host"
+    path, image = fixed_stage(folder, name, level, chip), tmp_path / "model.img"
+    compile_model(path, target, image)
+    simulator = open_fixed(path, target)
+    sample = feeds(name, 9)
+    ordered = {detail["name"]: sample[detail["name"]] for detail in simulator.get_input_details()}
+    expected = simulator.run(ordered)
+    assert run_image(image, target, ordered, expected) == [one.tobytes() for one in expected.values()]
+    if chip == "ipu-ref":
+        assert not read_image(image).metadata["float_layers"]
+
+
+@pytest.mark.slow
+@pytest.mark.qemu
+@pytest.mark.parametrize(("name", "level", "target"), RUNS)
+def test_some(folder: Path, name: str, level: str, target: str, tmp_path: Path) -> None:
+    check(folder, name, level, target, tmp_path)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize(("name", "level", "target"), EVERY_LEVEL)
+def test_every_level(folder: Path, name: str, level: str, target: str, tmp_path: Path) -> None:
+    check(folder, name, level, target, tmp_path)
+
+
+@pytest.mark.sweep
+@pytest.mark.qemu
+@pytest.mark.parametrize(("name", "level", "target"), EVERY_MACHINE)
+def test_every_machine(folder: Path, name: str, level: str, target: str, tmp_path: Path) -> None:
+    check(folder, name, level, target, tmp_path)
