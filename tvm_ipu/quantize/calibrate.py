@@ -113,6 +113,7 @@ class _Calibration:
         self._progress = progress
         self._divisors: dict[str, Array] = {}
         self._factors: dict[str, Array] = {}
+        self._weights: dict[tuple[str, int], TensorRange] = {}
         if is_transformer(self._graph, options):
             self._divisors = find_divisors(self._graph, samples, run, self._collect_options())
             self._graph = migrated(self._graph, self._divisors)
@@ -298,8 +299,16 @@ class _Calibration:
         self, bits: Mapping[str, int], statistics: Mapping[str, Statistics], method: str
     ) -> dict[str, TensorRange]:
         found = activation_ranges(self._places, statistics, bits, self._known, method, self._ends)
-        found |= weight_ranges(self._graph, self._places, bits, self._level.clip_weights)
+        found |= self._weight_ranges(bits)
         return merged(found, self._options.parameters)
+
+    def _weight_ranges(self, bits: Mapping[str, int]) -> dict[str, TensorRange]:
+        asked = {name: bits[name] for name in self._places.weights}
+        missing = dict(asked.items() - self._weights.keys())
+        clip, threads = self._level.clip_weights, self._options.num_process
+        found = weight_ranges(self._graph, self._places, missing, clip, threads)
+        self._weights |= {(name, bits[name]): one for name, one in found.items()}
+        return {key[0]: self._weights[key] for key in asked.items()}
 
     def _report(self, what: str) -> None:
         if self._progress is not None:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from tvm_ipu.base.errors import CalibrationError
-from tvm_ipu.base.graph import Array, Graph
+from tvm_ipu.base.graph import Array, Graph, Node
 from tvm_ipu.quantize.checkpoint import Checkpoint, graph_key, sample_key
 from tvm_ipu.quantize.histogram import Histogram
 from tvm_ipu.quantize.statistics import Statistics
@@ -150,7 +150,7 @@ class _Pass:
         progress: Progress | None,
     ) -> None:
         self._inputs = {spec.name: spec for spec in graph.inputs}
-        self._part = part
+        self._part, self._shown = _channels_last(part)
         self._tensors = tensors
         self._run = run
         self._options = options
@@ -182,7 +182,8 @@ class _Pass:
                     _wait(pending)
                     self._checkpoint.samples.append(sample_key(sample) if self._options.checkpoint else "")
                     pending = [
-                        pool.submit(self._observe, name, values[name], number) for name in self._tensors
+                        pool.submit(self._observe, name, self._value(values, name), number)
+                        for name in self._tensors
                     ]
                     if self._options.checkpoint and monotonic() - saved > SECONDS_BETWEEN_FILES:
                         _wait(pending)
@@ -219,6 +220,10 @@ class _Pass:
             )
         return True
 
+    def _value(self, values: Sample, name: str) -> Array:
+        shown = self._shown.get(name)
+        return values[name] if shown is None else np.moveaxis(values[shown], -1, 1)
+
     def _observe(self, name: str, values: Array, number: int) -> None:
         if not self._statistics[name].observe(values, number):
             kind = "NaN" if np.isnan(values).any() else "an infinite number"
@@ -228,6 +233,23 @@ class _Pass:
     def _report(self, done: int) -> None:
         if self._progress is not None:
             self._progress("samples", done, max(self._options.total, done))
+
+
+def _channels_last(part: Graph) -> tuple[Graph, dict[str, str]]:
+    """The network with its pictures channels last, the order they are computed in, and what they are called.
+
+    Statistics do not depend on the order, and putting 50 pictures of a sample into another one takes as long
+    as half the network.
+    """
+    shown, nodes, outputs, tensors = {}, list(part.nodes), [], dict(part.tensors)
+    for spec in part.outputs:
+        if len(spec.shape) == 4:
+            n, c, h, w = spec.shape
+            name = shown[spec.name] = f"{spec.name}/channels_last"
+            nodes.append(Node(name, "Transpose", (spec.name,), (name,), {"perm": [0, 2, 3, 1]}))
+            tensors[name] = spec = replace(spec, name=name, shape=(n, h, w, c))
+        outputs.append(spec)
+    return replace(part, nodes=tuple(nodes), outputs=tuple(outputs), tensors=tensors), shown
 
 
 def _check(graph: Graph, label: str, sample: Sample) -> None:

@@ -44,7 +44,7 @@ class Histogram:
             low: Least of them.
             high: Largest of them.
         """
-        flat = values.reshape(-1)
+        flat = values.ravel("K")  # as it lies in memory: the order does not matter
         stride = -(-flat.size // SAMPLED) | 1  # odd: not one and the same channel of many
         some = flat[::stride] if stride > 1 else flat
         exponent = max(self.exponent, _exponent(low, high))

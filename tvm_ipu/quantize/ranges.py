@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 
 import numpy as np
@@ -70,19 +71,18 @@ def choose_ends(graph: Graph, places: Places) -> dict[str, float]:
 
 
 def weight_ranges(
-    graph: Graph, places: Places, bits: Mapping[str, int], clip: bool
+    graph: Graph, places: Places, bits: Mapping[str, int], clip: bool, threads: int = 1
 ) -> dict[str, TensorRange]:
-    """The symmetric range of every output channel of the weights."""
-    found = {}
-    for name, axis in places.weights.items():
-        value = graph.constants[name]
-        high = (
-            weights.least_error(value, axis, bits[name])
-            if clip and bits[name] < _FINE
-            else weights.largest(value, axis)
-        )
-        found[name] = weight_range(name, high, bits[name])
-    return found
+    """The symmetric range of every output channel of the weights that have bits."""
+
+    def of_one(name: str) -> TensorRange:
+        value, axis = graph.constants[name], places.weights[name]
+        finds = clip and bits[name] < _FINE
+        high = weights.least_error(value, axis, bits[name]) if finds else weights.largest(value, axis)
+        return weight_range(name, high, bits[name])
+
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        return {one.name: one for one in pool.map(of_one, bits)}
 
 
 def weight_range(name: str, high: Array, bits: int, data: Array | None = None) -> TensorRange:

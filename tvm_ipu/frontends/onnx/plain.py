@@ -66,6 +66,14 @@ def graph_to_onnx(graph: plain.Graph) -> bytes:
     Raises:
         ModelError: It is larger than an ONNX file can be.
     """
+    model = graph_to_proto(graph)
+    if model.ByteSize() > INLINE_LIMIT:
+        raise ModelError(f"model '{graph.name}' has more than 2 GB, which no ONNX file can have")
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def graph_to_proto(graph: plain.Graph) -> ModelProto:
+    """The graph as an ONNX model in memory, with its weights inside."""
     versions = _versions(graph)
     nodes = [_node_proto(node, versions[node.domain]) for node in graph.nodes]
     constants = [_initializer(name, array) for name, array in graph.constants.items()]
@@ -81,12 +89,7 @@ def graph_to_onnx(graph: plain.Graph) -> bytes:
     )
     opsets = [helper.make_opsetid(domain, version) for domain, version in versions.items()]
     version = helper.find_min_ir_version_for(opsets, ignore_unknown=True)
-    model = helper.make_model(
-        proto, producer_name="tvm_ipu", opset_imports=opsets, ir_version=max(version, 4)
-    )
-    if model.ByteSize() > INLINE_LIMIT:
-        raise ModelError(f"model '{graph.name}' has more than 2 GB, which no ONNX file can have")
-    return bytes(model.SerializeToString(deterministic=True))
+    return helper.make_model(proto, producer_name="tvm_ipu", opset_imports=opsets, ir_version=max(version, 4))
 
 
 def _in_opset(graph: Graph, name: str) -> Graph:
