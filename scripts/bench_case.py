@@ -31,6 +31,7 @@ PEERS = {
     "fp16": ("openvino:f16",),
     "int8": ("onnxruntime", "openvino", "openvino:bf16"),
 }
+PEERS["int8-here"] = PEERS["int8"]
 PEERS |= {f"{name}-all": PEERS[name] for name in ("bf16", "fp16")}
 """By precision: what runs the same model in the same kind of arithmetic."""
 
@@ -75,6 +76,8 @@ class Case:
     @cached_property
     def model(self) -> Path:
         """The ONNX file that the image is made from."""
+        if self.precision == "int8-here":
+            return quantized.quantize_here(self.name, self.image.with_suffix(".onnx"))
         return quantized.onnx_model(self.name) if self.precision == "int8" else zoo.get(self.name)
 
     def measure(
@@ -127,7 +130,7 @@ class Case:
         return cell
 
     def _model_of(self, peer: str) -> Path:
-        if self.precision == "int8" and peer.startswith("openvino"):
+        if self.precision.startswith("int8") and peer.startswith("openvino"):
             return quantized.openvino_model(self.name)
         return self.model
 

@@ -1,4 +1,4 @@
-"""8-bit versions of the models of ``zoo``, made by NNCF's post-training quantisation and kept in its cache.
+"""8-bit versions of the models of ``zoo``: NNCF's post-training quantisation, kept in its cache, and our own.
 
 quantized.onnx_model("resnet50")       # ONNX with QuantizeLinear and DequantizeLinear
 quantized.openvino_model("resnet50")   # OpenVINO IR, as OpenVINO itself likes it best
@@ -72,6 +72,24 @@ def _reader(samples: Iterable[dict[str, Any]]) -> Any:
             return next(self._rest, None)
 
     return Samples()
+
+
+def quantize_here(name: str, path: Path) -> Path:
+    """The model ``name`` calibrated by this project, at level L2 and on the same samples, as an ONNX file."""
+    from tvm_ipu.frontends.loaders import LoadOptions
+    from tvm_ipu.frontends.onnx.plain import graph_to_onnx, load_graph
+    from tvm_ipu.quantize.calibrate import CalibrationOptions, calibrate
+    from tvm_ipu.simulation import compile_runner
+
+    graph = load_graph(zoo.get(name), LoadOptions(zoo.shapes(name)))
+    fixed, _ = calibrate(
+        graph,
+        lambda: (zoo.inputs(name, seed) for seed in range(CALIBRATION_SAMPLES)),
+        lambda part: compile_runner(part, 2),
+        CalibrationOptions("L2"),
+    )
+    path.write_bytes(graph_to_onnx(fixed))
+    return path
 
 
 def _cached(file: str, make: Callable[[Path], None]) -> Path:
