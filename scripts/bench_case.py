@@ -31,7 +31,7 @@ PEERS = {
     "fp16": ("openvino:f16",),
     "int8": ("onnxruntime", "openvino", "openvino:bf16"),
 }
-PEERS["int8-here"] = PEERS["int8"]
+PEERS |= dict.fromkeys(("int8-here", "int8-bf16"), PEERS["int8"])
 PEERS |= {f"{name}-all": PEERS[name] for name in ("bf16", "fp16")}
 """By precision: what runs the same model in the same kind of arithmetic."""
 
@@ -78,7 +78,7 @@ class Case:
         """The ONNX file that the image is made from."""
         if self.precision == "int8-here":
             return quantized.quantize_here(self.name, self.image.with_suffix(".onnx"))
-        return quantized.onnx_model(self.name) if self.precision == "int8" else zoo.get(self.name)
+        return quantized.onnx_model(self.name) if self.precision.startswith("int8") else zoo.get(self.name)
 
     def measure(
         self, threads: int, runs: int, seconds: int | None, peers: Sequence[str] | None, cold: bool

@@ -84,8 +84,8 @@ def _arguments() -> argparse.Namespace:
         "--precision",
         type=comma_list,
         default=PRECISIONS,
-        help=f"of {', '.join(PEERS)}; -all: no layer is kept in float32; -here: calibrated here, not by NNCF "
-        f"(default: {','.join(PRECISIONS)})",
+        help=f"of {', '.join(PEERS)}; -all: no layer is kept in float32; -here: calibrated here, not by NNCF;"
+        f" -bf16: what is not integer is bf16 (default: {','.join(PRECISIONS)})",
     )
     parser.add_argument("--threads", type=numbers, default=(1, 2), help="numbers of threads")
     parser.add_argument("--target", default="host", help="target to compile for (default: host)")
@@ -134,8 +134,8 @@ def _compile(case: Case, images: dict[str, Any], key: str) -> None:
     shapes = [format_input_shapes(zoo.shapes(case.name))]
     precision, _, kind = case.precision.partition("-")
     options = CompileOptions(precision="fp32" if precision == "int8" else precision)
-    if kind == "all":
-        options = CompileOptions(precision=precision, max_error=0)
+    if kind in ("all", "bf16"):
+        options = CompileOptions(precision="bf16" if kind == "bf16" else precision, max_error=0)
     model = case.model  # made before the clock starts
     start = time.perf_counter()
     compile_model(model, case.target, case.image, input_shapes=shapes, options=options)

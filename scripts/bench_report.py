@@ -51,8 +51,9 @@ def _report(facts: dict[str, Any]) -> Iterator[str]:
         yield _row(cell, facts["images"][f"{cell['model']} {cell['precision']} {cell['target']}"], peaks)
     yield ""
     yield "`bf16-all`: no layer is kept in float32 (`--max-error 0`). `int8`: calibrated by NNCF, as the"
-    yield "others' models are; `int8-here`: by this project, at level L2. Profiled: the sum of what"
-    yield "`--profile` tells, as a share of runs without it, in turn with them."
+    yield "others' models are; `int8-here`: by this project, at level L2; `int8-bf16`: the floats between the"
+    yield "integers are bfloat16, as `openvino:bf16`'s. Profiled: the sum of what `--profile` tells, as a"
+    yield "share of runs without it, in turn with them."
     yield ""
     yield "All contenders. The error is the largest one of an output, as a share of its largest value, beside"
     yield "ONNX Runtime in float32 on the same inputs: a photograph, or random words."
