@@ -85,6 +85,23 @@ class ModelBuilder:
         self._nodes.append(node)
         return outputs
 
+    def foreign(
+        self, op_type: str, inputs: Sequence[str], results: Sequence[tuple[int, tuple[int, ...]]], domain: str
+    ) -> list[str]:
+        """Append a node for what ONNX has no operator for; the loader refuses all such nodes at once.
+
+        Args:
+            op_type: What the source calls it.
+            inputs: Tensors that it reads.
+            results: Element type and shape of each tensor that it makes.
+            domain: Of the source.
+        """
+        outputs = [self._unique(f"{self.location}/{op_type}", self._reserved) for _ in results]
+        name = self._unique(self.location, self._node_names)
+        self._nodes.append(helper.make_node(op_type, inputs, outputs, name, domain=domain))
+        self._values |= {o: Tensor(o, *result) for o, result in zip(outputs, results, strict=True)}
+        return outputs
+
     def rename(self, old: str, new: str) -> str:
         """Give a tensor that a node makes another name."""
         value = self._values.pop(old)

@@ -1,0 +1,1 @@
+"""JAX functions, by following them with example arguments."""
