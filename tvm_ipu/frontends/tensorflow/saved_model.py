@@ -69,7 +69,9 @@ def _from_graph(folder: Path, meta: Any, name: str, label: str) -> Frozen:
                 session, graph.as_graph_def(), _nodes(outputs.values())
             )
         except (OSError, RuntimeError, ValueError, tf.errors.OpError) as err:
-            raise ModelError(f"{label} cannot be read: {str(err).strip().splitlines()[0]}") from err
+            lines = [line for line in str(err).splitlines() if line.strip()]
+            reason = next((line for line in lines if line != "Graph execution error:"), type(err).__name__)
+            raise ModelError(f"{label} cannot be read: {reason.strip()}") from err
     return Frozen(frozen, inputs, outputs, label)
 
 
