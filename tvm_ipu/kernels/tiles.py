@@ -163,6 +163,7 @@ def grain(cycles: float, units: int) -> int:
     return max(1, min(units, math.ceil(MIN_CYCLES_PER_THREAD * units / max(cycles, 1.0))))
 
 
-def powers(limit: int) -> list[int]:
-    """1, 2, 4 ... up to ``limit``, and ``limit`` itself."""
-    return [*(1 << i for i in range(max(limit - 1, 0).bit_length())), limit]
+def per_unit(blocks: int) -> list[int]:
+    """How many of ``blocks`` blocks a unit may take: powers of two, and what makes 1, 2, 4 or 8 equal units."""
+    powers = {1 << i for i in range(max(blocks - 1, 0).bit_length())}
+    return sorted(powers | {math.ceil(blocks / units) for units in (1, 2, 4, 8)})

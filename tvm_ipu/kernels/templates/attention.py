@@ -131,7 +131,7 @@ def space(problem: Problem, target: Target) -> list[Decision]:
     tile_rows = p.tile_rows(target)
     if tile_rows:
         scores, values = (min(MOST_COLUMN_TILES, panels) for panels in (p.key_panels, p.value_panels))
-        row_blocks = tiles.powers(p.queries // tile_rows)
+        row_blocks = tiles.per_unit(p.queries // tile_rows)
         on_tiles = [Decision(tile_rows, scores, values, count) for count in row_blocks]
         return sorted(on_tiles, key=lambda d: (cycles(p, d, target), d.row_blocks))
     shapes: dict[int, list[int]] = {}
@@ -142,7 +142,7 @@ def space(problem: Problem, target: Target) -> list[Decision]:
         for rows, widths in shapes.items()
         for scores in sorted(widths)[-4:]
         for values in sorted(widths)[-4:]
-        for row_blocks in tiles.powers(math.ceil(p.queries / rows))
+        for row_blocks in tiles.per_unit(math.ceil(p.queries / rows))
     }
     return sorted(decisions, key=lambda d: (cycles(p, d, target), d.rows, d.score_vectors, d.row_blocks))
 

@@ -7,7 +7,7 @@ column blocks of one group; inside, the weights of a column block are reused by 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import tirx
 from tvm.tirx import Expr
@@ -91,12 +91,14 @@ class Decision:
         vectors: Vectors of output channels in it.
         row_blocks: Output rows of a unit.
         channel_blocks: Blocks of output channels of a unit.
+        fetch: Whether weights are fetched ahead, where there are enough of them.
     """
 
     columns: int
     vectors: int
     row_blocks: int
     channel_blocks: int
+    fetch: bool = True
 
     def cut(self, problem: Problem) -> tuple[Blocks, Blocks]:
         """Output rows, and channel blocks of a group."""
@@ -115,10 +117,11 @@ def space(problem: Problem, target: Target) -> list[Decision]:
     decisions = [
         Decision(columns, vectors, row_blocks, channel_blocks)
         for columns, vectors in ranked
-        for row_blocks in tiles.powers(problem.window.output_rows)
-        for channel_blocks in tiles.powers(math.ceil(panels / vectors))
+        for row_blocks in tiles.per_unit(problem.window.output_rows)
+        for channel_blocks in tiles.per_unit(math.ceil(panels / vectors))
     ]
-    return sorted(decisions, key=lambda d: cycles(problem, d, target))
+    plain = [replace(decision, fetch=False) for decision in decisions]
+    return sorted([*decisions, *plain], key=lambda d: (cycles(problem, d, target), not d.fetch))
 
 
 def cycles(problem: Problem, decision: Decision, target: Target) -> float:
@@ -201,6 +204,7 @@ class _Body:
         self._segments = window.segments(decision.columns)
         rows, _ = decision.cut(p)
         self._rows_per_unit = min(rows.per_unit, rows.size)
+        self._fetch = decision.fetch
         panels = math.ceil(p.channels / p.lanes)
         self.left = flat_buffer(
             "left", span((window.batch, *window.size, p.groups * p.depth), self._pitch), p.left
@@ -244,7 +248,7 @@ class _Body:
         e, dot = self.e, self._dot
         row_tiles = self._rows_per_unit * self._tiles_per_row
         lines = lines_ahead(dot, vectors, row_tiles)
-        if row_tiles < FEWEST_TILES or lines < LEAST_LINES:
+        if not self._fetch or row_tiles < FEWEST_TILES or lines < LEAST_LINES:
             return None
         return ahead(e, self.right, dot, right, vectors, self._panel // dot.panel, tile, lines)
 

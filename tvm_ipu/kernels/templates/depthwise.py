@@ -95,11 +95,13 @@ def space(problem: Problem, target: Target) -> list[Decision]:
     }
     image = item_bytes(problem.left) * math.prod(problem.window.size) * problem.channels
     decisions = [
-        Decision(*shape, rows, image > target.l2_bytes)
+        Decision(*shape, rows, all_channels)
         for shape in sorted(shapes)
-        for rows in tiles.powers(problem.window.output_rows)
+        for rows in tiles.per_unit(problem.window.output_rows)
+        for all_channels in (False, True)
     ]
-    return sorted(decisions, key=lambda d: cycles(problem, d, target))
+    is_large = image > target.l2_bytes
+    return sorted(decisions, key=lambda d: (d.all_channels != is_large, cycles(problem, d, target)))
 
 
 def cycles(problem: Problem, decision: Decision, target: Target) -> float:

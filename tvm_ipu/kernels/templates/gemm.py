@@ -74,12 +74,14 @@ class Decision:
         vectors: Vectors in a row of it.
         row_blocks: Row blocks of a unit.
         column_blocks: Column blocks of a unit.
+        fetch: Whether weights are fetched ahead, where that is possible.
     """
 
     rows: int
     vectors: int
     row_blocks: int
     column_blocks: int
+    fetch: bool = True
 
     def cut(self, problem: Problem) -> tuple[Blocks, Blocks]:
         """Row blocks and column blocks."""
@@ -94,11 +96,13 @@ def space(problem: Problem, target: Target) -> list[Decision]:
         for rows, vectors in tiles.tile_shapes(target, problem.dot(target))
     }
     ranked = sorted(shapes, key=lambda s: (_compute(problem, Decision(s[0], s[1], 1, 1), target), s))[:8]
+    is_long = problem.dot(target).steps(problem.depth) >= STRETCH
     decisions = [
-        Decision(rows, vectors, row_blocks, column_blocks)
+        Decision(rows, vectors, row_blocks, column_blocks, fetch)
         for rows, vectors in ranked
-        for row_blocks in tiles.powers(math.ceil(problem.rows / rows))
-        for column_blocks in tiles.powers(math.ceil(problem.columns / (vectors * problem.lanes)))
+        for row_blocks in tiles.per_unit(math.ceil(problem.rows / rows))
+        for column_blocks in tiles.per_unit(math.ceil(problem.columns / (vectors * problem.lanes)))
+        for fetch in ((True, False) if is_long and row_blocks >= FEWEST_TILES else (True,))
     ]
     return sorted(decisions, key=lambda d: cycles(problem, d, target))
 
@@ -111,7 +115,8 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     traffic = tiles.Traffic.of_matrices(rows, columns, left, right)
     total = tiles.overlapped(_compute(problem, decision, target), traffic.cycles(target))
     cold = right * problem.columns / COLD_BYTES_PER_CYCLE
-    total += cold if rows.per_unit < FEWEST_TILES else cold * 2 / rows.per_unit
+    is_fetched = decision.fetch and rows.per_unit >= FEWEST_TILES
+    total += cold * 2 / rows.per_unit if is_fetched else cold
     return total * tiles.imbalance(rows.units * columns.units, target.cores, rows.filled * columns.filled)
 
 
@@ -151,7 +156,7 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
     def fetch(row: Expr, right_at: Expr, vectors: int) -> Callable[[Index], None] | None:
         """Fetches this tile's share of the next columns' weights."""
         row_tiles, steps = min(rows.per_unit, rows.count), dot.steps(p.depth)
-        if row_tiles < FEWEST_TILES or steps < STRETCH:
+        if not decision.fetch or row_tiles < FEWEST_TILES or steps < STRETCH:
             return None
         number = tirx.floormod(tirx.floordiv(row, rows.block), row_tiles)
         lines = lines_ahead(dot, decision.vectors, row_tiles)

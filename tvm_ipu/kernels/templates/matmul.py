@@ -98,7 +98,7 @@ def space(problem: Problem, target: Target) -> list[Decision]:
     decisions = [
         Decision(rows, vectors, row_blocks, packed)
         for rows, vectors in sorted(shapes)
-        for row_blocks in tiles.powers(math.ceil(problem.rows / rows))
+        for row_blocks in tiles.per_unit(math.ceil(problem.rows / rows))
         for packed in ((True,) if must_pack else (False, True))
     ]
     return sorted(decisions, key=lambda d: cycles(problem, d, target))

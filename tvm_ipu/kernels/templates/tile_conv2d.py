@@ -120,9 +120,9 @@ def space(problem: Problem, target: Target) -> list[Decision]:
         for row_tiles, column_tiles in amx.SHAPES
         if column_tiles <= panels
         for tile_rows, crossing in layouts(p.window)
-        for rows in tiles.powers(p.window.output[0])
+        for rows in tiles.per_unit(p.window.output[0])
         if rows == 1 or p.layout(tile_rows, crossing).scratch_pixels(rows, row_tiles) <= room
-        for column_blocks in tiles.powers(math.ceil(panels / column_tiles))
+        for column_blocks in tiles.per_unit(math.ceil(panels / column_tiles))
     ]
     return sorted(decisions, key=lambda d: cycles(p, d, target))
 

@@ -105,8 +105,8 @@ def space(problem: Problem, target: Target) -> list[Decision]:
         for rows, columns in amx.SHAPES
         if columns <= panels
         for height in tile_model.tile_heights(problem.rows, rows)
-        for row_blocks in tiles.powers(math.ceil(problem.rows / (rows * height)))
-        for column_blocks in tiles.powers(math.ceil(panels / columns))
+        for row_blocks in tiles.per_unit(math.ceil(problem.rows / (rows * height)))
+        for column_blocks in tiles.per_unit(math.ceil(panels / columns))
     ]
     return sorted(decisions, key=lambda d: cycles(problem, d, target))
 

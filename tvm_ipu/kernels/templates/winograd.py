@@ -120,7 +120,7 @@ def space(problem: Problem, target: Target) -> list[Decision]:
         for rows, vectors in ranked
         for row_blocks in range(1, math.ceil(problem.tiles / rows) + 1)
         if row_blocks == 1 or _scratch_bytes(problem, rows * row_blocks, vectors) <= target.l2_bytes
-        for channel_blocks in tiles.powers(math.ceil(panels / vectors))
+        for channel_blocks in tiles.per_unit(math.ceil(panels / vectors))
     ]
     return sorted(decisions, key=lambda d: cycles(problem, d, target))
 
