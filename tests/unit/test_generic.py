@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import tvm_ffi
 from hypothesis import given, settings, strategies as st
 from tvm import te, tirx, topi
 
@@ -162,6 +163,21 @@ def test_planes_become_pixels(shape: tuple[int, ...], dtype: str, lanes: int) ->
 
     found, _ = run(pixels, [x], TARGETS[lanes])
     np.testing.assert_array_equal(found, np.moveaxis(x * x.dtype.type(2), 1, -1))
+
+
+def test_planes_become_pixels_with_padding_around_them() -> None:
+    """Both axes of the image are padded: vectors still run along its rows."""
+    x = normal(1, 3, 20, 33)
+
+    def build(a: Tensor) -> Tensor:
+        return topi.nn.pad(topi.transpose(a, (0, 2, 3, 1)), (0, 3, 3, 0), (0, 2, 2, 0))
+
+    found, (stage,) = run(build, [x], TARGETS[16])
+    np.testing.assert_array_equal(found, np.pad(np.moveaxis(x, 1, -1), [(0, 0), (3, 2), (3, 2), (0, 0)]))
+    assert is_scheduled(stage)
+    shuffles: list[tirx.Shuffle] = []
+    tvm_ffi.structural_walk(stage.func.body, (tirx.Shuffle, shuffles.append))
+    assert shuffles
 
 
 @pytest.mark.parametrize("lanes", [16, 4])

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +22,19 @@ from tests.unit.template_kit import TARGETS
 from tests.unit.test_templates_model import PROBLEMS
 from tvm_ipu.base.errors import OptionError, TargetError
 from tvm_ipu.base.options import CompileOptions
+from tvm_ipu.base.target import load_target
 from tvm_ipu.cli.main import main
 from tvm_ipu.driver import compile_model, list_tasks, tune_model
 from tvm_ipu.kernels.templates import gemm
-from tvm_ipu.tune import reference
+from tvm_ipu.kernels.window import Window
+from tvm_ipu.tune import reference, tuner
 from tvm_ipu.tune.measure import Effort, Measured
 from tvm_ipu.tune.records import Record, Records, as_json, find_decision, read_records, write_records
 from tvm_ipu.tune.reference import expected_outputs, is_close
 from tvm_ipu.tune.search import GAIN, Limits, Progress, Search
 from tvm_ipu.tune.tasks import Task, task_inputs
 from tvm_ipu.tune.tuner import TuneOptions, select_tasks
+from tvm_ipu.tune.whole import Whole
 
 TARGET = TARGETS[16]
 PROBLEM = gemm.Problem(49, 512, 2048, 16, "float32", "float32", "float32")
@@ -289,11 +293,23 @@ def test_definitions_that_take_long_are_computed_in_part(model, monkeypatch):
     np.testing.assert_array_equal(part, whole[..., : part.shape[-1]])
 
 
-def test_shipped_records_can_be_read_and_are_for_targets_of_ours():
+def test_shipped_records_fit_targets_and_decisions_of_ours():
     for file in (Path(__file__).parents[2] / "tuning_logs").glob("*/*.jsonl"):
         found = read_records(file, pytest.fail)
         assert found
         assert {record.target for record in found} == {file.parent.name} <= set(tvm_ipu.target_names())
+        for one in found:
+            caches = {"l1_bytes": 48 << 10, "l2_bytes": 1 << 20}  # of Zen 5, which measured
+            target = replace(load_target(one.target), cores=one.cores, **caches)
+            template = import_module(f"tvm_ipu.kernels.templates.{one.template}")
+            fields = dict(one.problem)
+            if "window" in fields:
+                geometry = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["window"].items()}
+                fields["window"] = Window(**geometry)
+            problem = template.Problem(**fields)
+            decisions = template.space(problem, target)
+            chosen = Records([one], target, pytest.fail).choose(one.template, problem, decisions)
+            assert as_json(chosen) == one.decision
 
 
 @pytest.mark.slow
@@ -319,6 +335,39 @@ def test_tune_records_and_resumes(model, tmp_path):
     (continued,) = tune_model(model, "host", output, tuning=further).tasks
     assert continued.trials == 6
     compile_model(model, "host", tmp_path / "t.img", options=CompileOptions(tuning_records=(output,)))
+
+
+@pytest.mark.slow
+def test_gains_of_an_interrupted_run_have_to_show_in_the_model(model, tmp_path, monkeypatch):
+    """The last step of a run checks all gains that are recorded, whatever tasks it tunes itself."""
+    first, second, *_ = list_tasks(model, "host")
+    output = tmp_path / "r.jsonl"
+    target = load_target("host")
+    write_records(
+        output,
+        [
+            replace(
+                record(first.decisions[1]),
+                template=first.template,
+                problem=as_json(first.problem),
+                target=target.machine,
+                cores=target.cores,
+                gain=0.5,
+            )
+        ],
+    )
+    checked = []
+
+    def check(tasks, *_):
+        checked.extend(task.key for task in tasks)
+        return Whole({1: (1.0, 1.0)}, frozenset(), frozenset(task.key for task in tasks))
+
+    monkeypatch.setattr(tuner, "check_whole", check)
+    options = replace(QUICK, tasks=("1",), limits=replace(QUICK.limits, trials=1))
+    (found,) = tune_model(model, "host", output, tuning=options).tasks
+    assert found.task.key == second.key
+    assert checked == [first.key]
+    assert {r.template: r.gain for r in read_records(output, pytest.fail)}[first.template] == 0.0
 
 
 @pytest.mark.slow

@@ -111,7 +111,8 @@ def tune(
     _check_machine(target, options)
     effort = _complete(options.effort, models, target, options.tracker)
     records = _earlier([*options.prior, *([output] if output.exists() else [])], warn)
-    tasks = select_tasks(find_tasks(models, target), options.tasks)
+    everything = find_tasks(models, target)
+    tasks = select_tasks(everything, options.tasks)
     progresses = [_start(task, records.get(task.key)) for task in tasks]
     library = build_harness(target, runtime)
 
@@ -134,7 +135,7 @@ def tune(
                 progresses, _opener(target, build, runner, library, folder, effort), options.limits, step
             )
             search.run()
-            gains = [task for task in tasks if task.key in records and records[task.key].gain]
+            gains = [task for task in everything if task.key in records and records[task.key].gain]
             whole = None
             if gains:
                 whole = check_whole(

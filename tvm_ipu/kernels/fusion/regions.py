@@ -19,7 +19,7 @@ from tvm_ipu.kernels.fusion.expressions import bind_range, i32, is_branch, varia
 from tvm_ipu.kernels.fusion.ops import Axis, Op
 
 MOST_REGIONS = 4
-"""More regions are not worth their code; the last axis is still cut, for vectors run along it."""
+"""More regions are not worth their code; the last axes are still cut, for vectors run along them."""
 
 MOST_LAST = 64
 
@@ -34,8 +34,11 @@ def split_regions(op: Op) -> list[Op]:
     if not comparisons:
         return [op]
     cuts = [_cuts(axis, comparisons) for axis in op.axes]
-    if math.prod(len(cut) for cut in cuts) > MOST_REGIONS:
-        cuts = [[0]] * (len(cuts) - 1) + [cuts[-1]]
+    regions = len(cuts[-1])
+    for number in reversed(range(len(cuts) - 1)):
+        if regions * len(cuts[number]) > MOST_REGIONS:
+            cuts[number] = [0]
+        regions *= len(cuts[number])
     if math.prod(len(cut) for cut in cuts) == 1 or len(cuts[-1]) > MOST_LAST:
         return [op]
     return [_region(op, starts, cuts) for starts in itertools.product(*cuts)]
