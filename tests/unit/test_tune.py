@@ -27,7 +27,7 @@ from tvm_ipu.cli.main import main
 from tvm_ipu.driver import compile_model, list_tasks, tune_model
 from tvm_ipu.kernels.templates import gemm
 from tvm_ipu.kernels.window import Window
-from tvm_ipu.tune import reference, tuner
+from tvm_ipu.tune import reference
 from tvm_ipu.tune.measure import Effort, Measured
 from tvm_ipu.tune.records import Record, Records, as_json, find_decision, read_records, write_records
 from tvm_ipu.tune.reference import expected_outputs, is_close
@@ -362,7 +362,7 @@ def test_gains_of_an_interrupted_run_have_to_show_in_the_model(model, tmp_path, 
         checked.extend(task.key for task in tasks)
         return Whole({1: (1.0, 1.0)}, frozenset(), frozenset(task.key for task in tasks))
 
-    monkeypatch.setattr(tuner, "check_whole", check)
+    monkeypatch.setattr("tvm_ipu.tune.tuner.check_whole", check)
     options = replace(QUICK, tasks=("1",), limits=replace(QUICK.limits, trials=1))
     (found,) = tune_model(model, "host", output, tuning=options).tasks
     assert found.task.key == second.key
