@@ -164,6 +164,6 @@ def grain(cycles: float, units: int) -> int:
 
 
 def per_unit(blocks: int) -> list[int]:
-    """How many of ``blocks`` blocks a unit may take: powers of two, and what makes 1, 2, 4 or 8 equal ones."""
+    """How many of ``blocks`` blocks a unit may take: powers of two, and what makes 1, 2, 4 or 8 units."""
     powers = {1 << i for i in range(max(blocks - 1, 0).bit_length())}
     return sorted(powers | {math.ceil(blocks / units) for units in (1, 2, 4, 8)})
