@@ -14,18 +14,16 @@ Case = tuple[nn.Module, Any]
 """A network in evaluation mode, and an example input."""
 
 
-def torchvision_models() -> Any:
-    """``torchvision.models``, also where torchvision lacks its compiled operators, as beside a CPU build."""
-    try:
-        torch.library.Library("torchvision", "FRAGMENT")
-        torch.ops.torchvision.nms  # noqa: B018
-    except (AttributeError, RuntimeError):
-        sys.modules.setdefault(
-            "torchvision._meta_registrations", ModuleType("torchvision._meta_registrations")
-        )
-    import torchvision
+# torchvision's compiled operators load only beside the PyTorch that they were built for; nothing here needs
+# them, but registering their shapes fails without them. transformers imports torchvision too.
+sys.modules.setdefault("torchvision._meta_registrations", ModuleType("torchvision._meta_registrations"))
 
-    return torchvision.models
+
+def torchvision_models() -> Any:
+    """``torchvision.models``."""
+    from torchvision import models
+
+    return models
 
 
 def make(name: str) -> Case:
