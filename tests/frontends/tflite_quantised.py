@@ -167,6 +167,14 @@ CASES = {
     ),
     "maximum": Quantised("MAXIMUM", 0, [replace(X, name="other")], _SAME, kind="MaximumMinimumOptions"),
     "average-pool": Quantised("AVERAGE_POOL_2D", 1, result=_SAME, kind="Pool2DOptions", options=_POOL),
+    "average-pool-low": Quantised(
+        "AVERAGE_POOL_2D",
+        1,
+        result=(X.scale[0], -128),
+        first=replace(X, zero=[-128]),
+        kind="Pool2DOptions",
+        options={"StrideH": 1, "StrideW": 1, "FilterHeight": 8, "FilterWidth": 8},
+    ),
     "max-pool": Quantised("MAX_POOL_2D", 0, result=_SAME, kind="Pool2DOptions", options=_POOL),
     "mean": Quantised("MEAN", 1, [_numbers("axes", [1, 2])], (0.02, -5), kind="ReducerOptions"),
     "softmax": Quantised(

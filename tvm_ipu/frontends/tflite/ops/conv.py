@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from tvm_ipu.frontends.tflite.call import Call, Refused
 from tvm_ipu.frontends.tflite.ops.table import Function, Table
+
+_TIE = 2.0**-20
 
 _PADDINGS = ("SAME", "VALID")
 
@@ -170,6 +175,23 @@ def _pooled(call: Call, op: str, x: str, **attributes: Any) -> str:
     return call.channels_last(y)
 
 
+def _average_pool(call: Call) -> str:
+    """TensorFlow Lite rounds halves of stored integers away from 0; means of few integers are often halves.
+
+    Images round halves to even integers (docs/numerics.md). 8-bit numbers are read with a step that is larger
+    or smaller by a millionth, which decides ties and nothing else: as TensorFlow Lite does for the integers
+    between the zero point and the stored 0 or beyond it, where most of them lie.
+    """
+    tensor = call.tensor(0)
+    if not tensor.is_quantised or np.dtype(tensor.dtype).itemsize > 1 or tensor.scale.size > 1:
+        return call.activated(_pooled(call, "AveragePool", call.real(0), count_include_pad=0))
+    zero = int(tensor.zero[0])
+    away = zero < 128 if tensor.dtype == "uint8" else abs(zero) <= 64
+    step = tensor.scale * np.float32(1 + _TIE if away else 1 - _TIE)
+    x = call.dequantised(call.raw(0), replace(tensor, scale=step))
+    return call.activated(_pooled(call, "AveragePool", x, count_include_pad=0))
+
+
 def _l2_pool(call: Call) -> str:
     """The root of the mean of squares."""
     squares = call.emit("Mul", call.real(0), call.real(0))
@@ -178,7 +200,7 @@ def _l2_pool(call: Call) -> str:
 
 
 TABLE: Table = {
-    "AVERAGE_POOL_2D": _pool("AveragePool", count_include_pad=0),
+    "AVERAGE_POOL_2D": _average_pool,
     "BATCH_MATMUL": _batch_matmul,
     "CONV_2D": _conv2d,
     "CONV_3D": _conv3d,
