@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,7 +39,9 @@ def quiet() -> Iterator[Failures]:
     loggers["tf2onnx"].propagate = False
     loggers["tf2onnx"].addHandler(failures)
     try:
-        yield failures
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield failures
     finally:
         loggers["tf2onnx"].removeHandler(failures)
         for name, one in loggers.items():
