@@ -199,7 +199,7 @@ def test_wrong_arguments_are_refused() -> None:
         to_onnx(function, LoadOptions(example_input=draw(3, 11)))
     with pytest.raises(OptionError, match="does not fit the function"):
         to_onnx(function, LoadOptions(example_input=(draw(3, 12), draw(3, 12), draw(1))))
-    with pytest.raises(ModelError, match="no JAX function"):
+    with pytest.raises(ModelError, match="no Python file"):
         to_onnx(Path("model.jax"), LoadOptions())
     with pytest.raises(ModelError, match=r"number of steps is computed"):
         to_onnx(

@@ -15,7 +15,7 @@ from tvm_ipu.cli.arguments import comma_list
 if TYPE_CHECKING:
     from tvm_ipu.frontends.loaders import LoadOptions
 
-MODELS = ".onnx .pt .pth .pt2 .tflite .h5 .keras .pb .prototxt .pdmodel .json, or a SavedModel's folder"
+MODELS = ".onnx .pt .pth .pt2 .tflite .h5 .keras .pb .prototxt .pdmodel .py, or a SavedModel's folder"
 """What a model file can be, for help texts."""
 
 _NHWC = ("tensorflow", "tensorflow_graphdef", "keras", "tflite")
@@ -24,7 +24,7 @@ _PLATFORMS = {
     "weight_file": ("caffe", "paddle"),
     "example_input": _TRACED,
     "input_types": _TRACED,
-    "signature": ("tensorflow",),
+    "signature": ("tensorflow", "jax"),
     "inputs_as_nchw": _NHWC,
     "outputs_as_nchw": _NHWC,
     "trust_pickle": ("pytorch", "keras"),
@@ -82,7 +82,7 @@ def add_source(parser: argparse.ArgumentParser, platform: str = "") -> None:
         default=(),
         metavar="NAME=TYPE,...",
     )
-    add("--signature", "function of the SavedModel (default: serving_default, or the only one)", default="")
+    add("--signature", "function to convert (default: serving_default, or the only one)", default="")
     for end in ("inputs", "outputs"):
         add(
             f"--{end}-as-nchw",

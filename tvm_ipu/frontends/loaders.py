@@ -44,7 +44,7 @@ class LoadOptions:
             by name or of all inputs in order.
         weights: File of the weights where they are not in the model's (Caffe, Paddle).
         trust_pickle: Whether files may be opened that can run code then.
-        signature: Function of a SavedModel; ``serving_default`` or the only one where empty.
+        signature: Function of a SavedModel or Python file; ``serving_default`` or the only one where empty.
         inputs_as_nchw: Inputs in NHWC that are to be NCHW instead.
         outputs_as_nchw: Outputs in NHWC that are to be NCHW instead.
     """
@@ -112,6 +112,7 @@ SUFFIXES = {
     ".prototxt": "caffe",
     ".pdmodel": "paddle",
     ".json": "paddle",
+    ".py": "jax",
 }
 """Suffix of a file -> its platform."""
 

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, helper
 
-from tvm_ipu.base.errors import ModelError, OptionError
+from tvm_ipu.base.errors import OptionError
 from tvm_ipu.frontends.extras import require
 from tvm_ipu.frontends.jax import control, elementwise, products, shapes
 from tvm_ipu.frontends.jax.context import Context, Rule
+from tvm_ipu.frontends.jax.script import read_script
 from tvm_ipu.frontends.loaders import LoadOptions
 from tvm_ipu.frontends.onnx.model_builder import ModelBuilder
 
@@ -30,21 +31,18 @@ def to_onnx(source: Callable[..., Any] | Path, options: LoadOptions) -> ModelPro
     """The computation of a function for arguments like ``options.example_input``.
 
     Args:
-        source: The function, jitted or not.
+        source: The function, jitted or not, or a Python file that has it.
         options: Example arguments: one array, arguments in order (list or tuple) or by name (dict); or the
             shapes and types of arguments that are arrays.
 
     Raises:
-        ModelError: The source is no function, or JAX cannot follow it with these arguments.
+        ModelError: The file fails, or JAX cannot follow the function with these arguments.
         OptionError: Example arguments are missing or do not fit the function.
         ToolError: JAX is missing.
     """
     jax = require("jax", extra="jax")
-    if not callable(source):
-        raise ModelError(
-            f"'{source}' is no JAX function: files of exported functions cannot be read",
-            "give the jitted function itself to tvm_ipu.convert_model, with example_input",
-        )
+    if isinstance(source, Path):
+        source, options = read_script(source, options)
     args, kwargs = _arguments(jax, source, options)
     try:
         closed, out_shape = jax.make_jaxpr(source, return_shape=True)(*args, **kwargs)
