@@ -18,7 +18,7 @@ from tvm_ipu.image.stage import FIXED, FLOAT, Stage, read_stage, write_stage
 from tvm_ipu.quantize.calibrate import CalibrationOptions, calibrate
 from tvm_ipu.simulation import compile_runner
 
-FIX_TESTS, DROP = 100, 1
+FIX_TESTS, DROP = 50, 2
 
 
 def results(task: tasks.Task, *levels: str) -> dict[str, Result]:
