@@ -64,7 +64,7 @@ def make_float_stage(model: ModelFile, output: Path) -> Stage:
     Raises:
         TvmIpuError: Anything the user can mend.
     """
-    contract, file = _read_contract(model.input_config)
+    contract, file = _read_contract(model.input_config, model.target)
     _check_target(model.target, contract)
     graph = load_platform(model.platform, model.path, model.loading, contract, file, model.simplify)
     name = Path(model.path).name if isinstance(model.path, str | Path) else graph.name
@@ -311,15 +311,15 @@ def _parameters(options: Calibration) -> tuple[TensorRange, ...]:
     )
 
 
-def _read_contract(path: Path | None) -> tuple[Contract, IniFile | None]:
-    return (Contract(), None) if path is None else read_input_config(path)
+def _read_contract(path: Path | None, target: str) -> tuple[Contract, IniFile | None]:
+    return (Contract(), None) if path is None else read_input_config(path, load_target(target).alignment)
 
 
 def _contract_of(stage: Stage, input_config: Path | None) -> Contract:
     """The stage's contract, or another one that does not change what the float model takes."""
     if input_config is None:
         return stage.contract
-    contract, file = read_input_config(input_config)
+    contract, file = read_input_config(input_config, load_target(stage.target or "host").alignment)
     for section, key, ports, own in (
         (INPUT, "inputs", contract.inputs, stage.contract.inputs),
         (OUTPUT, "outputs", contract.outputs, stage.contract.outputs),

@@ -52,11 +52,13 @@ class Described:
         phase: One of ``PHASES``.
         inputs: What preprocessing gives: the float model's inputs. An image knows its frames' sizes only.
         contract: What the bytes mean.
+        target: Chip that it is for.
     """
 
     phase: str
     inputs: tuple[TensorSpec, ...]
     contract: Contract
+    target: str
 
     @property
     def extents(self) -> tuple[int, int]:
@@ -75,7 +77,7 @@ class Described:
         Raises:
             OptionError: They differ.
         """
-        contract, _ = read_input_config(path)
+        contract, _ = read_input_config(path, load_target(self.target or "host").alignment)
         if contract != self.contract:
             raise OptionError(
                 f"--input-config: {path} is not the configuration that the model was made with",
@@ -101,11 +103,11 @@ def describe_model(path: Path, phase: str = "") -> Described:
     if phase and phase != found:
         raise OptionError(f"-t {phase}: {path} is of the phase {found}")
     if stage is not None:
-        return Described(found, graph_from_onnx(stage.model).inputs, stage.contract)
+        return Described(found, graph_from_onnx(stage.model).inputs, stage.contract, stage.target)
     image = read_image(path)
     contracts = {one.name: one for one in image.contract.inputs}
     inputs = tuple(_picture(spec, contracts.get(spec.name)) for spec in image.plans[0].inputs)
-    return Described(found, inputs, image.contract)
+    return Described(found, inputs, image.contract, image.target.name)
 
 
 def _picture(spec: TensorSpec, contract: InputContract | None) -> TensorSpec:

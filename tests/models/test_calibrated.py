@@ -17,6 +17,7 @@ from tests.models import zoo
 from tvm_ipu.base.target import load_target, target_names
 from tvm_ipu.driver import compile_model
 from tvm_ipu.fixed_point import Calibration, ModelFile, calibrate_stage, make_float_stage, read_float_stage
+from tvm_ipu.frontends.loaders import LoadOptions
 from tvm_ipu.image.reader import read_image
 from tvm_ipu.quantize.levels import LEVELS
 from tvm_ipu.runtime import Session
@@ -75,8 +76,7 @@ def fixed_stage(folder: Path, name: str, level: str, chip: str) -> Path:
     floating = folder / f"{name}.sim"
     if not floating.exists():
         shapes = {key: SMALLER.get(name, shape) for key, shape in zoo.shapes(name).items()}
-        written = tuple(f"{key}={','.join(map(str, shape))}" for key, shape in shapes.items())
-        make_float_stage(ModelFile(zoo.get(name), input_shapes=written), floating)
+        make_float_stage(ModelFile(zoo.get(name), loading=LoadOptions(shapes)), floating)
     if not path.exists():
         stage = replace(read_float_stage(floating), target=chip)
         options = Calibration(level, transformer=False)

@@ -61,6 +61,62 @@ def network(seed: int = 0) -> bytes:
     return bytes(model.SerializeToString())
 
 
+TOKENS, WIDTH_OF_TOKEN, HEADS = 6, 16, 2
+
+
+def transformer(seed: int = 0) -> bytes:
+    """Layer normalisation written out, attention with two heads, a residual sum, GELU, a dense layer."""
+    random = np.random.default_rng(seed)
+    constants: list[Any] = []
+    width, head = WIDTH_OF_TOKEN, WIDTH_OF_TOKEN // HEADS
+
+    def constant(value: Any) -> str:
+        constants.append(numpy_helper.from_array(np.asarray(value), f"w{len(constants)}"))
+        return str(constants[-1].name)
+
+    def weight(*shape: int) -> str:
+        return constant((random.normal(size=shape) / np.sqrt(shape[0])).astype(np.float32))
+
+    nodes: list[Any] = []
+
+    def op(op_type: str, *inputs: str, **attributes: Any) -> str:
+        name = f"{op_type}_{len(nodes)}"
+        nodes.append(helper.make_node(op_type, inputs, [name], name, **attributes))
+        return name
+
+    last = constant(np.array([-1]))
+    distance = op("Sub", "x", op("ReduceMean", "x", last))
+    variance = op("ReduceMean", op("Pow", distance, constant(np.float32(2))), last)
+    deviation = op("Sqrt", op("Add", variance, constant(np.float32(1e-5))))
+    normal = op("Add", op("Mul", op("Div", distance, deviation), weight(width)), weight(width))
+    split = constant(np.array([1, TOKENS, HEADS, head]))
+    query, key, value = (
+        op("Transpose", op("Reshape", op("MatMul", normal, weight(width, width)), split), perm=list(order))
+        for order in ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3))
+    )
+    scores = op("Div", op("MatMul", query, key), constant(np.float32(head**0.5)))
+    context = op("Transpose", op("MatMul", op("Softmax", scores), value), perm=[0, 2, 1, 3])
+    joined = op("Reshape", context, constant(np.array([1, TOKENS, width])))
+    residual = op("Add", op("MatMul", joined, weight(width, width)), "x")
+    inner = op("Add", op("MatMul", residual, weight(width, 4 * width)), weight(4 * width))
+    erf = op("Erf", op("Div", inner, constant(np.float32(2**0.5))))
+    gelu = op("Mul", op("Mul", inner, op("Add", erf, constant(np.float32(1)))), constant(np.float32(0.5)))
+    nodes.append(helper.make_node("MatMul", [gelu, weight(4 * width, CLASSES)], ["scores"]))
+    infos = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, TOKENS, extent])
+        for name, extent in (("x", width), ("scores", CLASSES))
+    ]
+    graph = helper.make_graph(nodes, "transformer", infos[:1], infos[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+def tokens(count: int, seed: int = 0) -> list[Array]:
+    """Rows for ``transformer``."""
+    random = np.random.default_rng(seed)
+    return list(random.normal(size=(count, 1, TOKENS, WIDTH_OF_TOKEN)).astype(np.float32))
+
+
 def pixels(count: int, seed: int = 0) -> list[Array]:
     """Smooth pictures, uint8 [1, HEIGHT, WIDTH, 3]."""
     random = np.random.default_rng(seed)

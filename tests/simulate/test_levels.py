@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.simulate.kit import PICTURE, normalised, pixels, write_float
+from tests.simulate.kit import PICTURE, normalised, pixels, tokens, transformer, write_float
+from tvm_ipu.base.contract import Contract
 from tvm_ipu.base.target import load_target, target_names
 from tvm_ipu.driver import compile_model
 from tvm_ipu.fixed_point import Calibration, calibrate_stage, read_float_stage
@@ -39,10 +40,16 @@ def fixed_stage(folder: Path, level: str, chip: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("level", LEVELS)
-def test_every_level_on_this_machine(folder: Path, level: str) -> None:
-    path = fixed_stage(folder, level, "host")
-    compile_model(path, "host", folder / "model.img")
+CHIPS = [
+    *((level, "host") for level in LEVELS),
+    *((level, "ipu-ref") for level in ("L1", "Q10", "L4", "Q23")),
+]
+
+
+@pytest.mark.parametrize(("level", "chip"), CHIPS)
+def test_every_level_on_this_machine(folder: Path, level: str, chip: str) -> None:
+    path = fixed_stage(folder, level, chip)
+    compile_model(path, chip, folder / "model.img")
     fixed, offline, floating = (
         open_fixed(path),
         open_offline(folder / "model.img"),
@@ -59,6 +66,29 @@ def test_every_level_on_this_machine(folder: Path, level: str) -> None:
             signal + float(np.square(expected).sum()),
         )
     assert 10 * np.log10(signal / error) > (14 if level in ("Q13", "Q23") else 22)
+
+
+@pytest.mark.parametrize(
+    ("level", "chip"), [("L1", "host"), ("Q12", "host"), ("L1", "ipu-ref"), ("Q20", "ipu-ref")]
+)
+def test_transformer(tmp_path: Path, level: str, chip: str) -> None:
+    """A block whose normalisation is written out; on a processor its functions of rows are integers too."""
+    write_float(tmp_path / "float.sim", transformer(), Contract())
+    stage = replace(read_float_stage(tmp_path / "float.sim"), target=chip)
+    samples = tokens(8, 1)
+    path, image = tmp_path / "fixed.sim", tmp_path / "model.img"
+    options = Calibration(level, transformer=False)
+    calibrate_stage(stage, path, lambda: ({"x": x} for x in samples), options)
+    compile_model(path, chip, image)
+    fixed, offline, floating = open_fixed(path), open_offline(image), open_float(tmp_path / "float.sim")
+    error = signal = 0.0
+    for x in tokens(4, 2):
+        a, b = (one.run({"x": x})["scores"] for one in (fixed, offline))
+        assert a.tobytes() == b.tobytes()
+        expected = floating.run({"x": x})["scores"].astype(np.float64)
+        error += float(np.square(a - expected).sum())
+        signal += float(np.square(expected).sum())
+    assert 10 * np.log10(signal / error) > (22 if level == "L1" else 30)
 
 
 @pytest.mark.qemu

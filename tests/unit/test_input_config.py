@@ -253,6 +253,19 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, data:
     assert [list(one.std) for one in contract.inputs if not one.is_raw] == stds
 
 
+def test_alignment_of_the_chip(tmp_path: Path) -> None:
+    """What the file does not say is the chip's: even for frames in NV12, 1 for raw data."""
+    path = tmp_path / "x.ini"
+    keys = "inputs=a,b,c\ntraining_input_formats=RGB,RGB,RAWDATA_U8_NHWC\ninput_formats={}\n{}"
+    text = f"[INPUT_CONFIG]\n{keys}[OUTPUT_CONFIG]\noutputs=y\n"
+    path.write_text(text.format("RGB,YUV_NV12,RAWDATA_U8_NHWC", ""))
+    found = read_input_config(path, (15, 4))[0].inputs
+    assert [(one.width_alignment, one.height_alignment) for one in found] == [(15, 4), (30, 4), (1, 1)]
+    path.write_text(text.format("RGB,YUV_NV12,RAWDATA_U8_NHWC", "input_width_alignment=2,2\n"))
+    found = read_input_config(path, (15, 4))[0].inputs
+    assert [(one.width_alignment, one.height_alignment) for one in found] == [(2, 4), (2, 4), (1, 1)]
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:

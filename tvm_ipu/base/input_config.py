@@ -78,12 +78,12 @@ KEYS = {
             "between them, in the order R, G, B; by default 1, and 0 means 1. Raw data have none."
         ),
         "input_width_alignment": Key(
-            "Rows that the board feeds are padded to a multiple of so many pixels; by default 1, for "
-            "YUV_NV12 2. Even for YUV_NV12, 1 for raw data."
+            "Rows that the board feeds are padded to a multiple of so many pixels; by default what the file "
+            "of the chip says, 1 where it says nothing, for YUV_NV12 2. Even for YUV_NV12, 1 for raw data."
         ),
         "input_height_alignment": Key(
-            "Frames that the board feeds are padded to a multiple of so many rows; by default 1, for "
-            "YUV_NV12 2. Even for YUV_NV12, 1 for raw data."
+            "Frames that the board feeds are padded to a multiple of so many rows; by default what the file "
+            "of the chip says, 1 where it says nothing, for YUV_NV12 2. Even for YUV_NV12, 1 for raw data."
         ),
         "input_layouts": Key(
             "Layout of each input of four dimensions, also of what the preprocess script returns; by default "
@@ -119,14 +119,18 @@ KEYS = {
 }
 
 
-def read_input_config(path: Path) -> tuple[Contract, IniFile]:
+def read_input_config(path: Path, alignment: tuple[int, int] = (1, 1)) -> tuple[Contract, IniFile]:
     """The contract that the file states, and the file, with which messages about the contract are made.
+
+    Args:
+        path: The file.
+        alignment: Multiples of columns and rows that pictures have where the file does not say.
 
     Raises:
         ConfigError: A rule is broken; the message names file, line, section and key and cites the rule.
     """
     file = read_ini(path, KEYS)
-    reader = _Reader(file)
+    reader = _Reader(file, alignment)
     return Contract(reader.inputs(), reader.outputs(), reader.conv()), file
 
 
@@ -142,8 +146,9 @@ def refuse(file: IniFile, section: str, key: str, what: str, hint: str = "") -> 
 class _Reader:
     """Reads the keys of one file."""
 
-    def __init__(self, file: IniFile) -> None:
+    def __init__(self, file: IniFile, alignment: tuple[int, int]) -> None:
         self._file = file
+        self._alignment = alignment
 
     def inputs(self) -> tuple[InputContract, ...]:
         names = self._names(INPUT, "inputs")
@@ -167,8 +172,8 @@ class _Reader:
             if fmt in ("RGBA", "BGRA") and layout == "NCHW":
                 refuse(self._file, INPUT, "input_layouts", f"'{name}' is {fmt} and cannot be NCHW")
         quantize = self._words(INPUT, "quantizations", len(names)) or ["TRUE"] * len(names)
-        widths = self._alignments("input_width_alignment", board)
-        heights = self._alignments("input_height_alignment", board)
+        widths = self._alignments("input_width_alignment", board, self._alignment[0])
+        heights = self._alignments("input_height_alignment", board, self._alignment[1])
         return tuple(
             InputContract(
                 name=name,
@@ -289,7 +294,7 @@ class _Reader:
             refuse(self._file, INPUT, key, what)
         return values * count if len(values) == 1 and key == "mean" else values
 
-    def _alignments(self, key: str, board: Sequence[str]) -> list[int]:
+    def _alignments(self, key: str, board: Sequence[str], default: int) -> list[int]:
         """An alignment for each input; raw data, which come last, need not have one."""
         items = self._items(INPUT, key)
         pictures = sum(fmt not in RAW_FORMATS for fmt in board)
@@ -298,7 +303,7 @@ class _Reader:
         for i, fmt in enumerate(board):
             value = int(items[i]) if i < len(items) and items[i].isdecimal() else 0
             if i >= len(items):
-                value = 2 if fmt == "YUV_NV12" else 1
+                value = math.lcm(default, 2) if fmt == "YUV_NV12" else 1 if fmt in RAW_FORMATS else default
             if value < 1:
                 refuse(
                     self._file, INPUT, key, f"'{items[i]}' is not allowed; give a whole number of at least 1"

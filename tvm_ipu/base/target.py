@@ -77,6 +77,11 @@ class Target:
     chip: Chip | None = None
 
     @property
+    def alignment(self) -> tuple[int, int]:
+        """Multiples of columns and rows that pictures have where their model does not say."""
+        return (self.chip.width_alignment, self.chip.height_alignment) if self.chip else (1, 1)
+
+    @property
     def machine(self) -> str:
         """Name of the machine that the kernels are for."""
         return self.name.rpartition("@")[2]
