@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +203,44 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="--weight-file"):
         to_onnx(source, options)
     assert to_onnx(source, LoadOptions(outputs=("y",), weights=tmp_path / "w")).graph.initializer
+
+
+def unpack(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    """The program of Paddle 3, and values."""
+    with zipfile.ZipFile(Path(__file__).parent / "data" / "paddle3.zip") as archive:
+        archive.extractall(folder)
+    with np.load(folder / "values.npz") as values:
+        return folder / "net.json", dict(values)
+
+
+def test_programs_of_paddle_3_equal_paddle(tmp_path: Path) -> None:
+    source, values = unpack(tmp_path)
+    feeds = {name: values.pop(name) for name in ("x", "ids")}
+    model = to_onnx(source, LoadOptions())
+    assert [info.name for info in model.graph.input] == ["x", "ids"]
+    found = run_image(model, feeds, tmp_path, "x:[2,3,16,16] ids:[2,25]")
+    for info, (name, value) in zip(model.graph.output, values.items(), strict=True):
+        assert relative_error(found[info.name], value) < TOLERANCE, (name, info.name)
+
+
+def test_operators_of_paddle_3_without_a_rule_name_their_layer(tmp_path: Path) -> None:
+    source, _ = unpack(tmp_path)
+    source.write_text(source.read_text().replace('"1.layer_norm"', '"1.fancy_norm"'))
+    with pytest.raises(UnsupportedOperatorError, match=r"operator 'LayerNorm/fancy_norm_\d+' \(fancy_norm\)"):
+        to_onnx(source, LoadOptions())
+
+
+def test_damaged_programs_of_paddle_3_are_refused(tmp_path: Path) -> None:
+    source, _ = unpack(tmp_path)
+    text = source.read_text()
+    content = json.loads(text)
+    content["program"]["regions"][0]["blocks"][0]["ops"] = []
+    for damaged in (text[: len(text) // 2], "{}", "[]", "null", json.dumps(content)):
+        source.write_text(damaged)
+        with pytest.raises(ModelError, match=r"is not a Paddle program|fetches nothing"):
+            to_onnx(source, LoadOptions())
+    source.write_text(text)
+    weights = source.with_suffix(".pdiparams")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ModelError, match="is truncated, or of another model"):
+        to_onnx(source, LoadOptions())

@@ -14,6 +14,7 @@ from tvm_ipu.frontends.onnx.inputs import unknown_names
 from tvm_ipu.frontends.onnx.model_builder import ModelBuilder
 from tvm_ipu.frontends.paddle import elementwise, shapes, windows
 from tvm_ipu.frontends.paddle.context import Context
+from tvm_ipu.frontends.paddle.pir import read_json
 from tvm_ipu.frontends.paddle.program import Op, Program, read_program
 
 RULES = elementwise.RULES | shapes.RULES | windows.RULES
@@ -24,7 +25,7 @@ _OUTPUTS = ("Out", "Output", "Y")
 
 
 def to_onnx(source: Path, options: LoadOptions) -> ModelProto:
-    """The program in a ``.pdmodel`` file with the parameters in ``options.weights``.
+    """The program in a ``.pdmodel`` or ``.json`` file with the parameters in ``options.weights``.
 
     Dimensions that the program leaves open stay open.
 
@@ -61,7 +62,7 @@ def _read(source: Path, options: LoadOptions) -> Program:
             f"'{source}' has no parameters: there is no '{weights}'",
             "name the file: --weight-file x.pdiparams",
         )
-    return read_program(source, weights)
+    return (read_json if source.suffix == ".json" else read_program)(source, weights)
 
 
 def _needed(program: Program, outputs: Collection[str]) -> list[Op]:
