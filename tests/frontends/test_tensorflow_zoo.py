@@ -12,9 +12,10 @@ import onnxruntime
 import pytest
 
 from tests.frontends.run_kit import TOLERANCE, relative_error, run_image
-from tests.models import zoo
+from tests.models import music, zoo
 from tests.models.cifar import MLTK, test_images
 from tvm_ipu.frontends.loaders import LoadOptions, as_onnx
+from tvm_ipu.runtime.session import Session
 
 pytest.importorskip("tensorflow", reason="needs the extra 'tensorflow'")
 pytestmark = [
@@ -99,12 +100,13 @@ def test_mlperf_tiny(name: str, low: float, high: float, tmp_path: Path) -> None
 
 
 def test_basic_pitch(tmp_path: Path) -> None:
-    """The SavedModel equals TensorFlow and the same network as an ONNX file."""
+    """The SavedModel equals TensorFlow, the same network as an ONNX file, and what its authors publish."""
     import tensorflow as tf
 
-    zoo.get("basic_pitch")
+    twin = onnxruntime.InferenceSession(zoo.get("basic_pitch"), providers=["CPUExecutionProvider"])
     folder = zoo.cache_dir() / "basic-pitch-0.4.0" / "basic_pitch" / "saved_models" / "icassp_2022" / "nmp"
-    sound = zoo.inputs("basic_pitch", 5)["serving_default_input_2:0"]
+    windows, samples = music.windows()
+    sound = windows[:1]
     with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
         meta = tf.compat.v1.saved_model.load(session, ["serve"], str(folder))
         signature = meta.signature_def["serving_default"]
@@ -112,10 +114,14 @@ def test_basic_pitch(tmp_path: Path) -> None:
         expected = session.run(outputs, {signature.inputs["input_2"].name: sound})
     found = run_image(convert(folder, {"input_2": sound}), {"input_2": sound}, tmp_path)
     check(found, expected)
-    runner = onnxruntime.InferenceSession(zoo.get("basic_pitch"), providers=["CPUExecutionProvider"])
     names = [f"StatefulPartitionedCall:{i}" for i in range(3)]
-    values = runner.run(names, {"serving_default_input_2:0": sound})
+    values = twin.run(names, {"serving_default_input_2:0": sound})
     check(found, dict(zip(outputs, values, strict=True)))
+    with Session(tmp_path / "model.img") as image:
+        parts = [image.run({"input_2": window[None]}) for window in windows]
+    for name, value in music.reference().items():
+        got = music.joined([part[name] for part in parts], samples)
+        assert np.abs(got - value).max() < 1e-4, name  # the bound of the authors' own test
 
 
 def test_resnet_50_v2(tmp_path: Path) -> None:
