@@ -42,7 +42,7 @@ RUNS = [
     ("mobilenet_v2", "Q13", "ipu-ref"),
     ("mobilenet_v2", "L2", "aarch64-dotprod"),
     ("minilm_l6", "L1", "host"),
-    ("minilm_l6", "L1", "ipu-ref@riscv64-v"),
+    ("minilm_l6", "L1", "ipu-ref@aarch64-neon"),
 ]
 """Network, level or mode, target."""
 EVERY_LEVEL = [(n, level, chip) for n in NETWORKS for level in LEVELS for chip in ("host", "ipu-ref")]
