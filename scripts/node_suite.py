@@ -31,6 +31,7 @@ from scripts import supported_ops
 from scripts.supported_ops import Result
 from tvm_ipu.base.errors import ModelError, TvmIpuError
 from tvm_ipu.base.target import Target, load_target
+from tvm_ipu.frontends.onnx.evaluate import RANDOM
 
 Array = NDArray[Any]
 
@@ -92,7 +93,7 @@ def load_cases(pattern: str = "") -> list[Any]:
 def run_case(case: Any, target: str) -> Result:
     """Compile one case and compare its results."""
     op = case.model.graph.node[-1].op_type
-    result = Result(case.name, op, "refused")
+    result = Result(case.name, op, "refused", numeric=_is_numeric(case.model))
     feeds = _as_arrays(case.model.graph.input, case.data_sets[0][0])
     if any(value is None for value in feeds.values()):
         return replace(result, detail="an optional input is absent: images are compiled for present ones")
@@ -107,6 +108,18 @@ def run_case(case: Any, target: str) -> Result:
     except Exception as err:
         return replace(result, status="failed", detail=f"{type(err).__name__}: {err}")
     return _compare(case, image, fixed, result)
+
+
+def _is_numeric(model: ModelProto) -> bool:
+    """Whether a model takes and gives tensors of numbers only, and chance has no part in it."""
+    graph = model.graph
+    kinds = [info.type for info in (*graph.input, *graph.output)]
+    tensors = all(
+        kind.WhichOneof("value") == "tensor_type" and kind.tensor_type.elem_type != TensorProto.STRING
+        for kind in kinds
+    )
+    chance = any(n.op_type in RANDOM or (n.op_type == "Dropout" and len(n.input) > 2) for n in graph.node)
+    return tensors and not chance
 
 
 def inputs_to_fix(model: ModelProto) -> list[str]:

@@ -23,21 +23,36 @@ class DType(IntEnum):
     BFLOAT16 = 11
     FLOAT32 = 12
     FLOAT64 = 13
+    FLOAT8_E4M3FN = 14
+    FLOAT8_E4M3FNUZ = 15
+    FLOAT8_E5M2 = 16
+    FLOAT8_E5M2FNUZ = 17
+    FLOAT8_E8M0FNU = 18
+    FLOAT4_E2M1FN = 19
+    INT4 = 20
+    UINT4 = 21
+    INT2 = 22
+    UINT2 = 23
 
     @property
     def itemsize(self) -> int:
         """Bytes of one element."""
-        return _ITEMSIZE[self]
+        return _ITEMSIZE.get(self, 1)
 
     @property
     def label(self) -> str:
-        """The name that numpy, TVM and the command line use, such as ``float32``."""
+        """The name that numpy, ml_dtypes, TVM and the command line use, such as ``float32``."""
         return self.name.lower()
 
     @property
     def is_float(self) -> bool:
         """True for the floating-point types."""
-        return self >= DType.FLOAT16
+        return DType.FLOAT16 <= self <= DType.FLOAT4_E2M1FN
+
+    @property
+    def is_small(self) -> bool:
+        """True for the types that numpy lacks and that take a byte: the unused bits are 0."""
+        return self >= DType.FLOAT8_E4M3FN
 
     @classmethod
     def parse(cls, text: str) -> DType:

@@ -269,17 +269,24 @@ class Session:
 
 
 def numpy_dtype(dtype: DType) -> np.dtype[Any]:
-    """The numpy type of ``dtype``; bfloat16 is that of ml_dtypes, or uint16 where that is not installed."""
+    """The numpy type of ``dtype``; where there is none that of ml_dtypes, or bits without that package."""
     import numpy as np
 
-    if dtype is not DType.BFLOAT16:
+    if dtype is not DType.BFLOAT16 and not dtype.is_small:
         return np.dtype(dtype.label)
     try:
         import ml_dtypes  # only here: few models need it
     except ImportError:
-        return np.dtype(np.uint16)
-    bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-    return bfloat16
+        return _bits_of(dtype)
+    lacking: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype.label))
+    return lacking
+
+
+def _bits_of(dtype: DType) -> np.dtype[Any]:
+    """The unsigned integers that hold the elements of a type which numpy lacks."""
+    import numpy as np
+
+    return np.dtype(np.uint16 if dtype is DType.BFLOAT16 else np.uint8)
 
 
 def _checked(given: object, spec: TensorSpec, kind: str) -> Array:
@@ -298,7 +305,8 @@ def _checked(given: object, spec: TensorSpec, kind: str) -> Array:
             f"{kind} '{spec.name}' is a {type(given).__name__}, not an array", "pass a numpy or DLPack array"
         )
     dtype = numpy_dtype(spec.dtype)
-    if array.dtype != dtype and spec.dtype is DType.BFLOAT16 and array.dtype == np.uint16:
+    lacking = spec.dtype is DType.BFLOAT16 or spec.dtype.is_small
+    if array.dtype != dtype and lacking and array.dtype == _bits_of(spec.dtype):
         array = array.view(dtype)
     if array.dtype != dtype:
         raise RunError(

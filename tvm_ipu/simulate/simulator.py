@@ -116,9 +116,9 @@ def _details(index: int, spec: TensorSpec) -> Details:
 
 def numpy_type(dtype: DType) -> type[np.generic]:
     """Numpy's scalar type of an element."""
-    if dtype is DType.BFLOAT16:
+    if dtype is DType.BFLOAT16 or dtype.is_small:
         import ml_dtypes
 
-        kind: type[np.generic] = ml_dtypes.bfloat16
+        kind: type[np.generic] = getattr(ml_dtypes, dtype.label)
         return kind
     return np.dtype(dtype.label).type

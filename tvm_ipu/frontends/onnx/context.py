@@ -38,6 +38,7 @@ class Node:
         inputs: Values with static shapes; None where an optional input is missing.
         attrs: Values given in the model: int, float, str, list, ndarray (tensors), GraphProto (subgraphs).
         outputs: Names of the wanted outputs; ``""`` where the model does not want one.
+        types: ONNX's element types of the inputs where they are known; ``ops.small`` carries some in others.
     """
 
     op_type: str
@@ -47,6 +48,11 @@ class Node:
     inputs: tuple[relax.Expr | None, ...]
     attrs: dict[str, Any]
     outputs: tuple[str, ...]
+    types: tuple[str, ...] = ()
+
+    def type(self, index: int) -> str:
+        """Element type of input ``index``; empty where it is not known."""
+        return self.types[index] if index < len(self.types) else ""
 
     def input(self, index: int) -> relax.Expr | None:
         """Input ``index``, or None where it is missing or the node has fewer inputs."""

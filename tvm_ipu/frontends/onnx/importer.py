@@ -17,7 +17,7 @@ from tvm_ipu.base.errors import ModelError, UnsupportedOperatorError
 from tvm_ipu.base.model import Model
 from tvm_ipu.base.tensor import DType, TensorSpec
 from tvm_ipu.frontends.onnx.builder import NodeBuilder
-from tvm_ipu.frontends.onnx.context import CONVERTERS, Array, Context, Node, UnsupportedNode
+from tvm_ipu.frontends.onnx.context import CONVERTERS, Context, Node, UnsupportedNode
 from tvm_ipu.frontends.onnx.cut import suggest_cut
 from tvm_ipu.frontends.onnx.evaluate import fold, infer_types
 from tvm_ipu.frontends.onnx.graph import (
@@ -30,6 +30,7 @@ from tvm_ipu.frontends.onnx.graph import (
     dtype_label,
     node_label,
 )
+from tvm_ipu.frontends.onnx.ops import small
 from tvm_ipu.frontends.onnx.simplify import expand_op
 from tvm_ipu.frontends.onnx.tensors import read_tensor
 from tvm_ipu.frontends.onnx.tvm_fallback import convert_by_tvm, has_tvm_converter
@@ -79,8 +80,8 @@ def import_graph(graph: Graph) -> Model:
     assert module is not None
     types = module["main"].ret_ty.fields
     outputs = tuple(
-        TensorSpec(name, tuple(int(d) for d in t.shape), DType.parse(str(t.dtype)))
-        for (name, _), t in zip(graph.outputs, types, strict=True)
+        TensorSpec(name, tuple(int(d) for d in t.shape), _output_type(value, str(t.dtype)))
+        for (name, value), t in zip(graph.outputs, types, strict=True)
     )
     return Model(module, inputs, outputs, graph.name, graph.source)
 
@@ -126,11 +127,15 @@ class _Importer:
         """The module, or None where nodes are unsupported."""
         bb, graph = self._bb, self._graph
         params = [
-            relax.Var(t.name, relax.TensorType(t.shape, dtype_label(t.elem_type))) for t in graph.inputs
+            relax.Var(t.name, relax.TensorType(t.shape, small.storage(dtype_label(t.elem_type))))
+            for t in graph.inputs
         ]
         self._values |= zip(graph.inputs, params, strict=True)
         with bb.function("main", params):
             with bb.dataflow():
+                for tensor, param in zip(graph.inputs, params, strict=True):
+                    if small.is_small(label := dtype_label(tensor.elem_type)):
+                        self._values[tensor] = small.decode(self._context, param, label)
                 for op in graph.ops:
                     self._try(op)
                 results = params if self.unsupported else self._outputs(params)
@@ -187,7 +192,8 @@ class _Importer:
         inputs = tuple(None if v is None else self._value(v) for v in op.inputs)
         attrs = {name: _array(value) for name, value in attributes(op.node).items()}
         outputs = tuple(op.node.output)
-        node = Node(op_type, domain, self._bb.hint, op.version, inputs, attrs, outputs)
+        types = tuple(dtype_label(v.elem_type) if v is not None and v.elem_type else "" for v in op.inputs)
+        node = Node(op_type, domain, self._bb.hint, op.version, inputs, attrs, outputs, types)
         convert = CONVERTERS.get((domain, op_type))
         if convert is None and not has_tvm_converter(domain, op_type):
             raise UnsupportedNode(_NO_CONVERTER)
@@ -224,7 +230,7 @@ class _Importer:
             shape, dtype = self._context.shape(result), self._context.dtype(result)
         except UnsupportedNode as err:
             raise UnsupportedNode("the shape of its output depends on data") from err
-        expected = dtype_label(tensor.elem_type) if tensor.elem_type else dtype
+        expected = small.carrier(dtype_label(tensor.elem_type)) if tensor.elem_type else dtype
         if (tensor.shape or shape) != shape or expected != dtype:
             wanted = f"{expected}{list(tensor.shape or shape)}"
             raise UnsupportedNode(f"its converter gives {dtype}{list(shape)} where ONNX says {wanted}")
@@ -251,8 +257,8 @@ class _Importer:
             if not isinstance(value, Const):
                 raise UnsupportedNode(f"its input '{value.name}' has no value")
             try:
-                self._values[value] = self._context.const(_whole_bytes(value.array))
-            except Exception as err:  # numpy's and TVM's, for strings, 4-bit integers ...
+                self._values[value] = self._context.const(small.carried(value.array))
+            except Exception as err:  # numpy's and TVM's, for strings
                 dtype = dtype_label(value.elem_type)
                 raise UnsupportedNode(
                     f"input '{value.name}' has element type {dtype}, which images do not have"
@@ -264,6 +270,8 @@ class _Importer:
         for name, value in self._graph.outputs:
             result = self._value(value)
             self._bb.hint = name
+            if small.is_small(label := _label(value)):
+                result = small.encode(self._context, result, label)
             if isinstance(result, tvm.ir.GenericConst) or any(result.same_as(r) for r in params + results):
                 result = self._context.te(_copy, result, name="copy")
             results.append(result)
@@ -281,10 +289,14 @@ def _copy(tensor: te.Tensor) -> te.Tensor:
     return te.compute(tensor.shape, lambda *index: tensor(*index), name="copy")
 
 
-def _whole_bytes(array: Array) -> Array:
-    """Integers of 4 bits in 8, which is where images keep them."""
-    wide = {"int4": np.int8, "uint4": np.uint8}.get(array.dtype.name)
-    return array if wide is None else array.astype(wide)
+def _label(value: Const | Tensor) -> str:
+    return dtype_label(value.elem_type) if value.elem_type else ""
+
+
+def _output_type(value: Const | Tensor, dtype: str) -> DType:
+    """The type of an output that the module gives as ``dtype``."""
+    label = _label(value)
+    return DType.parse(label if small.is_small(label) else dtype)
 
 
 def _array(value: Any) -> Any:

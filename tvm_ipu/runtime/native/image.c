@@ -19,6 +19,16 @@ SAME(FLOAT16);
 SAME(BFLOAT16);
 SAME(FLOAT32);
 SAME(FLOAT64);
+SAME(FLOAT8_E4M3FN);
+SAME(FLOAT8_E4M3FNUZ);
+SAME(FLOAT8_E5M2);
+SAME(FLOAT8_E5M2FNUZ);
+SAME(FLOAT8_E8M0FNU);
+SAME(FLOAT4_E2M1FN);
+SAME(INT4);
+SAME(UINT4);
+SAME(INT2);
+SAME(UINT2);
 
 static const struct {
   const char *name;
@@ -29,6 +39,16 @@ static const struct {
     [TVM_IPU_UINT32] = {"uint32", 4},   [TVM_IPU_INT64] = {"int64", 8},       [TVM_IPU_UINT64] = {"uint64", 8},
     [TVM_IPU_FLOAT16] = {"float16", 2}, [TVM_IPU_BFLOAT16] = {"bfloat16", 2}, [TVM_IPU_FLOAT32] = {"float32", 4},
     [TVM_IPU_FLOAT64] = {"float64", 8},
+    [TVM_IPU_FLOAT8_E4M3FN] = {"float8_e4m3fn", 1},
+    [TVM_IPU_FLOAT8_E4M3FNUZ] = {"float8_e4m3fnuz", 1},
+    [TVM_IPU_FLOAT8_E5M2] = {"float8_e5m2", 1},
+    [TVM_IPU_FLOAT8_E5M2FNUZ] = {"float8_e5m2fnuz", 1},
+    [TVM_IPU_FLOAT8_E8M0FNU] = {"float8_e8m0fnu", 1},
+    [TVM_IPU_FLOAT4_E2M1FN] = {"float4_e2m1fn", 1},
+    [TVM_IPU_INT4] = {"int4", 1},
+    [TVM_IPU_UINT4] = {"uint4", 1},
+    [TVM_IPU_INT2] = {"int2", 1},
+    [TVM_IPU_UINT2] = {"uint2", 1},
 };
 
 static bool known_dtype(uint32_t dtype) { return dtype < sizeof dtypes / sizeof *dtypes && dtypes[dtype].size; }

@@ -59,7 +59,8 @@ typedef struct tvm_ipu_error {
   char hint[128];
 } tvm_ipu_error;
 
-/* Element types. bfloat16 is the upper half of a float32. */
+/* Element types. bfloat16 is the upper half of a float32. From FLOAT8_E4M3FN on, an element takes a byte each, whose
+ * upper bits are 0 where it has fewer. */
 typedef enum tvm_ipu_dtype {
   TVM_IPU_BOOL = 1,
   TVM_IPU_INT8 = 2,
@@ -73,7 +74,17 @@ typedef enum tvm_ipu_dtype {
   TVM_IPU_FLOAT16 = 10,
   TVM_IPU_BFLOAT16 = 11,
   TVM_IPU_FLOAT32 = 12,
-  TVM_IPU_FLOAT64 = 13
+  TVM_IPU_FLOAT64 = 13,
+  TVM_IPU_FLOAT8_E4M3FN = 14,
+  TVM_IPU_FLOAT8_E4M3FNUZ = 15,
+  TVM_IPU_FLOAT8_E5M2 = 16,
+  TVM_IPU_FLOAT8_E5M2FNUZ = 17,
+  TVM_IPU_FLOAT8_E8M0FNU = 18,
+  TVM_IPU_FLOAT4_E2M1FN = 19,
+  TVM_IPU_INT4 = 20,
+  TVM_IPU_UINT4 = 21,
+  TVM_IPU_INT2 = 22,
+  TVM_IPU_UINT2 = 23
 } tvm_ipu_dtype;
 
 /* One input or output: dense and row-major. Lives as long as its image. */

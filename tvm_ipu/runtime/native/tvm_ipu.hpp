@@ -61,14 +61,24 @@ inline void check(tvm_ipu_status status, const tvm_ipu_error& error) {
   if (status != TVM_IPU_OK) throw Error(error);
 }
 
-// True if elements of `dtype` can be looked at as T. 16-bit floats are seen as std::uint16_t.
+// True if elements of `dtype` can be looked at as T. 16-bit floats are seen as std::uint16_t, smaller types as bytes.
 template <typename T>
 bool holds(tvm_ipu_dtype dtype) {
   using U = std::remove_cv_t<T>;
   switch (dtype) {
     case TVM_IPU_BOOL: return std::is_same_v<U, bool> || std::is_same_v<U, std::uint8_t>;
     case TVM_IPU_INT8: return std::is_same_v<U, std::int8_t>;
-    case TVM_IPU_UINT8: return std::is_same_v<U, std::uint8_t>;
+    case TVM_IPU_UINT8:
+    case TVM_IPU_FLOAT8_E4M3FN:
+    case TVM_IPU_FLOAT8_E4M3FNUZ:
+    case TVM_IPU_FLOAT8_E5M2:
+    case TVM_IPU_FLOAT8_E5M2FNUZ:
+    case TVM_IPU_FLOAT8_E8M0FNU:
+    case TVM_IPU_FLOAT4_E2M1FN:
+    case TVM_IPU_INT4:
+    case TVM_IPU_UINT4:
+    case TVM_IPU_INT2:
+    case TVM_IPU_UINT2: return std::is_same_v<U, std::uint8_t>;
     case TVM_IPU_INT16: return std::is_same_v<U, std::int16_t>;
     case TVM_IPU_UINT16:
     case TVM_IPU_FLOAT16:

@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from onnx import helper
 from tvm import relax, te, tirx
 
 from tvm_ipu.frontends.onnx.context import Array, Context, Node, UnsupportedNode, converter
+from tvm_ipu.frontends.onnx.ops import small
 from tvm_ipu.frontends.onnx.ops.cast import convert, element_type, saturate
 from tvm_ipu.frontends.onnx.ops.common import (
     elementwise,
@@ -50,12 +52,18 @@ def _is_plain(node: Node, shape: tuple[int, ...]) -> bool:
 @converter("QuantizeLinear")
 @converter("QuantizeLinear", domain=MS)
 def quantize_linear(ctx: Context, node: Node) -> relax.Expr:
-    """To int8, uint8, int16 and uint16; one scale, one for each slice of an axis, or one for each block."""
+    """To integers of 2 to 16 bits and floats of 4 and 8; one scale, or one a slice or block."""
     x, scale, zero = required(node, 0, "x"), required(node, 1, "y_scale"), node.input(2)
     code = int(node.attrs.get("output_dtype", 0))
-    dtype = element_type(code) if code else ("uint8" if zero is None else ctx.dtype(zero))
-    if dtype not in _INTEGERS:
-        raise UnsupportedNode(f"quantisation to {dtype} is not supported; allowed are {', '.join(_INTEGERS)}")
+    given = "uint8" if zero is None else node.type(2) or ctx.dtype(zero)
+    label = str(helper.tensor_dtype_to_np_dtype(code).name) if code else given
+    if label not in _INTEGERS and not small.is_small(label):
+        raise UnsupportedNode(
+            f"quantisation to {label} is not supported; allowed are {', '.join(_INTEGERS)} and smaller types"
+        )
+    if small.is_small(label):
+        return _quantize_small(ctx, node, x, scale, zero, label)
+    dtype = label
     shape, dims = ctx.shape(scale), ctx.shape(x)
     zero = ctx.const(np.zeros(shape, dtype)) if zero is None else zero
     if ctx.dtype(x) == ctx.dtype(scale) == "float32" and _is_plain(node, shape):
@@ -75,6 +83,33 @@ def quantize_linear(ctx: Context, node: Node) -> relax.Expr:
     return ctx.te(compute, x, scale, zero, name="quantize")
 
 
+def _quantize_small(
+    ctx: Context, node: Node, x: relax.Expr, scale: relax.Expr, zero: relax.Expr | None, label: str
+) -> relax.Expr:
+    """Quantisation to a type of ``ops.small``, in its carrier type."""
+    dims, shape = ctx.shape(x), ctx.shape(scale)
+    place, limits = _parameter_index(node, len(dims), shape), small.limits(label)
+    offset = ctx.const(np.zeros(shape, np.float32)) if zero is None else convert(ctx, zero, "float32")
+    place_zero = _parameter_index(node, len(dims), ctx.shape(offset))
+
+    def compute(tensor: te.Tensor, factor: te.Tensor, shift: te.Tensor) -> te.Tensor:
+        def element(*index: Any) -> Any:
+            at = place(*index)
+            scaled = tensor(*index).astype("float32") / factor(*at).astype("float32")
+            moved = shift(*place_zero(*index))
+            if limits is None:
+                return scaled + moved
+            low, high = (number(float(limit), "float32") for limit in limits)
+            return tirx.max(tirx.min(tirx.round(scaled) + moved, high), low)
+
+        return te.compute(dims, element, name="quantize")
+
+    found = ctx.te(compute, x, scale, offset, name="quantize")
+    if limits is not None:
+        return convert(ctx, found, small.carrier(label))
+    return small.to_small(ctx, found, label, bool(node.attrs.get("saturate", 1)))
+
+
 def to_integer(value: Any, zero_point: Any, dtype: str) -> Any:
     """A scaled value rounded to even, shifted and saturated."""
     return saturate(tirx.round(value) + zero_point.astype(kind(value)), dtype)
@@ -83,25 +118,28 @@ def to_integer(value: Any, zero_point: Any, dtype: str) -> Any:
 @converter("DequantizeLinear")
 @converter("DequantizeLinear", domain=MS)
 def dequantize_linear(ctx: Context, node: Node) -> relax.Expr:
-    """From integers of 8 to 32 bits; one scale, one for each slice of an axis, or one for each block."""
+    """From integers of 2 to 32 bits and floats of 4 and 8; one scale, or one a slice or block."""
     x, scale, zero = required(node, 0, "x"), required(node, 1, "x_scale"), node.input(2)
     code = int(node.attrs.get("output_dtype", 0))
     dtype = element_type(code) if code else ctx.dtype(scale)
     shape, dims = ctx.shape(scale), ctx.shape(x)
-    if is_float(ctx.dtype(x)):
-        raise UnsupportedNode(f"its input is {ctx.dtype(x)}; allowed are integers of 8 to 32 bits")
+    if is_float(ctx.dtype(x)) and not small.is_small(node.type(0)):
+        raise UnsupportedNode(
+            f"its input is {ctx.dtype(x)}; allowed are integers of up to 32 bits, and small floats"
+        )
     zero = ctx.const(np.zeros(shape, ctx.dtype(x))) if zero is None else zero
     plain = ctx.dtype(x) in (*_INTEGERS, "int32") and _is_plain(node, shape)
     if dtype == ctx.dtype(scale) == "float32" and plain:
         axis = normal_axis(int(node.attrs.get("axis", 1)), len(dims)) if len(dims) > 1 else 0
         return ctx.emit(R.dequantize(x, scale, zero, axis=axis, out_dtype=dtype))
-    place = _parameter_index(node, len(dims), shape)
+    place, place_zero = (_parameter_index(node, len(dims), s) for s in (shape, ctx.shape(zero)))
     work = "float64" if dtype == "float64" else "float32"
 
     def compute(tensor: te.Tensor, factor: te.Tensor, offset: te.Tensor) -> te.Tensor:
         def element(*index: Any) -> Any:
             at = place(*index)
-            whole = tensor(*index).astype("int32") - offset(*at).astype("int32")
+            between = "float32" if is_float(kind(tensor(*index))) else "int32"
+            whole = tensor(*index).astype(between) - offset(*place_zero(*index)).astype(between)
             return (whole.astype(work) * factor(*at).astype(work)).astype(dtype)
 
         return te.compute(dims, element, name="dequantize")
