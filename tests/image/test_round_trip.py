@@ -7,7 +7,6 @@ import struct
 import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
@@ -18,6 +17,7 @@ from tvm_ipu.base.tensor import DType, TensorSpec
 from tvm_ipu.image import generate, schema
 from tvm_ipu.image.reader import read_image
 from tvm_ipu.image.writer import write_image
+from tvm_ipu.runtime.session import numpy_dtype
 
 
 def test_sample_program_round_trip(tmp_path: Path) -> None:
@@ -200,5 +200,4 @@ def test_stale_files_are_found_and_renewed(tmp_path: Path, monkeypatch: pytest.M
 
 def test_numpy_and_format_agree_on_element_sizes() -> None:
     for dtype in DType:
-        if dtype is not DType.BFLOAT16:
-            assert np.dtype(dtype.label).itemsize == dtype.itemsize
+        assert numpy_dtype(dtype).itemsize == dtype.itemsize
