@@ -37,7 +37,8 @@ def fill(
 
     def array(spec: TensorSpec) -> Array:
         if kind != "random":
-            return np.full(spec.shape, kind == "ones", numpy_dtype(spec.dtype))
+            constant = np.ones if kind == "ones" else np.zeros
+            return constant(spec.shape, numpy_dtype(spec.dtype))
         if spec.dtype.is_float:
             return rng.random(spec.shape).astype(numpy_dtype(spec.dtype))
         values = rng.integers(0, (ranges or {}).get(spec.name, 2), spec.shape)
