@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 
 from tests.frontends.run_kit import TOLERANCE, relative_error, run_image
-from tests.models import music, zoo
-from tests.models.cifar import MLTK, test_images
+from tests.models import cifar, music, zoo
+from tests.models.cifar import MLTK
 from tvm_ipu.frontends.loaders import LoadOptions, as_onnx
 from tvm_ipu.runtime.session import Session
 
@@ -93,7 +93,7 @@ def test_mlperf_tiny(name: str, low: float, high: float, tmp_path: Path) -> None
     shape = network.inputs[0].shape[1:]
     feed = np.random.default_rng(3).uniform(low, high, (4, *shape)).astype(np.float32)
     if name == "image_classification":
-        feed = test_images()[0][:4].astype(np.float32)
+        feed = cifar.test_images()[0][:4].astype(np.float32)
     model = convert(path, {"input_1": feed})
     expected = {network.output_names[0]: network([feed], training=False)}
     check(run_image(model, {"input_1": feed}, tmp_path), expected)
