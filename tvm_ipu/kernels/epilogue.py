@@ -269,8 +269,8 @@ class _Place:
 
 
 _MOST_PAIRED = 16
-"""Lanes of vectors that may be finished in pairs: of 64 lanes of bytes that become floats on HVX, LLVM 22 takes
-the second half from the wrong place (tests/ops/test_wide_products_cross.py)."""
+"""Lanes of vectors that may be finished in pairs: of 64 lanes of bytes that become floats on HVX, LLVM 22
+takes the second half from the wrong place (tests/ops/test_wide_products_cross.py)."""
 
 
 def _pairs(widths: Sequence[int], lanes: int) -> list[tuple[int, int]]:
