@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and files that people give."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from tvm_ipu.base.errors import ModelError
 
 
 @contextmanager
@@ -27,3 +29,20 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def read_model_file(path: Path, kind: str = "model file") -> bytes:
+    """The bytes of a file that a user gave; ``kind`` says in messages what it should be.
+
+    Raises:
+        ModelError: It is missing, empty or cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as err:
+        raise ModelError(f"{kind} '{path}' does not exist") from err
+    except OSError as err:
+        raise ModelError(f"cannot read {kind} '{path}': {err.strerror}") from err
+    if not content:
+        raise ModelError(f"'{path}' is empty")
+    return content

@@ -13,6 +13,7 @@ from google.protobuf import text_format  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from tvm_ipu.base.errors import ModelError
+from tvm_ipu.base.files import read_model_file
 from tvm_ipu.frontends.caffe.schema import V1_TYPES, LayerParameter, NetParameter
 from tvm_ipu.frontends.onnx.graph import Array
 
@@ -153,12 +154,7 @@ def read_network(prototxt: Path, caffemodel: Path) -> Network:
 
 
 def _read(path: Path, kind: str) -> bytes:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as err:
-        raise ModelError(f"{kind} '{path}' does not exist") from err
-    except OSError as err:
-        raise ModelError(f"cannot read {kind} '{path}': {err.strerror}") from err
+    content = read_model_file(path, kind)
     if not content.strip():
         raise ModelError(f"'{path}' is empty")
     return content

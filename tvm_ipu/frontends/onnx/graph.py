@@ -133,6 +133,16 @@ def dtype_label(elem_type: int) -> str:
     return str(np.dtype(helper.tensor_dtype_to_np_dtype(elem_type)))
 
 
+def unique_name(name: str, taken: set[str]) -> str:
+    """``name``, with a number behind it where it is among ``taken``, to which it is added."""
+    unique, number = name, 1
+    while unique in taken:
+        number += 1
+        unique = f"{name}#{number}"
+    taken.add(unique)
+    return unique
+
+
 def node_label(node: NodeProto) -> str:
     """The node's name, or its first output's where it has none."""
     label: str = node.name or next((name for name in node.output if name), node.op_type)

@@ -10,7 +10,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from tvm_ipu.base.errors import ModelError
 from tvm_ipu.frontends.onnx.evaluate import infer_types
-from tvm_ipu.frontends.onnx.graph import Array, Const, Tensor
+from tvm_ipu.frontends.onnx.graph import Array, Const, Tensor, unique_name
 
 OPSET = 21
 """Opset of the models: that of plain graphs, so that nothing is converted twice."""
@@ -52,7 +52,7 @@ class ModelBuilder:
 
     def constant(self, array: Array, name: str = "") -> str:
         """A constant tensor; gives its name."""
-        name = self._unique(name or f"{self.location}/constant", self._reserved)
+        name = unique_name(name or f"{self.location}/constant", self._reserved)
         self._values[name] = Const(name, np.asarray(array))
         return name
 
@@ -72,10 +72,10 @@ class ModelBuilder:
     def add_many(self, op_type: str, *inputs: str | Array | None, count: int, **attributes: Any) -> list[str]:
         """As ``add``, for a node of ``count`` outputs."""
         names = ["" if i is None else i if isinstance(i, str) else self.constant(i) for i in inputs]
-        name = self._unique(self.location, self._node_names)
+        name = unique_name(self.location, self._node_names)
         outputs: list[str] = []
         for _ in range(count):
-            outputs.append(self._unique(f"{self.location}/{op_type}", self._reserved))
+            outputs.append(unique_name(f"{self.location}/{op_type}", self._reserved))
         node = helper.make_node(op_type, names, outputs, name, **attributes)
         values = [self._values[n] if n else None for n in names]
         known = all(v is None or v.elem_type for v in values)
@@ -96,8 +96,8 @@ class ModelBuilder:
             results: Element type and shape of each tensor that it makes.
             domain: Of the source.
         """
-        outputs = [self._unique(f"{self.location}/{op_type}", self._reserved) for _ in results]
-        name = self._unique(self.location, self._node_names)
+        outputs = [unique_name(f"{self.location}/{op_type}", self._reserved) for _ in results]
+        name = unique_name(self.location, self._node_names)
         self._nodes.append(helper.make_node(op_type, inputs, outputs, name, domain=domain))
         self._values |= {o: Tensor(o, *result) for o, result in zip(outputs, results, strict=True)}
         return outputs
@@ -152,15 +152,6 @@ class ModelBuilder:
     def _output_info(self, name: str) -> Any:
         value = self._values[name]
         return helper.make_tensor_value_info(name, value.elem_type or TensorProto.FLOAT, value.shape)
-
-    @staticmethod
-    def _unique(name: str, taken: set[str]) -> str:
-        unique, number = name, 1
-        while unique in taken:
-            number += 1
-            unique = f"{name}#{number}"
-        taken.add(unique)
-        return unique
 
 
 def _dims(name: str, shape: Sequence[int]) -> list[int | str]:

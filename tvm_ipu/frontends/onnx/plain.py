@@ -16,7 +16,15 @@ from tvm_ipu.frontends.loaders import LoadOptions, OnnxSource
 from tvm_ipu.frontends.onnx.evaluate import find_schema
 from tvm_ipu.frontends.onnx.fold_batchnorm import fold_batchnorm
 from tvm_ipu.frontends.onnx.fuse_norms import fuse_norms, split_norms
-from tvm_ipu.frontends.onnx.graph import Array, Graph, attributes, domain_of, dtype_label, node_label
+from tvm_ipu.frontends.onnx.graph import (
+    Array,
+    Graph,
+    attributes,
+    domain_of,
+    dtype_label,
+    node_label,
+    unique_name,
+)
 from tvm_ipu.frontends.onnx.importer import supports
 from tvm_ipu.frontends.onnx.load import change_opset, parse_bytes, read_proto, read_source
 from tvm_ipu.frontends.onnx.prepare import prepare
@@ -115,7 +123,7 @@ def _plain(model: ModelProto, constants: dict[str, Array]) -> plain.Graph:
         raise ModelError(f"model '{proto.name}' has an input or output of a type that images do not have")
     nodes, taken = [], set[str]()
     for node in proto.node:
-        name = _unique(node_label(node), taken)
+        name = unique_name(node_label(node), taken)
         values = {key: _value(value) for key, value in attributes(node).items()}
         domain = domain_of(node)
         nodes.append(plain.Node(name, node.op_type, tuple(node.input), tuple(node.output), values, domain))
@@ -134,15 +142,6 @@ def _versions(graph: plain.Graph) -> dict[str, int]:
     known = domains if isinstance(domains, dict) else {}
     used = dict.fromkeys(node.domain for node in graph.nodes if node.domain)
     return {"": graph.opset, **{domain: known.get(domain, 1) for domain in used}}
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    unique, number = name, 1
-    while unique in taken:
-        number += 1
-        unique = f"{name}#{number}"
-    taken.add(unique)
-    return unique
 
 
 def _specs(infos: Iterable[ValueInfoProto]) -> list[TensorSpec]:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from tvm_ipu.base.errors import ModelError
-from tvm_ipu.frontends.paddle.program import Op, Program, Variable, read_file, read_parameters
+from tvm_ipu.base.files import read_model_file
+from tvm_ipu.frontends.paddle.program import Op, Program, Variable, read_parameters
 from tvm_ipu.frontends.paddle.schema import DTYPES
 
 _TYPES = {
@@ -122,7 +123,7 @@ def read_json(path: Path, weights: Path) -> Program:
         ModelError: One is missing or damaged, or they do not go together.
     """
     try:
-        content = json.loads(read_file(path, "program"))
+        content = json.loads(read_model_file(path, "program"))
         if content["base_code"]["magic"] != "pir":
             raise KeyError("magic")
         reader = _Reader(content["program"]["regions"][0]["blocks"][0]["ops"])

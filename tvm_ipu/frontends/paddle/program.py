@@ -13,6 +13,7 @@ import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from tvm_ipu.base.errors import ModelError
+from tvm_ipu.base.files import read_model_file
 from tvm_ipu.frontends.paddle.schema import (
     LOD_TENSOR,
     Array,
@@ -111,23 +112,6 @@ class Program:
     parameters: dict[str, Array] = field(default_factory=dict)
 
 
-def read_file(path: Path, kind: str) -> bytes:
-    """The bytes of a file.
-
-    Raises:
-        ModelError: It is missing or empty.
-    """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as err:
-        raise ModelError(f"{kind} '{path}' does not exist") from err
-    except OSError as err:
-        raise ModelError(f"cannot read {kind} '{path}': {err.strerror}") from err
-    if not content:
-        raise ModelError(f"'{path}' is empty")
-    return content
-
-
 def read_program(path: Path, weights: Path) -> Program:
     """Read a ``.pdmodel`` and its ``.pdiparams``.
 
@@ -135,7 +119,7 @@ def read_program(path: Path, weights: Path) -> Program:
         ModelError: One is missing or damaged, or they do not go together.
     """
     try:
-        desc = ProgramDesc.FromString(read_file(path, "program"))
+        desc = ProgramDesc.FromString(read_model_file(path, "program"))
     except DecodeError as err:
         raise ModelError(f"'{path}' is not a Paddle program, or it is truncated") from err
     if not desc.blocks or not desc.blocks[0].ops:
@@ -178,7 +162,7 @@ def read_parameters(path: Path, variables: Mapping[str, Variable]) -> dict[str, 
     Raises:
         ModelError: It is missing, too short or too long, or holds other tensors.
     """
-    content, position, found = read_file(path, "file of parameters"), 0, {}
+    content, position, found = read_model_file(path, "file of parameters"), 0, {}
 
     def take(size: int, name: str) -> bytes:
         nonlocal position

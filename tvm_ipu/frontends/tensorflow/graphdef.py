@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_ipu.base.errors import ModelError, OptionError
+from tvm_ipu.base.files import read_model_file
 from tvm_ipu.frontends.loaders import LoadOptions
 from tvm_ipu.frontends.onnx.inputs import unknown_names
 from tvm_ipu.frontends.onnx.nchw import TO_NHWC
@@ -28,15 +29,7 @@ def read_graphdef(path: Path) -> Frozen:
     from tensorflow.core.framework.graph_pb2 import GraphDef
 
     try:
-        data = path.read_bytes()
-    except FileNotFoundError as err:
-        raise ModelError(f"model file '{path}' does not exist") from err
-    except OSError as err:
-        raise ModelError(f"cannot read model file '{path}': {err.strerror}") from err
-    if not data:
-        raise ModelError(f"'{path}' is empty")
-    try:
-        graph = GraphDef.FromString(data)
+        graph = GraphDef.FromString(read_model_file(path))
     except DecodeError as err:
         raise ModelError(f"'{path}' is not a TensorFlow GraphDef, or it is truncated", _hint(path)) from err
     if not graph.node or not all(node.name and node.op for node in graph.node):
