@@ -23,6 +23,7 @@ import numpy as np
 from tvm import te, tirx, topi
 
 from tvm_ipu.base.target import Target, load_target
+from tvm_ipu.base.tensor import numpy_dtype
 from tvm_ipu.codegen.lower import compile_object, lower_kernel
 from tvm_ipu.kernels import computes
 from tvm_ipu.kernels.dot import Dot, accumulator
@@ -30,7 +31,6 @@ from tvm_ipu.kernels.emit import Emitter, flat_buffer
 from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.registers import RegisterTile
 from tvm_ipu.kernels.select import schedule
-from tvm_ipu.passes.rewrite import numpy_dtype
 
 Case = tuple[list[te.Tensor], te.Tensor]
 """Inputs and result of a computation."""

@@ -17,13 +17,13 @@ from tvm_ipu.base.model import Model
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.program import Program
 from tvm_ipu.base.target import load_target
+from tvm_ipu.base.tensor import numpy_dtype
 from tvm_ipu.bench.data import fill, load_arrays, split_samples
 from tvm_ipu.codegen.build import build_program
 from tvm_ipu.codegen.kernel_set import KernelSet
 from tvm_ipu.image.memory import map_image
 from tvm_ipu.passes.index_ranges import index_ranges
 from tvm_ipu.passes.pipeline import ANY_PRECISION, STORAGE_DTYPE, AfterPhase, run_phases
-from tvm_ipu.passes.rewrite import numpy_dtype
 from tvm_ipu.quantize.sensitivity import layer_sensitivities, output_error, sensitive_layers
 from tvm_ipu.runtime import Session
 

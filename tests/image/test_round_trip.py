@@ -13,11 +13,10 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from tests.image.image_kit import chain_program, host_target, sample_program
 from tvm_ipu.base.errors import ImageError
 from tvm_ipu.base.program import Arg, Call, Plan, Program, Space
-from tvm_ipu.base.tensor import DType, TensorSpec
+from tvm_ipu.base.tensor import DType, TensorSpec, numpy_dtype
 from tvm_ipu.image import generate, schema
 from tvm_ipu.image.reader import read_image
 from tvm_ipu.image.writer import write_image
-from tvm_ipu.runtime.session import numpy_dtype
 
 
 def test_sample_program_round_trip(tmp_path: Path) -> None:
@@ -200,4 +199,4 @@ def test_stale_files_are_found_and_renewed(tmp_path: Path, monkeypatch: pytest.M
 
 def test_numpy_and_format_agree_on_element_sizes() -> None:
     for dtype in DType:
-        assert numpy_dtype(dtype).itemsize == dtype.itemsize
+        assert numpy_dtype(dtype.label).itemsize == dtype.itemsize

@@ -13,13 +13,13 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import pytest
 from tvm import te
 
 from tvm_ipu.base.host import host_arch, read_host
 from tvm_ipu.base.target import Target, load_target
+from tvm_ipu.base.tensor import numpy_dtype
 from tvm_ipu.codegen.lower import compile_object, lower_kernel
 from tvm_ipu.kernels.decisions import Choose, preferred
 from tvm_ipu.kernels.select import schedule
@@ -33,10 +33,6 @@ TARGETS = {
     1: SCALAR,
 }
 """Targets whose kernels run on an x86-64 machine with AVX-512, by float32 lanes."""
-
-
-def numpy_dtype(name: str) -> np.dtype:
-    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
 def random_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:

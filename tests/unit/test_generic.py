@@ -10,8 +10,9 @@ import tvm_ffi
 from hypothesis import given, settings, strategies as st
 from tvm import te, tirx, topi
 
-from tests.unit.template_kit import SCALAR, TARGETS, evaluate, guarded, numpy_dtype, random_array, run_stage
+from tests.unit.template_kit import SCALAR, TARGETS, evaluate, guarded, random_array, run_stage
 from tvm_ipu.base.target import Target
+from tvm_ipu.base.tensor import numpy_dtype
 from tvm_ipu.kernels.generic import is_scheduled
 from tvm_ipu.kernels.select import schedule
 from tvm_ipu.kernels.stage import Stage

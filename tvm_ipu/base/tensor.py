@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class DType(IntEnum):
@@ -54,6 +58,11 @@ class DType(IntEnum):
         """True for the types that numpy lacks and that take a byte: the unused bits are 0."""
         return self >= DType.FLOAT8_E4M3FN
 
+    @property
+    def is_in_numpy(self) -> bool:
+        """True for the types that numpy has without ml_dtypes."""
+        return self is not DType.BFLOAT16 and not self.is_small
+
     @classmethod
     def parse(cls, text: str) -> DType:
         """The type called ``text`` (``float32``, ``fp32``, ``int8`` ...).
@@ -84,6 +93,27 @@ _ITEMSIZE = {
     DType.FLOAT64: 8,
 }
 _ALIASES = {"fp16": "float16", "fp32": "float32", "fp64": "float64", "bf16": "bfloat16"}
+
+
+def numpy_dtype(label: str) -> np.dtype[Any]:
+    """The numpy type of a ``DType.label`` or TVM type: ml_dtypes' where numpy has none.
+
+    Without that package, which a runtime does not need, the unsigned integers that hold the elements.
+
+    Raises:
+        ValueError: ``label`` names no type.
+    """
+    import numpy as np  # a session loads without it
+
+    dtype = DType.parse(label)
+    if dtype.is_in_numpy:
+        return np.dtype(dtype.label)
+    try:
+        import ml_dtypes  # few models need it
+    except ImportError:
+        return np.dtype(f"uint{8 * dtype.itemsize}")
+    lacking: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype.label))
+    return lacking
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from tvm_ipu.base.errors import RunError
 from tvm_ipu.base.files import whole_file
-from tvm_ipu.base.tensor import TensorSpec
-from tvm_ipu.runtime.session import numpy_dtype
+from tvm_ipu.base.tensor import TensorSpec, numpy_dtype
 
 Array = NDArray[Any]
 
@@ -38,11 +37,11 @@ def fill(
     def array(spec: TensorSpec) -> Array:
         if kind != "random":
             constant = np.ones if kind == "ones" else np.zeros
-            return constant(spec.shape, numpy_dtype(spec.dtype))
+            return constant(spec.shape, numpy_dtype(spec.dtype.label))
         if spec.dtype.is_float:
-            return rng.random(spec.shape).astype(numpy_dtype(spec.dtype))
+            return rng.random(spec.shape).astype(numpy_dtype(spec.dtype.label))
         values = rng.integers(0, (ranges or {}).get(spec.name, 2), spec.shape)
-        return np.asarray(values, numpy_dtype(spec.dtype))
+        return np.asarray(values, numpy_dtype(spec.dtype.label))
 
     return {spec.name: array(spec) for spec in specs}
 

@@ -15,7 +15,8 @@ import tvm
 from tvm import relax
 
 from tvm_ipu.base.model import VIEW_OPS
-from tvm_ipu.passes.rewrite import Rewriter, constant, make_constant, numpy_dtype, op_name, rewrite, shape_of
+from tvm_ipu.base.tensor import numpy_dtype
+from tvm_ipu.passes.rewrite import Rewriter, constant, make_constant, op_name, rewrite, shape_of
 
 _BINARY: dict[str, Callable[..., np.ndarray]] = {
     "relax.add": np.add,

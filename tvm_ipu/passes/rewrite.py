@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import ml_dtypes
 import numpy as np
 import tvm
 from tvm import relax
@@ -192,8 +190,3 @@ def make_constant(array: np.ndarray) -> relax.Expr:
 def shape_of(expr: relax.Expr) -> tuple[int, ...]:
     """Static shape of a tensor expression."""
     return tuple(int(dim) for dim in expr.ty.shape)
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """Numpy's type of a TVM dtype; bfloat16 is ml_dtypes'."""
-    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)

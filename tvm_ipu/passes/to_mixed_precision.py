@@ -20,11 +20,11 @@ from collections.abc import Sequence
 import tvm
 from tvm import relax
 
+from tvm_ipu.base.tensor import numpy_dtype
 from tvm_ipu.passes.rewrite import (
     Rewriter,
     bindings,
     constant,
-    numpy_dtype,
     op_name,
     rewrite,
     shape_of,

@@ -14,11 +14,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tvm_ipu.base.errors import RunError
-from tvm_ipu.base.tensor import DType, TensorSpec
+from tvm_ipu.base.tensor import DType, TensorSpec, numpy_dtype
 from tvm_ipu.runtime import library
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
@@ -219,7 +218,7 @@ class Session:
 
         memory = np.empty(spec.nbytes + library.ALIGNMENT, np.uint8)
         begin = -memory.ctypes.data % library.ALIGNMENT
-        return memory[begin : begin + spec.nbytes].view(numpy_dtype(spec.dtype)).reshape(spec.shape)
+        return memory[begin : begin + spec.nbytes].view(numpy_dtype(spec.dtype.label)).reshape(spec.shape)
 
     def bind_input(self, name: str, array: object | None) -> None:
         """Read input ``name`` from ``array`` itself at every run; None goes back to copying.
@@ -258,7 +257,7 @@ class Session:
             return self._bound["output", spec.name]
         import numpy as np
 
-        array = np.empty(spec.shape, numpy_dtype(spec.dtype))
+        array = np.empty(spec.shape, numpy_dtype(spec.dtype.label))
         library.call("session_get_output", self._handle, index, array.ctypes.data, array.nbytes)
         return array
 
@@ -266,27 +265,6 @@ class Session:
         if not self._handle:
             raise RunError("the session is closed")
         return self._handle
-
-
-def numpy_dtype(dtype: DType) -> np.dtype[Any]:
-    """The numpy type of ``dtype``; where there is none that of ml_dtypes, or bits without that package."""
-    import numpy as np
-
-    if dtype is not DType.BFLOAT16 and not dtype.is_small:
-        return np.dtype(dtype.label)
-    try:
-        import ml_dtypes  # only here: few models need it
-    except ImportError:
-        return _bits_of(dtype)
-    lacking: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype.label))
-    return lacking
-
-
-def _bits_of(dtype: DType) -> np.dtype[Any]:
-    """The unsigned integers that hold the elements of a type which numpy lacks."""
-    import numpy as np
-
-    return np.dtype(np.uint16 if dtype is DType.BFLOAT16 else np.uint8)
 
 
 def _checked(given: object, spec: TensorSpec, kind: str) -> Array:
@@ -304,9 +282,8 @@ def _checked(given: object, spec: TensorSpec, kind: str) -> Array:
         raise RunError(
             f"{kind} '{spec.name}' is a {type(given).__name__}, not an array", "pass a numpy or DLPack array"
         )
-    dtype = numpy_dtype(spec.dtype)
-    lacking = spec.dtype is DType.BFLOAT16 or spec.dtype.is_small
-    if array.dtype != dtype and lacking and array.dtype == _bits_of(spec.dtype):
+    dtype = numpy_dtype(spec.dtype.label)
+    if not spec.dtype.is_in_numpy and array.dtype == np.dtype(f"uint{8 * spec.dtype.itemsize}"):
         array = array.view(dtype)
     if array.dtype != dtype:
         raise RunError(

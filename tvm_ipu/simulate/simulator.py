@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvm_ipu.base.errors import RunError
-from tvm_ipu.base.tensor import DType, TensorSpec
+from tvm_ipu.base.tensor import TensorSpec, numpy_dtype
 
 Array = NDArray[Any]
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
@@ -105,20 +105,10 @@ def _details(index: int, spec: TensorSpec) -> Details:
         "index": index,
         "shape": np.array(spec.shape, np.int32),
         "name": spec.name,
-        "dtype": numpy_type(spec.dtype),
+        "dtype": numpy_dtype(spec.dtype.label).type,
     }
     if spec.format:
         details["format"] = spec.format
     if spec.scale:
         details["quantization"] = (spec.scale, spec.zero)
     return details
-
-
-def numpy_type(dtype: DType) -> type[np.generic]:
-    """Numpy's scalar type of an element."""
-    if dtype is DType.BFLOAT16 or dtype.is_small:
-        import ml_dtypes
-
-        kind: type[np.generic] = getattr(ml_dtypes, dtype.label)
-        return kind
-    return np.dtype(dtype.label).type

@@ -11,6 +11,7 @@ import numpy as np
 import tvm
 from tvm import tirx
 
+from tvm_ipu.base.tensor import numpy_dtype
 from tvm_ipu.kernels.epilogue import dtype_of, shape_of
 from tvm_ipu.kernels.nests import read_nests, subfunction
 from tvm_ipu.tune.tasks import Task
@@ -35,7 +36,7 @@ def expected_outputs(task: Task, inputs: Sequence[Array]) -> list[Array]:
     func, columns = _narrowed(task.func)
     known = dict(zip(task.func.params, inputs, strict=False))
     arrays = [
-        known.get(param, np.empty(shape_of(param), numpy_type(dtype_of(param)))) for param in func.params
+        known.get(param, np.empty(shape_of(param), numpy_dtype(dtype_of(param)))) for param in func.params
     ]
     built = tvm.compile(tvm.IRModule({"main": func.with_attr("global_symbol", "main")}), target="llvm")
     tensors = {param: tvm.runtime.tensor(array) for param, array in zip(func.params, arrays, strict=True)}
@@ -83,16 +84,6 @@ def _with_extent(loops: Sequence[tirx.For], axis: int, extent: int) -> tirx.Stmt
         size = tirx.IntImm(str(loop.extent.ty), extent) if number == axis else loop.extent
         stmt = tirx.For(loop.loop_var, loop.min, size, loop.kind, stmt, None, loop.annotations)
     return stmt
-
-
-def numpy_type(name: str) -> np.dtype[Any]:
-    """The numpy type of a TVM type."""
-    if name != "bfloat16":
-        return np.dtype(name)
-    import ml_dtypes
-
-    bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-    return bfloat16
 
 
 def is_close(value: Array, expected: Array) -> bool:

@@ -23,7 +23,8 @@ from tvm.ir.utils import derived_object
 from tvm.s_tir.meta_schedule.runner import PyRunner, PyRunnerFuture, RunnerInput, RunnerResult
 from tvm.support.popen_pool import PopenPoolExecutor
 
-from tvm_ipu.tune.reference import is_close, numpy_type
+from tvm_ipu.base.tensor import numpy_dtype
+from tvm_ipu.tune.reference import is_close
 
 JOB, OUTPUT = "job.json", "output"
 _MESSAGE_BYTES = 384
@@ -174,7 +175,7 @@ def _run(folder: str, tracker: Tracker | None, timeout: float) -> list[float]:
         if function(threads, job.evict, message, *images, *times, *inputs, *outputs):
             raise RuntimeError(message.numpy().tobytes().split(b"\0")[0].decode(errors="replace"))
         for index, known in enumerate(expected):
-            dtype = numpy_type(job.dtypes[index])
+            dtype = numpy_dtype(job.dtypes[index])
             if not is_close(outputs[index].numpy().view(dtype), known.view(dtype)):
                 raise WrongResultError(f"output {index} is wrong with {threads} threads")
         if not job.outputs:
@@ -204,7 +205,7 @@ def quickest(samples: np.ndarray[Any, Any]) -> float:
 def written_outputs(folder: Path, job: Job) -> list[np.ndarray[Any, Any]]:
     """What the second image of a job without expected outputs computed, flat."""
     files = [folder / f"{OUTPUT}{number}.npy" for number in range(len(job.sizes))]
-    return [np.load(file).view(numpy_type(dtype)) for file, dtype in zip(files, job.dtypes, strict=True)]
+    return [np.load(file).view(numpy_dtype(dtype)) for file, dtype in zip(files, job.dtypes, strict=True)]
 
 
 def save_arrays(folder: Path, name: str, arrays: Sequence[np.ndarray[Any, Any]]) -> tuple[str, ...]:

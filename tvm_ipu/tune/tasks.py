@@ -13,7 +13,7 @@ from tvm.ir.expr import GenericConst
 
 from tvm_ipu.base.model import LAYERS_ATTR, Model
 from tvm_ipu.base.target import Target
-from tvm_ipu.base.tensor import DType, TensorSpec
+from tvm_ipu.base.tensor import DType, TensorSpec, numpy_dtype
 from tvm_ipu.kernels.select import schedule
 from tvm_ipu.tune.records import problem_key
 
@@ -147,11 +147,7 @@ def _random(rng: np.random.Generator, ty: Any) -> np.ndarray[Any, Any]:
     if dtype.startswith(("int", "uint")):
         limits = np.iinfo(np.dtype(dtype if dtype in ("int8", "uint8") else "int8"))
         return rng.integers(limits.min, limits.max + 1, shape).astype(dtype)
-    if dtype == "bfloat16":
-        import ml_dtypes
-
-        return rng.standard_normal(shape).astype(ml_dtypes.bfloat16)
-    return rng.standard_normal(shape).astype(dtype)
+    return rng.standard_normal(shape).astype(numpy_dtype(dtype))
 
 
 def _tensors(call: relax.Call) -> list[relax.Expr]:

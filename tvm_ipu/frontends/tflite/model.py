@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
+
+from tvm_ipu.base.tensor import numpy_dtype
 
 Array = NDArray[Any]
 
@@ -106,7 +107,4 @@ def no_scale() -> Array:
 
 def numpy_type(dtype: str) -> np.dtype[Any] | None:
     """numpy's form of a tensor's type; None for what images do not have."""
-    if dtype not in DTYPES:
-        return None
-    found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-    return found
+    return numpy_dtype(dtype) if dtype in DTYPES else None

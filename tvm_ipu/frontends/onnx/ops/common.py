@@ -6,24 +6,19 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 from tvm import relax, te, tirx
 from tvm.script.ir_builder import IRBuilder, tirx as T
 
 from tvm_ipu.base.model import ELEMENTWISE_ATTR
+from tvm_ipu.base.tensor import numpy_dtype
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode
 
 HALF_TYPES = ("float16", "bfloat16")
 FLOAT_TYPES = (*HALF_TYPES, "float32", "float64")
 _OPAQUE_PATTERN = 8
 """TVM's operator pattern of a function that is never fused with another."""
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """numpy's type for a TVM dtype; ``bfloat16`` is ml_dtypes'."""
-    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
 
 
 def is_float(dtype: str) -> bool:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import relax, te
 
+from tvm_ipu.base.tensor import numpy_dtype
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
-from tvm_ipu.frontends.onnx.ops.common import attr_bool, ints, normal_axis, numpy_dtype, required
+from tvm_ipu.frontends.onnx.ops.common import attr_bool, ints, normal_axis, required
 from tvm_ipu.frontends.onnx.ops.shape import cut, pad_constant, permute, reshape
 
 R = relax.op
