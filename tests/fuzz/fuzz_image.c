@@ -119,6 +119,7 @@ static void run_plan(tvm_ipu_image *image, uint32_t plan, uint32_t threads) {
   check_tensors(&image->plans[plan]);
   if (tvm_ipu_session_create(image, plan, threads, &session, &error)) return;
   check_args(session);
+  require(session->plan->scratch_size <= (session->memory_size - session->plan->arena_size) / threads);
   for (uint32_t i = 0; i < session->plan->input_count; i++) {
     require(inside((uintptr_t)tvm_ipu_session_input(session, i), session->plan->inputs[i].nbytes, session->memory,
                    session->plan->arena_size));
@@ -145,7 +146,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const char *metadata = tvm_ipu_image_metadata(image, &length);
     if (length) sink = (uint8_t)metadata[length - 1];
     sink = (uint8_t)strlen(tvm_ipu_image_target(image));
-    for (uint32_t i = 0; i < image->plan_count && i < PLANS; i++) run_plan(image, i, 1 + size % 64 / 63);
+    for (uint32_t i = 0; i < image->plan_count && i < PLANS; i++) run_plan(image, i, size % 16 ? 1 : 2);
     tvm_ipu_image_close(image);
   }
   free(copy);

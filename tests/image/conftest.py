@@ -14,6 +14,7 @@ from tvm_ipu.runtime.build import SOURCE_DIR
 
 NATIVE_TESTS = Path(__file__).parent / "native"
 C_FLAGS = ("-std=c11", "-O1", "-pthread", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64")
+WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Werror")
 Builder = Callable[..., Path]
 
 
@@ -46,6 +47,7 @@ def compile_object(source: Path, folder: Path, flags: tuple[str, ...]) -> Path:
     """Compile one source with warnings as errors."""
     command = ["cc", *C_FLAGS] if source.suffix == ".c" else ["c++", "-std=c++17", "-O1", "-pthread"]
     made = folder / f"{source.name}.o"
-    warnings = ["-g", "-Wall", "-Wextra", "-Werror", f"-I{SOURCE_DIR}"]
-    subprocess.run([*command, *warnings, *flags, "-c", source, "-o", made], check=True)
+    subprocess.run(
+        [*command, *WARNINGS, "-g", f"-I{SOURCE_DIR}", *flags, "-c", source, "-o", made], check=True
+    )
     return made

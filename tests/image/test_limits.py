@@ -8,7 +8,7 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +71,41 @@ def test_peak_memory(large: Path) -> None:
     assert number(r"peak memory: ([\d.]+) MB", ipu_run(large, "--print-time")) < 8
     all_touched = number(r"peak memory: ([\d.]+) MB", ipu_run(large, "--print-time", "--verify"))
     assert 100 < all_touched < 118
+
+
+def test_processes_share_the_file(large: Path) -> None:
+    """Each of two processes has read all of the image; it is in memory once, and neither can write to it."""
+    program = (
+        "import sys\n"
+        "from tvm_ipu import Session\n"
+        f"session = Session({str(large)!r}, verify=True)\n"
+        "print('open', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as one, subprocess.Popen(command, **pipes) as two:
+        for process in (one, two):
+            assert process.stdout.readline() == "open\n"
+        for process in (one, two):
+            total = dict.fromkeys(("Rss", "Pss", "Shared_Clean", "Private_Dirty"), 0)
+            for permissions, facts in mappings_of(large, process.pid):
+                assert "w" not in permissions
+                total = {name: value + facts[name] for name, value in total.items()}
+            assert total["Private_Dirty"] == 0
+            assert total["Rss"] == total["Shared_Clean"] >= WEIGHTS // 1024
+            assert total["Pss"] <= total["Rss"] // 2 + 1
+        for process in (one, two):
+            process.stdin.close()
+
+
+def mappings_of(file: Path, process: int) -> Iterator[tuple[str, dict[str, int]]]:
+    """Permissions and sizes in KiB of each mapping of ``file`` in ``process``."""
+    text = Path(f"/proc/{process}/smaps").read_text()
+    for block in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", text):
+        title = block.splitlines()[0]
+        if title.endswith(str(file)):
+            yield title.split()[1], {name: int(size) for name, size in re.findall(r"(\w+): +(\d+) kB", block)}
 
 
 def test_python_import_and_load_within_120_ms(large: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.image.conftest import NATIVE_TESTS, Builder
+from tests.image.conftest import NATIVE_TESTS, WARNINGS, Builder
 from tests.image.image_kit import sample_program
 from tvm_ipu.image.writer import write_image
 from tvm_ipu.runtime.build import SOURCE_DIR, native_library, native_static_library
@@ -48,14 +49,30 @@ def test_units_of_a_job_are_done_once(build_c: Builder, flags: tuple[str, ...]) 
     assert run(build_c(NATIVE_TESTS / "pool.c", *flags)) == "ok\n"
 
 
+def test_nothing_is_allocated_by_a_run(build_c: Builder, sample: Path) -> None:
+    assert run(build_c(NATIVE_TESTS / "allocations.c"), sample) == "ok\n"
+
+
 def test_cpp_header(build_c: Builder, sample: Path) -> None:
     assert run(build_c(NATIVE_TESTS / "api.cpp", *ADDRESS), sample) == "ok\n"
 
 
-def test_example_in_c(build_c: Builder, sample: Path, tmp_path: Path) -> None:
+def build_example(source: Path, compiler: str, library: Path, program: Path) -> Path:
+    """Build an example as its first comment says, with the given compiler and library."""
+    if not shutil.which(compiler):
+        pytest.skip(f"no {compiler}")
+    standard = "-std=c11" if source.suffix == ".c" else "-std=c++17"
+    options = (standard, *WARNINGS, "-pthread", f"-Wl,-rpath,{library.parent}")
+    subprocess.run([compiler, *options, f"-I{SOURCE_DIR}", source, library, "-o", program], check=True)
+    return program
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_example_in_c(compiler: str, sample: Path, tmp_path: Path) -> None:
     picture = tmp_path / "picture.bin"
     np.zeros(1000, np.float32).tofile(picture)
-    program = build_c(EXAMPLES / "c" / "classify.c")
+    library = native_static_library()
+    program = build_example(EXAMPLES / "c" / "classify.c", compiler, library, tmp_path / "classify")
     assert run(program, sample, picture).splitlines()[:2] == ["class 999: 1998", "class 998: 1996"]
     picture.write_bytes(b"")
     done = subprocess.run([program, sample, picture], capture_output=True, text=True)
@@ -63,8 +80,11 @@ def test_example_in_c(build_c: Builder, sample: Path, tmp_path: Path) -> None:
     assert "expected 4000 bytes" in done.stderr
 
 
-def test_example_in_cpp(build_c: Builder, sample: Path) -> None:
-    report = run(build_c(EXAMPLES / "cpp" / "profile.cpp"), sample, 2)
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+def test_example_in_cpp(compiler: str, sample: Path, tmp_path: Path) -> None:
+    library = native_library()
+    program = build_example(EXAMPLES / "cpp" / "profile.cpp", compiler, library, tmp_path / "profile")
+    report = run(program, sample, 2)
     assert report.startswith("fastest of ten runs: ")
     assert sorted(line.split()[-1] for line in report.splitlines()[1:]) == ["/add", "/gather", "/twice"]
 

@@ -260,6 +260,16 @@ FAR = 2**31
 T, P, C, A, K, D = schema.TENSOR, schema.PLAN, schema.CALL, schema.ARG, schema.KERNEL, schema.DIM
 
 
+def test_scratch_of_all_threads_beyond_the_addresses(container: Container, tmp_path: Path) -> None:
+    """A sum of sizes that wraps around must not pass for a small one."""
+    path = tmp_path / "huge.img"
+    container["plans"].set(P, 0, scratch_size=2**63 - 1)
+    path.write_bytes(container.dump())
+    for threads in (1, 2, 4, 256):
+        with pytest.raises(RunError, match=f"9223372036854775807 for each of {threads} threads|no memory"):
+            Session(path, threads=threads)
+
+
 def _drop_last_byte(section: str) -> Change:
     return lambda c: c[section].data.pop() and None
 

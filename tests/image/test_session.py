@@ -124,6 +124,26 @@ def test_dlpack_from_elsewhere(session: Session, x: np.ndarray) -> None:
         session.run({"x": OnDevice(x)})
 
 
+def test_torch_in_and_out(session: Session, x: np.ndarray) -> None:
+    """Tensors go in as they are, bound ones without a copy, and outputs go on to other libraries."""
+    import torch
+
+    tensor = torch.from_numpy(x)
+    result = session.run({"x": tensor})
+    check(result, x)
+    for taken in (torch.from_dlpack(result["y"]), torch.from_numpy(result["y"])):
+        assert taken.data_ptr() == result["y"].ctypes.data
+        np.testing.assert_array_equal(taken.numpy(), np.from_dlpack(result["y"]))
+    aligned = torch.from_dlpack(session.empty("x"))
+    session.bind_input("x", aligned)
+    for scale in (1, 3):
+        aligned.copy_(tensor * scale)
+        check(session.run(), x * np.float32(scale))
+    session.bind_input("x", None)
+    with pytest.raises(RunError, match=r"input 'x': numpy cannot take the array over: .*grad"):
+        session.run({"x": tensor.clone().requires_grad_()})
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
@@ -288,6 +308,26 @@ def test_threads_may_share_a_session_or_make_their_own(sample: Path) -> None:
         worker.join()
     shared.close()
     assert not failures
+
+
+def test_forked_child_works_alone_and_ends(sample: Path) -> None:
+    """Its workers stay behind in the parent: it must not wait for them, not even in closing the session."""
+    program = (
+        "import os, signal, sys, time, numpy\n"
+        "from tvm_ipu import Session\n"
+        f"session = Session({str(sample)!r}, threads=4)\n"
+        "x = numpy.ones(1000, 'float32')\n"
+        "before = session.run({'x': x})['z']\n"
+        "time.sleep(0.1)  # the workers fall asleep\n"
+        "child = os.fork()\n"
+        "signal.alarm(30)\n"
+        "assert (session.run({'x': x})['z'] == before).all()\n"
+        "if child:\n"
+        "    assert os.waitpid(child, 0)[1] == 0\n"
+        "    assert (session.run({'x': x})['z'] == before).all()\n"
+        "session.close()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_neither_tvm_nor_onnx_is_imported(sample: Path) -> None:

@@ -95,7 +95,8 @@ def doc_tables() -> dict[str, str]:
     """Markdown of each generated block of docs/image-format.md, by block name."""
     tables = {record.name: _doc_record(record) for record in schema.RECORDS}
     tables["sections"] = _doc_sections(schema.SECTIONS)
-    tables["dtypes"] = _doc_enum(DType, "element_type")
+    dtypes = [(t.value, f"`{t.label}`", t.itemsize) for t in DType]
+    tables["dtypes"] = _doc_table("value element_type bytes", dtypes)
     tables["spaces"] = _doc_enum(Space, "space")
     tables["version"] = f"This document describes version **{schema.VERSION_MAJOR}.{schema.VERSION_MINOR}**."
     return tables

@@ -107,6 +107,8 @@ struct ipu_job {
 tvm_ipu_status ipu_pool_create(uint32_t threads, uint8_t *scratch, size_t scratch_stride, struct ipu_pool **pool,
                                tvm_ipu_error *error);
 void ipu_pool_destroy(struct ipu_pool *pool);
+/* To be called before the jobs of a run: in a forked child, which has no workers, the caller's thread does everything. */
+void ipu_pool_enter(struct ipu_pool *pool);
 /* Runs one job on as many threads as it is worth; 0, or the value that a kernel returned instead. */
 int32_t ipu_pool_run(struct ipu_pool *pool, const struct ipu_job *job);
 

@@ -113,7 +113,7 @@ static uint32_t next_random(uint32_t *state) {
 /* Bits of the float16 that is `step` / 1024, for 0 <= step < 1024: exact. */
 static uint16_t half_bits(uint32_t step) {
   if (step == 0) return 0;
-  uint16_t exponent = 14;
+  uint32_t exponent = 14;
   while (step < 512) {
     step <<= 1;
     exponent--;

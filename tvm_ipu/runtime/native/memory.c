@@ -30,7 +30,10 @@ tvm_ipu_status ipu_memory_map_file(const char *path, const uint8_t **data, size_
   tvm_ipu_status status = TVM_IPU_OK;
   if (fstat(file, &facts) != 0 || !S_ISREG(facts.st_mode)) {
     status = ipu_fail(error, TVM_IPU_ERROR_IO, "", "%s: not a regular file", path);
-  } else if ((uint64_t)facts.st_size < sizeof(struct ipu_header) || (uint64_t)facts.st_size > SIZE_MAX / 2) {
+  } else if ((uint64_t)facts.st_size > SIZE_MAX / 2) {
+    status = ipu_fail(error, TVM_IPU_ERROR_MEMORY, "", "%s: %llu bytes do not fit the addresses of this process", path,
+                      (unsigned long long)facts.st_size);
+  } else if ((uint64_t)facts.st_size < sizeof(struct ipu_header)) {
     status = ipu_fail(error, TVM_IPU_ERROR_FORMAT, "make one with 'tvm-ipu compile'",
                       "%s: not an offline image: it has %llu bytes", path, (unsigned long long)facts.st_size);
   } else {

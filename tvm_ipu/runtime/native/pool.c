@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "internal.h"
 
@@ -39,6 +40,7 @@ struct share {
 struct ipu_pool {
   uint32_t threads;
   uint32_t started; /* workers that run */
+  pid_t process;    /* that they run in */
   uint8_t *scratch;
   size_t scratch_stride;
   const struct ipu_job *job;
@@ -147,6 +149,12 @@ static int32_t finish(struct worker *worker) {
   return worker->result;
 }
 
+void ipu_pool_enter(struct ipu_pool *pool) {
+  if (pool->started == 0 || getpid() == pool->process) return;
+  pool->threads = 1;
+  pool->started = 0;
+}
+
 int32_t ipu_pool_run(struct ipu_pool *pool, const struct ipu_job *job) {
   uint32_t worth = (uint32_t)(job->extent / job->grain);
   uint32_t parts = worth < pool->threads ? worth : pool->threads;
@@ -208,6 +216,7 @@ tvm_ipu_status ipu_pool_create(uint32_t threads, uint8_t *scratch, size_t scratc
     return ipu_fail(error, TVM_IPU_ERROR_MEMORY, "", "no memory for %u threads", threads);
   }
   created->threads = threads;
+  created->process = getpid();
   created->scratch = scratch;
   created->scratch_stride = scratch_stride;
   created->workers = workers;
@@ -227,6 +236,7 @@ tvm_ipu_status ipu_pool_create(uint32_t threads, uint8_t *scratch, size_t scratc
 
 void ipu_pool_destroy(struct ipu_pool *pool) {
   if (!pool) return;
+  ipu_pool_enter(pool);
   for (uint32_t i = 0; i < pool->started; i++) post(&pool->workers[i], QUIT);
   for (uint32_t i = 0; i < pool->started; i++) {
     pthread_join(pool->workers[i].thread, NULL);

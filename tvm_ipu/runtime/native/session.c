@@ -88,11 +88,14 @@ static tvm_ipu_status reserve(tvm_ipu_session *session, uint32_t threads, tvm_ip
   const tvm_ipu_plan *plan = session->plan;
   uint64_t arg_count = 0;
   for (uint32_t i = 0; i < plan->call_count; i++) arg_count += call_record(session, i)->arg_count;
-  uint64_t total = (uint64_t)round_up(plan->arena_size) + (uint64_t)round_up(plan->scratch_size) * threads;
-  if (total > SIZE_MAX / 2 || arg_count > SIZE_MAX / sizeof(uintptr_t) / 2) {
-    return ipu_fail(error, TVM_IPU_ERROR_MEMORY, "", "the plan needs %llu bytes", (unsigned long long)total);
+  size_t total;
+  if (__builtin_mul_overflow(round_up(plan->scratch_size), threads, &total) ||
+      __builtin_add_overflow(total, round_up(plan->arena_size), &total) || total > SIZE_MAX / 2 ||
+      arg_count > SIZE_MAX / sizeof(uintptr_t) / 2) {
+    return ipu_fail(error, TVM_IPU_ERROR_MEMORY, "", "the plan needs %llu bytes and %llu for each of %u threads",
+                    (unsigned long long)plan->arena_size, (unsigned long long)plan->scratch_size, threads);
   }
-  session->memory_size = total ? (size_t)total : TVM_IPU_ALIGNMENT;
+  session->memory_size = total ? total : TVM_IPU_ALIGNMENT;
   session->memory = ipu_memory_reserve(session->memory_size);
   session->jobs = calloc(plan->call_count + (size_t)1, sizeof *session->jobs);
   session->args = calloc((size_t)arg_count + 1, sizeof *session->args);
@@ -251,6 +254,7 @@ static uint64_t now_ns(void) {
 
 /* One run; `call_ns` may be NULL. A call's time ends where the next one's begins, so that they add up to the run's. */
 static tvm_ipu_status run_calls(tvm_ipu_session *session, uint64_t *call_ns, tvm_ipu_error *error) {
+  ipu_pool_enter(session->pool);
   uint64_t begin = call_ns ? now_ns() : 0;
   for (uint32_t i = 0; i < session->plan->call_count; i++) {
     int32_t result = ipu_pool_run(session->pool, &session->jobs[i]);

@@ -133,8 +133,8 @@ typedef struct tvm_ipu_session tvm_ipu_session;
 /* --- Images ------------------------------------------------------------------------------------- */
 
 /* Maps the file at `path` read-only, checks it and stores the image in `*image`. Weights are not touched. Processes
- * that open the same file share its memory. The file must not be changed while it is open; replacing it by a
- * rename is safe. */
+ * that open the same file share its memory. The file must not be changed while it is open, and cutting it short raises
+ * SIGBUS; replacing it by a rename is safe. */
 TVM_IPU_API tvm_ipu_status tvm_ipu_image_open_file(const char *path, uint32_t flags, tvm_ipu_image **image,
                                                    tvm_ipu_error *error);
 
