@@ -123,6 +123,18 @@ def test_fold_constants() -> None:
     np.testing.assert_array_equal(run(after, np.ones((2, 6), "float32")), expected)
 
 
+def test_fold_constants_broadcasts_a_bias_but_no_large_tensor() -> None:
+    def body(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        bias = builder.emit(relax.op.broadcast_to(relax.const(np.float32(0.5)), (6,)))
+        large = builder.emit(relax.op.broadcast_to(constant(6), (512, 256, 6)))
+        return builder.emit(relax.op.multiply(builder.emit(relax.op.add(x, bias)), large))
+
+    after = fold_constants(build(body, 512, 256, 6))
+    assert operators(after) == ["broadcast_to", "add", "multiply"]
+    value = next(b.value for b in bindings(after["main"]) if b.value.op.name == "relax.add").args[1]
+    np.testing.assert_array_equal(value.value.numpy(), np.full(6, 0.5, "float32"))
+
+
 def test_transposes_cancel() -> None:
     def body(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
         there = builder.emit(relax.op.permute_dims(x, [0, 3, 1, 2]))

@@ -7,6 +7,7 @@ TVM's own FoldConstant compiles every expression through LLVM: 10 s on ResNet-50
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,9 @@ from tvm import relax
 from tvm_ipu.base.model import VIEW_OPS
 from tvm_ipu.base.tensor import numpy_dtype
 from tvm_ipu.passes.rewrite import Rewriter, constant, make_constant, op_name, rewrite, shape_of
+
+MAX_BROADCAST = 2**16
+"""Elements up to which a broadcast constant is stored: a bias for each channel is, a large tensor is not."""
 
 _BINARY: dict[str, Callable[..., np.ndarray]] = {
     "relax.add": np.add,
@@ -56,6 +60,8 @@ def evaluate(name: str, call: relax.Call, first: np.ndarray) -> np.ndarray | Non
         return np.ascontiguousarray(first.transpose(None if axes is None else [int(a) for a in axes]))
     if name in VIEW_OPS and isinstance(call.ty, relax.TensorType):
         return first.reshape(shape_of(call))
+    if name == "relax.broadcast_to" and math.prod(shape_of(call)) <= MAX_BROADCAST:
+        return np.ascontiguousarray(np.broadcast_to(first, shape_of(call)))
     if name == "relax.astype":
         return first.astype(numpy_dtype(str(call.attrs.dtype)))
     if name in _UNARY:
