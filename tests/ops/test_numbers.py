@@ -80,9 +80,9 @@ NORMS = [
 
 
 def recurrent(
-    name, op, gates, *, direction="forward", bias=True, states=0, lengths=None, fixed=True, **attrs
+    name, op, gates, *, direction="forward", bias=True, states=0, lengths=None, fixed=True, hidden=20, **attrs
 ):
-    steps, batch, size, hidden = 5, 3, 6, 20
+    steps, batch, size = 5, 3, 6
     sides = 2 if direction == "bidirectional" else 1
     wrap = Const if fixed else lambda a: a
     inputs = [
@@ -104,6 +104,10 @@ RECURRENT = [
     recurrent("weights at run time", "LSTM", 4, fixed=False, bias=False),
     recurrent("activations", "LSTM", 4, activations=["HardSigmoid", "Softsign", "Relu"]),
     recurrent("coupled gates", "LSTM", 4, input_forget=1),
+    recurrent("whole vectors", "LSTM", 4, direction="bidirectional", hidden=48, lengths=[5, 1, 3]),
+    recurrent(
+        "whole vectors, weights at run time", "GRU", 3, direction="bidirectional", hidden=32, fixed=False
+    ),
     recurrent("forward", "GRU", 3, states=1),
     recurrent("linear before reset", "GRU", 3, linear_before_reset=1, direction="bidirectional"),
     recurrent("lengths", "GRU", 3, lengths=[2, 5, 4]),

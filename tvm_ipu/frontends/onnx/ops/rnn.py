@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tvm import relax, tirx
 from tvm.script.ir_builder import tirx as T
 
@@ -13,25 +14,18 @@ from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, conve
 from tvm_ipu.frontends.onnx.ops.cast import convert
 from tvm_ipu.frontends.onnx.ops.common import (
     HALF_TYPES,
-    LANES,
     attr_bool,
     attr_text,
     full,
-    local,
     loops,
     number,
     required,
     vector_loop,
 )
+from tvm_ipu.frontends.onnx.ops.rnn_cell import Cell, Function, Layer
 from tvm_ipu.frontends.onnx.ops.shape import cut, permute, reshape
 
 R = relax.op
-Function = Callable[[Any], Any]
-
-_COLUMNS = 4
-"""Vectors of sums that the product with the recurrent weights keeps in registers."""
-
-_GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 _DEFAULTS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
 _ALPHA = {
     "affine": 1.0,
@@ -73,39 +67,30 @@ def _activation(name: str, alpha: float | None, beta: float | None, dtype: str) 
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """What is common to all directions of a recurrent node.
+class _Side:
+    """One direction of a recurrent node.
 
     Attributes:
-        kind: ``RNN``, ``GRU`` or ``LSTM``.
-        steps: Time steps.
-        batch: Sequences.
-        hidden: Neurons.
-        work: Type that it is computed in.
-        clip: Bound of what enters the activations; None for none.
-        coupled: The forget gate is one minus the input gate.
-        linear_first: The reset gate of a GRU multiplies after the product with the recurrent weights.
+        projected: Products of the inputs with the weights, with biases, [steps, batch, width].
+        weight: Recurrent weights, [panels, hidden, panel].
+        bias: Bias that the reset gate of a GRU multiplies, [hidden].
+        peephole: Weights from the state to the gates, [3 * hidden].
+        functions: Activations.
+        reverse: Whether it walks from the last step to the first.
     """
 
-    kind: str
-    steps: int
-    batch: int
-    hidden: int
-    work: str
-    clip: float | None
-    coupled: bool
-    linear_first: bool
+    projected: relax.Expr
+    weight: relax.Expr
+    bias: relax.Expr | None
+    peephole: relax.Expr | None
+    functions: Sequence[Function]
+    reverse: bool
 
     @property
-    def width(self) -> int:
-        """Values before the activations, of all gates."""
-        return _GATES[self.kind] * self.hidden
-
-    def clipped(self, value: Any) -> Any:
-        """A value as it enters an activation."""
-        if self.clip is None:
-            return value
-        return tirx.max(tirx.min(value, number(self.clip, self.work)), number(-self.clip, self.work))
+    def optional(self) -> dict[str, relax.Expr]:
+        """Those of its operands that it need not have."""
+        given = {"bias": self.bias, "peephole": self.peephole}
+        return {name: e for name, e in given.items() if e is not None}
 
 
 @converter("LSTM", "GRU", "RNN")
@@ -125,7 +110,7 @@ def recurrent(ctx: Context, node: Node) -> list[relax.Expr]:
     ]
     peephole = None if (p := node.input(7)) is None else convert(ctx, p, work)
     direction = attr_text(node, "direction", "forward", ("forward", "reverse", "bidirectional"))
-    layer = _Layer(
+    layer = Layer(
         node.op_type,
         steps,
         batch,
@@ -139,19 +124,14 @@ def recurrent(ctx: Context, node: Node) -> list[relax.Expr]:
     functions = _read_activations(node, len(backward), work)
     sides = []
     for d, reverse in enumerate(backward):
-        w, r, b = (None if e is None else _direction(ctx, e, d) for e in weights)
-        initial = [
-            full(ctx, (batch, layer.hidden), 0.0, work) if e is None else _direction(ctx, e, d)
-            for e in states
-        ]
-        p = None if peephole is None else _direction(ctx, peephole, d)
+        w, r, b, p = (None if e is None else _direction(ctx, e, d) for e in (*weights, peephole))
         assert w is not None
         assert r is not None
-        projected, recurrent_bias = _project(ctx, layer, x, w, b)
-        sides.append(
-            _walk(ctx, layer, projected, r, recurrent_bias, initial, p, node.input(4), functions[d], reverse)
-        )
-    results = [_stack(ctx, [side[i] for side in sides], 1 if i == 0 else 0) for i in range(len(sides[0]))]
+        projected, late = _project(ctx, layer, x, w, b)
+        sides.append(_Side(projected, _panels(ctx, layer, r), late, p, functions[d], reverse))
+    directions = (len(sides), batch, layer.hidden)
+    initial = [full(ctx, directions, 0.0, work) if e is None else e for e in states]
+    results = _walk(ctx, layer, sides, initial, node.input(4))
     if batch_first:
         results = [permute(ctx, e, (2, 0, 1, 3) if i == 0 else (1, 0, 2)) for i, e in enumerate(results)]
     return [convert(ctx, e, dtype) for e in results]
@@ -163,13 +143,6 @@ def _direction(ctx: Context, expr: relax.Expr, index: int) -> relax.Expr:
     if value is not None:
         return ctx.const(value[index])
     return reshape(ctx, cut(ctx, expr, 0, index, index + 1), ctx.shape(expr)[1:])
-
-
-def _stack(ctx: Context, parts: Sequence[relax.Expr], axis: int) -> relax.Expr:
-    shape = list(ctx.shape(parts[0]))
-    shape.insert(axis, 1)
-    wide = [reshape(ctx, e, shape) for e in parts]
-    return wide[0] if len(wide) == 1 else ctx.emit(R.concat(wide, axis))
 
 
 def _read_activations(node: Node, directions: int, work: str) -> list[list[Function]]:
@@ -191,7 +164,7 @@ def _read_activations(node: Node, directions: int, work: str) -> list[list[Funct
 
 
 def _project(
-    ctx: Context, layer: _Layer, x: relax.Expr, weight: relax.Expr, bias: relax.Expr | None
+    ctx: Context, layer: Layer, x: relax.Expr, weight: relax.Expr, bias: relax.Expr | None
 ) -> tuple[relax.Expr, relax.Expr | None]:
     """Products of all inputs with the weights [steps, batch, width], with the biases that can be added now.
 
@@ -221,153 +194,78 @@ def cut_vector(ctx: Context, vector: relax.Expr, begin: int, count: int) -> rela
     return cut(ctx, vector, 0, begin, begin + count)
 
 
+def _panels(ctx: Context, layer: Layer, weight: relax.Expr) -> relax.Expr:
+    """Recurrent weights [width, hidden] as the cell reads them."""
+    shape = (layer.width // layer.panel, layer.panel, layer.hidden)
+    value = ctx.value(weight)
+    if value is not None:
+        return ctx.const(np.ascontiguousarray(value.reshape(shape).transpose(0, 2, 1)))
+    return permute(ctx, reshape(ctx, weight, shape), (0, 2, 1))
+
+
 def _walk(
     ctx: Context,
-    layer: _Layer,
-    projected: relax.Expr,
-    weight: relax.Expr,
-    late_bias: relax.Expr | None,
+    layer: Layer,
+    sides: Sequence[_Side],
     initial: Sequence[relax.Expr],
-    peephole: relax.Expr | None,
     lengths: relax.Expr | None,
-    functions: Sequence[Function],
-    reverse: bool,
 ) -> list[relax.Expr]:
-    """The kernel: hidden states of all steps [steps, batch, hidden], then the last states [batch, hidden].
+    """The kernel: hidden states [steps, directions, batch, hidden], last states [directions, batch, hidden].
 
-    Sequences are independent: each is one unit of work. Steps behind a sequence's length give zeros.
+    Directions and sequences are independent: each sequence in one direction is a unit of work. Steps behind
+    a sequence's length give zeros.
     """
-    value = ctx.value(weight)
-    turned = ctx.const(value.T) if value is not None else permute(ctx, weight, (1, 0))
-    optional = {"bias": late_bias, "peephole": peephole, "lengths": lengths}
-    given = {name: e for name, e in optional.items() if e is not None}
-    hidden, work = layer.hidden, layer.work
-    states = [((layer.batch, hidden), work)] * len(initial)
-
-    def copy(count: int, source: Any, at: tuple[Any, ...], target: Any, to: tuple[Any, ...]) -> None:
-        def move(k: Any) -> None:
-            target[(*to, k)] = source[(*at, k)]
-
-        vector_loop(count, move)
+    hidden, batch, work = layer.hidden, layer.batch, layer.work
+    operands = [(side.projected, side.weight, *side.optional.values()) for side in sides]
+    common = [*initial, *([] if lengths is None else [lengths])]
 
     def body(*buffers: Any) -> None:
-        inputs, matrix = buffers[:2]
-        first = buffers[2 : 2 + len(initial)]
-        extra = dict(zip(given, buffers[2 + len(initial) :], strict=False))
         outputs, *last = buffers[len(buffers) - 1 - len(initial) :]
-        with T.parallel(layer.batch) as b:
-            cell = _Cell(layer, functions, matrix, extra)
+        shared = buffers[: len(common)]
+        first, length_of = shared[: len(initial)], shared[len(initial) :]
+
+        def walk(d: int, b: Any) -> None:
+            side, at = sides[d], len(common) + sum(map(len, operands[:d]))
+            inputs, matrix, *extra = buffers[at : at + len(operands[d])]
+            cell = Cell(layer, side.functions, matrix, dict(zip(side.optional, extra, strict=True)))
             for source, state in zip(first, (cell.h, cell.c), strict=False):
-                copy(hidden, source, (b,), state, ())
-            length = extra["lengths"][b] if "lengths" in extra else tirx.const(layer.steps, "int32")
+                _copy(hidden, source, (d, b), state, ())
+            length = length_of[0][b] if length_of else tirx.const(layer.steps, "int32")
             with T.serial(layer.steps) as t, T.If(t < length):
                 with T.Then():
-                    at = tirx.max(tirx.min(length - 1 - t, layer.steps - 1), 0) if reverse else t
-                    copy(layer.width, inputs, (at, b), cell.gates, ())
+                    step = tirx.max(tirx.min(length - 1 - t, layer.steps - 1), 0) if side.reverse else t
+                    _copy(layer.width, inputs, (step, b), cell.gates, ())
                     cell.step()
-                    copy(hidden, cell.h, (), outputs, (at, b))
+                    _copy(hidden, cell.h, (), outputs, (step, d, b))
                 with T.Else(), T.serial(hidden) as k:
-                    outputs[t, b, k] = number(0.0, work)
+                    outputs[t, d, b, k] = number(0.0, work)
             for state, target in zip((cell.h, cell.c), last, strict=False):
-                copy(hidden, state, (), target, (b,))
+                _copy(hidden, state, (), target, (d, b))
 
+        with T.parallel(len(sides) * batch) as unit:
+            if len(sides) == 1:
+                walk(0, unit)
+            else:
+                with T.If(unit < batch):
+                    with T.Then():
+                        walk(0, unit)
+                    with T.Else():
+                        walk(1, unit - batch)
+
+    states = (len(sides), batch, hidden)
     return loops(
         ctx,
         layer.kind.lower(),
-        [projected, turned, *initial, *given.values()],
-        [((layer.steps, layer.batch, hidden), work), *states],
+        [*common, *(e for side in operands for e in side)],
+        [((layer.steps, *states), work), *[(states, work)] * len(initial)],
         body,
     )
 
 
-class _Cell:
-    """One sequence's state, and the loops of one step."""
+def _copy(count: int, source: Any, at: tuple[Any, ...], target: Any, to: tuple[Any, ...]) -> None:
+    """``count`` elements of the last dimensions of two buffers."""
 
-    def __init__(
-        self, layer: _Layer, functions: Sequence[Function], matrix: Any, extra: dict[str, Any]
-    ) -> None:
-        self.layer, self.functions, self.matrix, self.extra = layer, functions, matrix, extra
-        self.h = local(layer.work, layer.hidden)
-        self.c = local(layer.work, layer.hidden)
-        self.gates = local(layer.work, layer.width)
+    def move(k: Any) -> None:
+        target[(*to, k)] = source[(*at, k)]
 
-    def step(self) -> None:
-        """Advance by one step; ``gates`` holds the products with the input."""
-        getattr(self, f"_step_{self.layer.kind.lower()}")()
-
-    def _multiply(self, begin: int, count: int, state: Any, target: Any) -> None:
-        """Add to ``target`` the products of ``state`` with ``count`` columns of the recurrent weights."""
-        at = 0
-        for block in (_COLUMNS * LANES, LANES, 1):
-            number_of = (count - at) // block
-            if number_of:
-                with T.serial(number_of) as i:
-                    self._multiply_block(begin, at + i * block, block, state, target)
-            at += number_of * block
-
-    def _multiply_block(self, begin: int, at: Any, block: int, state: Any, target: Any) -> None:
-        """The same for ``block`` columns, whose sums stay in registers."""
-        sums = local(self.layer.work, block)
-        lanes = min(block, LANES)
-        parts = range(0, block, lanes)
-        for part in parts:
-            with T.vectorized(lanes) as i:
-                sums[part + i] = target[at + part + i]
-        with T.serial(self.layer.hidden) as k:
-            for part in parts:
-                with T.vectorized(lanes) as i:
-                    sums[part + i] = sums[part + i] + state[k] * self.matrix[k, begin + at + part + i]
-        for part in parts:
-            with T.vectorized(lanes) as i:
-                target[at + part + i] = sums[part + i]
-
-    def _step_rnn(self) -> None:
-        (f,) = self.functions
-        self._multiply(0, self.layer.hidden, self.h, self.gates)
-
-        def advance(k: Any) -> None:
-            self.h[k] = f(self.layer.clipped(self.gates[k]))
-
-        vector_loop(self.layer.hidden, advance)
-
-    def _step_gru(self) -> None:
-        layer, n, (f, g) = self.layer, self.layer.hidden, self.functions
-        one = number(1.0, layer.work)
-        self._multiply(0, 2 * n, self.h, self.gates)
-        mixed, product = local(layer.work, n), local(layer.work, n)
-
-        def reset(k: Any) -> None:
-            self.gates[k] = f(layer.clipped(self.gates[k]))
-            self.gates[n + k] = f(layer.clipped(self.gates[n + k]))
-            mixed[k] = self.h[k] if layer.linear_first else self.gates[n + k] * self.h[k]
-            product[k] = self.extra["bias"][k] if "bias" in self.extra else number(0.0, layer.work)
-
-        def advance(k: Any) -> None:
-            inner = self.gates[n + k] * product[k] if layer.linear_first else product[k]
-            update = self.gates[k]
-            self.h[k] = (one - update) * g(layer.clipped(self.gates[2 * n + k] + inner)) + update * self.h[k]
-
-        vector_loop(n, reset)
-        self._multiply(2 * n, n, mixed, product)
-        vector_loop(n, advance)
-
-    def _step_lstm(self) -> None:
-        layer, n, (f, g, h) = self.layer, self.layer.hidden, self.functions
-        one = number(1.0, layer.work)
-        self._multiply(0, 4 * n, self.h, self.gates)
-        peephole = self.extra.get("peephole")
-
-        def gate(index: int, k: Any, peep: int) -> Any:
-            value = self.gates[index * n + k]
-            if peephole is not None:
-                value = value + peephole[peep * n + k] * self.c[k]
-            return f(layer.clipped(value))
-
-        def advance(k: Any) -> None:
-            self.gates[k] = gate(0, k, 0)
-            forget = one - self.gates[k] if layer.coupled else gate(2, k, 2)
-            fresh = g(layer.clipped(self.gates[3 * n + k]))
-            self.c[k] = forget * self.c[k] + self.gates[k] * fresh
-            self.h[k] = gate(1, k, 1) * h(layer.clipped(self.c[k]))
-
-        vector_loop(n, advance)
+    vector_loop(count, move)
