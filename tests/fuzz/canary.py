@@ -1,4 +1,4 @@
-"""An object whose pickle calls a function when it is opened without care; the function notes that it was called."""
+"""An object whose pickle calls a function when it is opened without care; the function notes the call."""
 
 from __future__ import annotations
 

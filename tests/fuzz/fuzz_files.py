@@ -1,10 +1,11 @@
 """Feeds damaged files to every reader of a file: ``python -m tests.fuzz.fuzz_files --seconds 60``.
 
-File number ``n`` of a reader is a function of the seed, the reader's name and ``n``, and of nothing that was found
-before: a run with the same seed reads the same files, and a faster machine reads more of them. What is neither a
-success nor an error of ``base.errors`` is a finding: another exception, a crash, more than ten seconds or two
-gigabytes, a file left behind or written elsewhere, a program started, or code run that the file names. Findings are
-kept below ``build/fuzz-files``, each with its files, and ``--replay`` reads them again.
+File number ``n`` of a reader is a function of the seed, the reader's name and ``n``, and of nothing that was
+found before: a run with the same seed reads the same files, and a faster machine reads more of them. What is
+neither a success nor an error of ``base.errors`` is a finding: another exception, a crash, more than ten
+seconds or two gigabytes, a file left behind or written elsewhere, a program started, or code run that the
+file names. Findings are kept below ``build/fuzz-files``, each with its files, and ``--replay`` reads them
+again.
 """
 
 from __future__ import annotations
@@ -29,8 +30,12 @@ from random import Random
 from typing import Any
 
 from tests.fuzz import canary
+from tests.fuzz.models import MODELS
 from tests.fuzz.mutators import mutate
-from tests.fuzz.readers import READERS, Files, InternalError, Reader
+from tests.fuzz.others import OTHERS
+from tests.fuzz.reader import Files, InternalError, Reader
+
+READERS = MODELS | OTHERS
 
 SECONDS, WALL = 10, 90
 """Processor time of one file, and time on the clock; the machine may have other work."""
@@ -46,7 +51,10 @@ LOADING = 300
 
 WORK = Path("build") / "fuzz-files"
 LOG, CASE, TEMPORARY = "log", "case", "tmp"
-_PROGRAMS = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "subprocess.Popen", "socket.connect")
+_PROGRAMS = (
+    *("os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty"),
+    *("subprocess.Popen", "socket.connect"),
+)
 
 
 class Watch:
@@ -279,7 +287,9 @@ def main() -> int:
         runs[-1].run()
         print(runs[-1], flush=True)
     files, findings = sum(one.number - one.start for one in runs), sum(len(one.findings) for one in runs)
-    print(f"{len(runs)} readers, {files} files, {findings} findings" + (f", kept in {WORK}" if findings else ""))
+    print(
+        f"{len(runs)} readers, {files} files, {findings} findings" + (f", kept in {WORK}" if findings else "")
+    )
     return 1 if findings else 0
 
 

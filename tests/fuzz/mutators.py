@@ -1,7 +1,8 @@
 """Damaged files from whole ones: pure functions of the bytes and of a random generator.
 
-A mutation knows the form of a file as far as it takes to get past the first check: fields of protobuf messages,
-aligned words of flatbuffers, values of JSON, words of text, members of archives, sections with right checksums.
+A mutation knows the form of a file as far as it takes to get past the first check: fields of protobuf
+messages, aligned words of flatbuffers, values of JSON, words of text, members of archives, sections with
+right checksums.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from tests.image.container import Container
 
 Mutate = Callable[[bytes, Random], bytes]
 
-NUMBERS = [0, 1, 2, 3, 7, 8, 16, 64, 127, 128, 255, 256, 1000, 65535, 65536, 10**6, 2**31 - 1, 2**31, 2**32 - 1,
-           2**32, 2**40, 2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1]  # fmt: skip
-NUMBERS += [-number for number in (1, 2, 3, 128, 2**31, 2**31 + 1, 2**62, 2**63)]
+NUMBERS = [
+    *(0, 1, 2, 3, 7, 8, 16, 64, 127, 128, 255, 256, 1000, 2**16 - 1, 2**16, 10**6, 2**31 - 1, 2**31),
+    *(2**32 - 1, 2**32, 2**40, 2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1),
+    *(-1, -2, -3, -128, -(2**31), -(2**31) - 1, -(2**62), -(2**63)),
+]
 FLOATS = ["nan", "inf", "-inf", "1e308", "-1e308", "1e-45", "0.5", "-0.0", "1e999", ".", "1e", "0x1p3"]
-TEXTS = ["", " ", "\0", "a\0b", "x", "é", "\ud7ff\U0001f600", "%s%n", "{}", "../x", "/etc/hostname", "/", ".", "a" * 300,
-         "a" * 5000, "None", "-1", "1_000", "²", "٣", "true", "NULL", "\n", "\r", "\u2028", "\ufeff"]  # fmt: skip
+TEXTS = [
+    *("", " ", "\0", "a\0b", "x", "é", "\U0001f600", "%s%n", "{}", "../x", "/etc/hostname", "/", "."),
+    *("a" * 300, "a" * 5000, "None", "-1", "1_000", "²", "٣", "true", "NULL", "\n", "\r", "\u2028", "\ufeff"),
+]
 
 
 def damaged(content: bytes, random: Random) -> bytes:
@@ -128,12 +133,14 @@ def _json_value(random: Random, old: Any) -> Any:
         return random.choice([*NUMBERS, old + 1, old - 1, -old, float("nan"), float("inf"), 1e308, 0.5])
     if isinstance(old, str) and random.random() < 0.6:
         return random.choice([*TEXTS, old + "x", old[1:], old.upper()])
-    return random.choice([None, True, False, 0, -1, 1.5, 2**64, "", "x", [], {}, [[]], [old], {"name": old}, str(old)])
+    return random.choice(
+        [None, True, False, 0, -1, 1.5, 2**64, "", "x", [], {}, [[]], [old], {"name": old}, str(old)]
+    )
 
 
 def protobuf(content: bytes, random: Random, words: Sequence[str] = ()) -> bytes:
     """Fields of any message in it replaced, left out, doubled, moved, or given the value of a like field."""
-    pool: dict[tuple[int, int], list[Any]] = {}
+    pool: Pool = {}
     _collect(content, pool, 0)
     for _ in range(random.choice((1, 1, 2, 3))):
         content = _message(content, random, pool, words)
@@ -142,6 +149,9 @@ def protobuf(content: bytes, random: Random, words: Sequence[str] = ()) -> bytes
 
 Field = tuple[int, int, Any]
 """Number, wire type and value: an int, or bytes."""
+
+Pool = dict[tuple[int, int], list[Any]]
+"""Values of all fields of a file by number and wire type."""
 
 
 def fields(content: bytes) -> list[Field] | None:
@@ -196,14 +206,14 @@ def join_fields(found: Sequence[Field]) -> bytes:
     return bytes(out)
 
 
-def _collect(content: bytes, pool: dict[tuple[int, int], list[Any]], depth: int) -> None:
+def _collect(content: bytes, pool: Pool, depth: int) -> None:
     for number, wire, value in fields(content) or []:
         pool.setdefault((number, wire), []).append(value)
         if wire == 2 and depth < 8:
             _collect(value, pool, depth + 1)
 
 
-def _message(content: bytes, random: Random, pool: dict[tuple[int, int], list[Any]], words: Sequence[str]) -> bytes:
+def _message(content: bytes, random: Random, pool: Pool, words: Sequence[str]) -> bytes:
     found = fields(content)
     if not found:
         return _leaf(content, random, words)
@@ -223,7 +233,11 @@ def _message(content: bytes, random: Random, pool: dict[tuple[int, int], list[An
         case 3:
             found[at] = (number, wire, random.choice(pool.get((number, wire), [value])))
         case 4:
-            found[at] = (random.choice((number + 1, max(1, number - 1), random.randrange(1, 30))), wire, value)
+            found[at] = (
+                random.choice((number + 1, max(1, number - 1), random.randrange(1, 30))),
+                wire,
+                value,
+            )
         case _:
             found[at] = (number, wire, _other(wire, value, random, words))
     return join_fields(found)
@@ -240,7 +254,9 @@ def _other(wire: int, value: Any, random: Random, words: Sequence[str]) -> Any:
 def _leaf(content: bytes, random: Random, words: Sequence[str]) -> bytes:
     """Bytes that are text, packed numbers or an array."""
     if content.isascii() and random.random() < 0.7:
-        return random.choice([*words, *TEXTS] if random.random() < 0.7 else [content.decode() + "x", "y"]).encode()
+        return random.choice(
+            [*words, *TEXTS] if random.random() < 0.7 else [content.decode() + "x", "y"]
+        ).encode()
     if random.random() < 0.3:
         return b"".join(_to_varint(random.choice(NUMBERS)) for _ in range(random.randrange(4)))
     return damaged(content, random)
@@ -270,7 +286,7 @@ def npy(content: bytes, random: Random) -> bytes:
 
 
 def archive(content: bytes, random: Random) -> bytes:
-    """A member of a zip file damaged as its own kind is, left out, renamed or doubled, with a right checksum."""
+    """A member of a zip file damaged as its own kind is, left out or renamed, with a right checksum."""
     members: list[tuple[str, bytes]] = []
     with suppress(zipfile.BadZipFile), zipfile.ZipFile(io.BytesIO(content)) as file:
         members = [(one.filename, file.read(one)) for one in file.infolist()]

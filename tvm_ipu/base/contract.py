@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tvm_ipu.base.plain import from_plain
+
 IMAGE_FORMATS = ("RGB", "BGR", "GRAY", "RGBA", "BGRA", "YUV_NV12")
 RAW_FORMATS = ("RAWDATA_U8_NHWC", "RAWDATA_S16_NHWC", "RAWDATA_U16_NHWC", "RAWDATA_F32_NHWC")
 LAYOUTS = ("NHWC", "NCHW")
@@ -101,14 +103,27 @@ class Contract:
         Raises:
             KeyError: Something is missing.
             TypeError: Something has another type, or is not known.
+            ValueError: A format, layout, alignment or number of channels is not allowed.
         """
-        conv = data["conv"]
-        return cls(
-            tuple(InputContract(**_tuples(one)) for one in data["inputs"]),
-            tuple(OutputContract(**_tuples(one)) for one in data["outputs"]),
-            ConvConfig(**_tuples(conv)),
+        found = cls(
+            tuple(from_plain(InputContract, one) for one in data["inputs"]),
+            tuple(from_plain(OutputContract, one) for one in data["outputs"]),
+            from_plain(ConvConfig, data["conv"]),
         )
+        for fed in found.inputs:
+            _check(fed.name, fed.input_format, (*IMAGE_FORMATS, *RAW_FORMATS))
+            _check(fed.name, fed.training_format, ("RGB", "BGR", "GRAY", *RAW_FORMATS))
+            _check(fed.name, fed.layout, LAYOUTS)
+            for numbers in (fed.mean, fed.std):
+                _check(fed.name, len(numbers), (0, 1, fed.channels))
+            if min(fed.width_alignment, fed.height_alignment) < 1:
+                raise ValueError(f"'{fed.name}': an alignment is below 1")
+        for read in found.outputs:
+            _check(read.name, read.format, RAW_FORMATS)
+            _check(read.name, read.layout, LAYOUTS)
+        return found
 
 
-def _tuples(data: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+def _check(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"'{name}': {value!r} is not among {allowed}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from tvm_ipu.base.errors import ModelError
 
@@ -29,6 +30,18 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text from a file that a user gave.
+
+    Raises:
+        ValueError: It is none, or is nested deeper than Python's parser goes.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as err:
+        raise ValueError("it is nested too deep") from err
 
 
 def read_model_file(path: Path, kind: str = "model file") -> bytes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvm_ipu.base.category import TOP, boxes
 from tvm_ipu.base.errors import OptionError, RunError
+from tvm_ipu.base.files import parse_json
 from tvm_ipu.base.shapes import parse_input_shapes
 from tvm_ipu.cli.arguments import add_input_shapes, add_threads, count, positive, thread_count
 from tvm_ipu.cli.terminal import print_table
@@ -106,7 +107,7 @@ def _fits(plan: Plan, wanted: Mapping[str, Sequence[int]] | Sequence[Sequence[in
 def _read_labels(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
-        labels = json.loads(text) if path.suffix == ".json" else text.splitlines()
+        labels = parse_json(text) if path.suffix == ".json" else text.splitlines()
     except ValueError as err:
         raise OptionError(f"--labels: {path} is neither text nor JSON ({err})") from err
     if not isinstance(labels, list):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from tvm_ipu.base.contract import Contract
+from tvm_ipu.base.files import parse_json
 from tvm_ipu.base.program import Arg, Call, Plan, Space
 from tvm_ipu.base.tensor import DType, TensorSpec
 from tvm_ipu.image import schema
@@ -99,7 +99,7 @@ class _Reader:
                 metadata=self._metadata(),
                 contract=self._contract(),
             )
-        except (IndexError, ValueError, KeyError, TypeError, struct.error) as err:
+        except (IndexError, ValueError, KeyError, TypeError, AttributeError, struct.error) as err:
             raise file.error(f"the checksums agree but the tables do not ({err})") from err
 
     def _records(self, record: schema.Record, section: str) -> list[dict[str, int]]:
@@ -184,10 +184,10 @@ class _Reader:
 
     def _contract(self) -> Contract:
         text = bytes(self._file.section(schema.SectionType.PREPROCESSING))
-        return Contract.from_json(json.loads(text)) if text else Contract()
+        return Contract.from_json(parse_json(text)) if text else Contract()
 
     def _metadata(self) -> dict[str, object]:
-        value = json.loads(bytes(self._file.section(schema.SectionType.METADATA)) or b"{}")
+        value = parse_json(bytes(self._file.section(schema.SectionType.METADATA)) or b"{}")
         if not isinstance(value, dict):
             raise ValueError("metadata is no JSON object")
         return value

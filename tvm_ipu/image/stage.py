@@ -7,8 +7,9 @@ ONNX has no place for stands beside it. docs/stage-format.md describes the file.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,9 @@ import numpy as np
 
 from tvm_ipu.base.contract import Contract
 from tvm_ipu.base.errors import ImageError
-from tvm_ipu.base.ranges import BITS, RangeTable, TensorRange
+from tvm_ipu.base.files import parse_json
+from tvm_ipu.base.plain import from_plain
+from tvm_ipu.base.ranges import BITS, Array, RangeTable, TensorRange
 from tvm_ipu.image import schema
 from tvm_ipu.image.container import Container, read_container, read_kind, write_container
 from tvm_ipu.image.schema import Kind, SectionType
@@ -108,8 +111,8 @@ def _to_json(value: object) -> bytes:
 
 def _decode(file: Container, kind: SectionType, make: Callable[[Any], _T]) -> _T:
     try:
-        return make(json.loads(bytes(file.section(kind))))
-    except (ValueError, TypeError, KeyError, AttributeError) as err:
+        return make(parse_json(bytes(file.section(kind))))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as err:
         name = kind.name.lower()
         raise file.error(f"the checksums agree but section {name} is not understood ({err})") from err
 
@@ -134,11 +137,18 @@ def _unpack_ranges(value: dict[str, Any], data: memoryview) -> RangeTable:
         if row["bits"] not in BITS:
             raise ValueError(f"'{row['name']}' has {row['bits']} bits")
         if "data" in row:
-            shape, offset = tuple(row["data"]["shape"]), int(row["data"]["offset"])
-            dtype = np.dtype(row["data"]["dtype"]).newbyteorder("<")
-            array = np.frombuffer(data, dtype, int(np.prod(shape, dtype=np.int64)), offset).reshape(shape)
-            array = array.astype(dtype.newbyteorder("="))
-        ranges[row["name"]] = TensorRange(
-            row["name"], tuple(row["low"]), tuple(row["high"]), row["bits"], array
-        )
-    return RangeTable(ranges, value["facts"])
+            array = _unpack_array(row.pop("data"), data)
+        one = from_plain(TensorRange, row)
+        if len(one.low) != len(one.high):
+            raise ValueError(f"'{one.name}' has {len(one.low)} least and {len(one.high)} largest numbers")
+        ranges[one.name] = replace(one, data=array)
+    return RangeTable(ranges, dict(value["facts"]))
+
+
+def _unpack_array(place: dict[str, Any], data: memoryview) -> Array:
+    shape, offset = tuple(map(int, place["shape"])), int(place["offset"])
+    dtype = np.dtype(str(place["dtype"])).newbyteorder("<")
+    if dtype.kind not in "fiu" or min(shape, default=0) < 0 or offset < 0:
+        raise ValueError(f"an array of {dtype}{list(shape)} at {offset}")
+    array = np.frombuffer(data, dtype, math.prod(shape), offset).reshape(shape)
+    return array.astype(dtype.newbyteorder("="))

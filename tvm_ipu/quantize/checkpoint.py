@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from tvm_ipu.base.errors import CalibrationError
-from tvm_ipu.base.files import whole_file
+from tvm_ipu.base.files import parse_json, whole_file
 from tvm_ipu.base.graph import Array, Graph
 from tvm_ipu.quantize.statistics import Statistics
 
@@ -41,7 +41,7 @@ class Checkpoint:
             return {}
         try:
             with self._path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                facts = json.loads(str(archive["facts"]))
+                facts = parse_json(str(archive["facts"]))
                 if (facts["version"], facts["key"]) != (_VERSION, self._key):
                     return {}
                 found: dict[str, dict[str, Array]] = {name: {} for name in facts["tensors"]}

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tvm_ipu.base.errors import CalibrationError
-from tvm_ipu.base.files import whole_file
+from tvm_ipu.base.files import parse_json, whole_file
 from tvm_ipu.base.graph import Array
 from tvm_ipu.base.ranges import BITS, TensorRange
 
@@ -64,7 +64,7 @@ def read_parameters(path: Path) -> tuple[TensorRange, ...]:
         raise CalibrationError(f"cannot read '{path}': {err.strerror}") from err
     try:
         is_text = data.lstrip()[:1] in (b"[", b"{")
-        entries = json.loads(data) if is_text else _SafeUnpickler(io.BytesIO(data)).load()
+        entries = parse_json(data) if is_text else _SafeUnpickler(io.BytesIO(data)).load()
     except (ValueError, EOFError, AttributeError, IndexError, KeyError, TypeError, pickle.PickleError) as err:
         raise CalibrationError(f"'{path}' is not a file of quantisation parameters: {err}") from err
     return parse_entries(entries, str(path))

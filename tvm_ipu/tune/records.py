@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_ipu.base.errors import OptionError
-from tvm_ipu.base.files import whole_file
+from tvm_ipu.base.files import parse_json, whole_file
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.decisions import Choose
 
@@ -118,7 +118,7 @@ def read_records(path: Path, warn: Warn) -> list[Record]:
 
 def _parse(line: str) -> Record | None:
     try:
-        data = json.loads(line)
+        data = parse_json(line)
     except ValueError:
         return None
     if not isinstance(data, dict) or data.pop("format", None) != FORMAT or data.keys() != _TYPES.keys():

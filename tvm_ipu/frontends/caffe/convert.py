@@ -19,6 +19,7 @@ from tvm_ipu.base.shapes import InputShapes
 from tvm_ipu.frontends.caffe import elementwise, shapes, windows
 from tvm_ipu.frontends.caffe.network import Layer, Network, read_network
 from tvm_ipu.frontends.cutting import cut_hint
+from tvm_ipu.frontends.damage import refuse_damage
 from tvm_ipu.frontends.loaders import LoadOptions
 from tvm_ipu.frontends.onnx.inputs import fix_inputs, unknown_names
 from tvm_ipu.frontends.onnx.model_builder import ModelBuilder
@@ -158,7 +159,8 @@ def _convert(network: Network, steps: list[_Step], outputs: list[str], options: 
         b.input(tensor.name, tensor.elem_type, tensor.shape or ())
     for step in steps:
         b.location = step.layer.name or step.layer.type
-        made = RULES[step.layer.type](b, step.layer, step.reads)
+        with refuse_damage(step.layer):
+            made = RULES[step.layer.type](b, step.layer, step.reads)
         made = [made] if isinstance(made, str) else list(made)
         if len(made) != len(step.makes):
             raise ModelError(f"{step.layer}: it has {len(step.makes)} tops; {len(made)} are expected")

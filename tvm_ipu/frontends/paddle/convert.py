@@ -9,6 +9,7 @@ from onnx import ModelProto, helper
 
 from tvm_ipu.base.errors import ModelError, OptionError, UnsupportedOperatorError
 from tvm_ipu.frontends.cutting import cut_hint
+from tvm_ipu.frontends.damage import refuse_damage
 from tvm_ipu.frontends.loaders import LoadOptions
 from tvm_ipu.frontends.onnx.inputs import unknown_names
 from tvm_ipu.frontends.onnx.model_builder import ModelBuilder
@@ -78,14 +79,17 @@ def _needed(program: Program, outputs: Collection[str]) -> list[Op]:
 def _convert(program: Program, ops: list[Op], outputs: Collection[str]) -> ModelProto:
     b = ModelBuilder("paddle")
     for name in program.inputs:
-        variable = program.variables[name]
+        variable = program.variables.get(name)
+        if variable is None:
+            raise ModelError(f"input '{name}' is not among the variables: the program is damaged")
         if variable.dtype is None:
             raise ModelError(f"input '{name}' has an element type that images do not have")
         b.input(name, helper.np_dtype_to_tensor_dtype(variable.dtype), variable.dims)
     context = Context(b, program)
     for op in ops:
         b.location = op.label
-        made = RULES[op.type](context, op)
+        with refuse_damage(op):
+            made = RULES[op.type](context, op)
         names = _results(op)
         made = [made] if isinstance(made, str) else list(made)
         if len(made) < len(names):

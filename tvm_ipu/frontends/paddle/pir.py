@@ -6,7 +6,6 @@ where those have attributes: ``pd_op.pool2d(x, full_int_array)`` -> ``pool2d {X:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tvm_ipu.base.errors import ModelError
-from tvm_ipu.base.files import read_model_file
+from tvm_ipu.base.files import parse_json, read_model_file
 from tvm_ipu.frontends.paddle.program import Op, Program, Variable, read_parameters
 from tvm_ipu.frontends.paddle.schema import DTYPES
 
@@ -123,15 +122,15 @@ def read_json(path: Path, weights: Path) -> Program:
         ModelError: One is missing or damaged, or they do not go together.
     """
     try:
-        content = json.loads(read_model_file(path, "program"))
+        content = parse_json(read_model_file(path, "program"))
         if content["base_code"]["magic"] != "pir":
             raise KeyError("magic")
         reader = _Reader(content["program"]["regions"][0]["blocks"][0]["ops"])
-    except (ValueError, KeyError, TypeError, IndexError) as err:
+        learned = {name: reader.variables[name] for name in sorted(reader.learned)}
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as err:
         raise ModelError(f"'{path}' is not a Paddle program, or it is truncated") from err
     if not reader.outputs:
         raise ModelError(f"'{path}' fetches nothing: it is no program for inference")
-    learned = {name: reader.variables[name] for name in sorted(reader.learned)}
     parameters = read_parameters(weights, learned)
     return Program(
         tuple(reader.inputs), tuple(reader.outputs), tuple(reader.ops), reader.variables, parameters
@@ -214,6 +213,8 @@ class _Reader:
 
     def _declare(self, made: Mapping[str, Any], name: str) -> tuple[str, ...]:
         """Variables of a result: one, or those of a list."""
+        if not isinstance(name, str):
+            raise TypeError("a name that is no text")
         if "TT" not in made:
             self._names[made["%"]] = ()
             return ()
@@ -232,7 +233,7 @@ class _Reader:
 
 def _variable(kind: Mapping[str, Any]) -> Variable:
     dtype = _TYPES.get(kind["D"][0]["#"].rpartition(".")[2])
-    return Variable(np.dtype(dtype) if dtype else None, tuple(kind["D"][1]))
+    return Variable(np.dtype(dtype) if dtype else None, tuple(map(int, kind["D"][1])))
 
 
 def _value(message: Any) -> Any:

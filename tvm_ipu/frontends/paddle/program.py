@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from tvm_ipu.base.errors import ModelError
 from tvm_ipu.base.files import read_model_file
+from tvm_ipu.frontends.damage import refuse_damage
 from tvm_ipu.frontends.paddle.schema import (
     LOD_TENSOR,
     Array,
@@ -133,8 +134,9 @@ def read_program(path: Path, weights: Path) -> Program:
             if one.persistable:
                 learned.append(one.name)
     ops = [_op(one) for one in block.ops]
-    inputs = [op.outputs["Out"][0] for op in ops if op.type == "feed"]
-    outputs = [op.inputs["X"][0] for op in ops if op.type == "fetch"]
+    with refuse_damage(f"'{path}': an operator feed or fetch"):
+        inputs = [op.outputs["Out"][0] for op in ops if op.type == "feed"]
+        outputs = [op.inputs["X"][0] for op in ops if op.type == "fetch"]
     if not outputs:
         raise ModelError(f"'{path}' fetches nothing: it is no program for inference, or it is truncated")
     computing = tuple(op for op in ops if op.type not in ("feed", "fetch"))

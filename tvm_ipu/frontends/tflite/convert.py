@@ -13,6 +13,7 @@ from onnx import ModelProto, helper
 
 from tvm_ipu.base.errors import ModelError, OptionError, UnsupportedOperatorError
 from tvm_ipu.base.shapes import InputShapes, Shape
+from tvm_ipu.frontends.damage import refuse_damage
 from tvm_ipu.frontends.loaders import LoadOptions
 from tvm_ipu.frontends.onnx.inputs import fix_inputs, unknown_names
 from tvm_ipu.frontends.tflite.builder import Builder
@@ -138,7 +139,8 @@ def _convert(graph: Subgraph, operators: Iterable[Operator], builder: Builder) -
                 refused.append(graph.label(operator))
             continue
         try:
-            _convert_one(Call(graph, operator, builder, reals))
+            with refuse_damage(graph.label(operator)):
+                _convert_one(Call(graph, operator, builder, reals))
         except Refused as err:
             refused.append(f"{graph.label(operator)}" + (f": {err}" if str(err) else ""))
             lacking.update(operator.outputs)
