@@ -151,32 +151,8 @@ def caffe_seeds(folder: Path) -> Iterator[Files]:
 CAFFE_WORDS = (
     *("AbsVal", "ArgMax", "Axpy", "BN", "Bias", "BNLL", "Dropout", "ELU", "Embed", "Exp", "Input", "Interp"),
     *("MVN", "Normalize", "PReLU", "Reduction", "Reorg", "ROIPooling", "ShuffleChannel", "Silence", "SPP"),
-    *(
-        "Upsample",
-        "DetectionOutput",
-        "name",
-        "type",
-        "bottom",
-        "top",
-        "param",
-        "blobs",
-        "axis",
-        "data",
-        "input",
-    ),
-    *(
-        "input_dim",
-        "layers",
-        "include",
-        "phase",
-        "TEST",
-        "Threshold",
-        "Swish",
-        "Split",
-        "ReLU6",
-        "Tile",
-        "Log",
-    ),
+    *("Upsample", "DetectionOutput", "name", "type", "bottom", "top", "param", "blobs", "axis", "data"),
+    *("input", "input_dim", "layers", "include", "phase", "TEST", "Threshold", "Swish", "Split", "ReLU6"),
 )
 
 

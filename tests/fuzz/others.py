@@ -69,17 +69,8 @@ QUANT = """QUANT_CONFIG:
   PRESET_MIN_MAX_BIT: [{name: x, min: [0.0], max: [1.0], bit: 8, data: [[1, 2]]}]
 """
 YAML_WORDS = (
-    *(
-        "!!python/object/apply:os.system",
-        "!!python/name:os.system",
-        "&a",
-        "*a",
-        "<<",
-        "!!binary",
-        "!!set",
-        "|",
-    ),
-    *("?", "2001-01-01", "0x7f", "1_0", ".nan", ".inf", "~", "---", "min", "max", "bit", "data"),
+    *("!!python/object/apply:os.system", "!!python/name:os.system", "&a", "*a", "<<", "!!binary", "!!set"),
+    *("|", "?", "2001-01-01", "0x7f", "1_0", ".nan", ".inf", "~", "---", "min", "max", "bit", "data"),
 )
 
 

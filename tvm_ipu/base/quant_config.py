@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def read_quant_config(path: Path) -> QuantConfig:
         raise ConfigError(f"cannot read '{path}': {getattr(err, 'strerror', '') or err}") from err
     try:
         content = yaml.safe_load(text)
-    except yaml.YAMLError as err:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as err:  # of dates, of deep nesting
         raise ConfigError(f"'{path}' is not YAML: {' '.join(str(err).split())}") from err
     if not isinstance(content, dict) or not isinstance(content.get("QUANT_CONFIG"), dict):
         raise ConfigError(
@@ -102,7 +103,7 @@ class _Reader:
 
     def _refuse(self, key: str, value: object, allowed: str) -> NoReturn:
         raise ConfigError(
-            f"{self._path}: QUANT_CONFIG: {key}: {value!r} is not allowed; allowed is {allowed}"
+            f"{self._path}: QUANT_CONFIG: {key}: {reprlib.repr(value)} is not allowed; allowed is {allowed}"
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tvm_ipu.base.arrays import read_arrays
 from tvm_ipu.base.errors import RunError
 from tvm_ipu.base.files import whole_file
 from tvm_ipu.base.tensor import TensorSpec, numpy_dtype
@@ -53,17 +54,14 @@ def load_arrays(path: Path) -> dict[str, Array]:
         RunError: The file is missing or is no ``.npz`` file of plain arrays.
     """
     try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise RunError(
-                    f"{path}: one array without a name", "save it with numpy.savez(path, name=array)"
-                )
-            return dict(archive)
+        arrays = read_arrays(path)
     except OSError as err:
         raise RunError(f"{path}: {err.strerror or err}") from err
-    except (ValueError, EOFError, zipfile.BadZipFile) as err:
+    except ValueError as err:
         raise RunError(f"{path}: not a file of numpy.savez with plain arrays ({err})") from err
+    if isinstance(arrays, np.ndarray):
+        raise RunError(f"{path}: one array without a name", "save it with numpy.savez(path, name=array)")
+    return arrays
 
 
 def split_samples(

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.tensor import DType
@@ -128,16 +127,16 @@ def read_example(path: Path) -> Any:
     """
     import numpy as np
 
+    from tvm_ipu.base.arrays import read_arrays
+
     try:
-        with path.open("rb") as file:
-            found = np.load(file, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                return found
-            arrays = {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as err:
+        arrays = read_arrays(path)
+    except (OSError, ValueError) as err:
         raise OptionError(
             f"--example-input: cannot read '{path}': {err}", "write it with numpy.savez or numpy.save"
         ) from err
+    if isinstance(arrays, np.ndarray):
+        return arrays
     unnamed = [f"arr_{number}" for number in range(len(arrays))]
     return [arrays[name] for name in unnamed] if sorted(arrays) == sorted(unnamed) else arrays
 

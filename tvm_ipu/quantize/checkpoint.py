@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from tvm_ipu.base.arrays import read_arrays
 from tvm_ipu.base.errors import CalibrationError
 from tvm_ipu.base.files import parse_json, whole_file
 from tvm_ipu.base.graph import Array, Graph
@@ -40,18 +40,20 @@ class Checkpoint:
         if self._path is None or not self._path.exists():
             return {}
         try:
-            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                facts = parse_json(str(archive["facts"]))
-                if (facts["version"], facts["key"]) != (_VERSION, self._key):
-                    return {}
-                found: dict[str, dict[str, Array]] = {name: {} for name in facts["tensors"]}
-                for name in archive.files:
-                    number, _, part = name.partition("/")
-                    if part:
-                        found[facts["tensors"][int(number)]][part] = archive[name]
+            archive = read_arrays(self._path)
+            if not isinstance(archive, dict):
+                return {}
+            facts = parse_json(str(archive["facts"]))
+            if (facts["version"], facts["key"]) != (_VERSION, self._key):
+                return {}
+            found: dict[str, dict[str, Array]] = {name: {} for name in facts["tensors"]}
+            for name, array in archive.items():
+                number, _, part = name.partition("/")
+                if part:
+                    found[facts["tensors"][int(number)]][part] = array
             statistics = {name: Statistics.from_arrays(arrays) for name, arrays in found.items()}
             self.samples = [str(digest) for digest in facts["samples"]]
-        except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
             return {}
         return statistics
 

@@ -7,7 +7,6 @@ optional: a constant's numbers.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import math
@@ -23,6 +22,7 @@ from tvm_ipu.base.errors import CalibrationError
 from tvm_ipu.base.files import parse_json, whole_file
 from tvm_ipu.base.graph import Array
 from tvm_ipu.base.ranges import BITS, TensorRange
+from tvm_ipu.quantize.pickles import read_pickle
 
 FAR = 2.0**8
 """An imported range that differs from what was seen by more than this factor is not used."""
@@ -64,8 +64,8 @@ def read_parameters(path: Path) -> tuple[TensorRange, ...]:
         raise CalibrationError(f"cannot read '{path}': {err.strerror}") from err
     try:
         is_text = data.lstrip()[:1] in (b"[", b"{")
-        entries = parse_json(data) if is_text else _SafeUnpickler(io.BytesIO(data)).load()
-    except (ValueError, EOFError, AttributeError, IndexError, KeyError, TypeError, pickle.PickleError) as err:
+        entries = parse_json(data) if is_text else read_pickle(data)
+    except ValueError as err:
         raise CalibrationError(f"'{path}' is not a file of quantisation parameters: {err}") from err
     return parse_entries(entries, str(path))
 
@@ -142,29 +142,9 @@ def _from_entry(entry: object, label: str) -> TensorRange:
         low, high = (_numbers(entry.get(key)) for key in ("min", "max"))
         data: Array | None = None if entry.get("data") is None else np.asarray(entry["data"], np.float32)
         return TensorRange(entry["name"], low, high, int(entry.get("bit") or 0), data)
-    except (TypeError, ValueError) as err:
+    except (TypeError, ValueError, OverflowError) as err:
         raise CalibrationError(f"{label} ('{entry['name']}'): {err}") from err
 
 
 def _numbers(value: Any) -> tuple[float, ...]:
     return () if value is None else tuple(float(one) for one in np.atleast_1d(np.asarray(value, np.float64)))
-
-
-class _SafeUnpickler(pickle.Unpickler):
-    """Builds lists, dictionaries, numbers, strings and numpy arrays; everything else is refused."""
-
-    _ALLOWED = frozenset({"_reconstruct", "ndarray", "dtype", "scalar", "_frombuffer"})
-    _MODULES = frozenset(
-        {
-            "numpy",
-            "numpy.core.multiarray",
-            "numpy._core.multiarray",
-            "numpy._core.numeric",
-            "numpy.core.numeric",
-        }
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in self._MODULES and name in self._ALLOWED:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} is not allowed in it")

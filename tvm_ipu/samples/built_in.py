@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tvm_ipu.base.arrays import read_arrays
 from tvm_ipu.base.contract import InputContract
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.samples.steps import Step
@@ -42,8 +43,8 @@ def preprocess(step: Step, path: Path, norm: bool) -> Array:
 
 def _array(step: Step, path: Path, norm: bool) -> Array:
     try:
-        found: Array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as err:
+        found = read_arrays(path)
+    except (ValueError, OSError) as err:
         raise OptionError(f"-n npy: {path} is no array of numpy.save ({err})") from err
     if not isinstance(found, np.ndarray):
         raise OptionError(f"-n npy: {path} holds several arrays", "save one with numpy.save")

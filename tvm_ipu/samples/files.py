@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from tvm_ipu.base.errors import OptionError
@@ -70,8 +71,9 @@ def _read_list(source: Path, inputs: int) -> list[Sample]:
 
 def _find(name: str, source: Path, number: int) -> Path:
     for path in (source.parent / name, Path(name)):
-        if name and path.is_file():
-            return path
+        with suppress(OSError):  # a name that is too long
+            if name and path.is_file():
+                return path
     raise OptionError(
         f"-i: {source}, line {number}: there is no file '{name}'",
         f"paths are looked up in {source.parent.absolute()}, then in {Path.cwd()}",

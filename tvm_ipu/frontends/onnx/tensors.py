@@ -90,13 +90,18 @@ PACKED_BITS = {
 
 
 def _external_path(name: str, location: str, folder: Path) -> Path:
-    path = (folder / location).resolve()
-    if not location or not path.is_relative_to(folder.resolve()):
+    try:
+        path = (folder / location).resolve()
+        is_inside = bool(location) and path.is_relative_to(folder.resolve())
+        is_there = path.is_file()
+    except (OSError, RuntimeError, ValueError):  # too long, a loop of links, or with a zero in it
+        is_inside = False
+    if not is_inside:
         raise ModelError(
             f"initializer '{name}': its data file '{location}' is not in the model's folder",
             "external data must lie beside the model or below",
         )
-    if not path.is_file():
+    if not is_there:
         raise ModelError(
             f"external data file '{path}' is missing (initializer '{name}' is in it)",
             "put it beside the model file",
