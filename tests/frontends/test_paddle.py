@@ -205,6 +205,24 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     assert to_onnx(source, LoadOptions(outputs=("y",), weights=tmp_path / "w")).graph.initializer
 
 
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [({"axis": "one"}, "has operands or attributes that do not fit its type"), ({"axis": [1]}, "'y'")],
+)
+def test_operators_that_are_not_of_their_type(attributes: dict, message: str, tmp_path: Path) -> None:
+    p = Program()
+    p.input("x", (1, 3))
+    p.variable("y", (1, 3))
+    p.op("concat", {"X": ["x"]}, {"Out": ["y"]}, **attributes)
+    with pytest.raises(ModelError, match=message):
+        to_onnx(p.write(tmp_path, ["y"]), LoadOptions(weights=_empty(tmp_path)))
+
+
+def _empty(folder: Path) -> Path:
+    (folder / "empty.pdiparams").write_bytes(b"")
+    return folder / "empty.pdiparams"
+
+
 def unpack(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
     """The program of Paddle 3, and values."""
     with zipfile.ZipFile(Path(__file__).parent / "data" / "paddle3.zip") as archive:

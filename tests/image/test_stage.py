@@ -76,6 +76,18 @@ def test_empty_parts(tmp_path: Path) -> None:
     assert read_stage(path) == Stage(FLOAT, b"m")
 
 
+def contract(**changes: object) -> bytes:
+    """The contract of one input, changed."""
+    fed = {"name": "x", "training_format": "RGB", "input_format": "RGB", **changes}
+    return json.dumps({"inputs": [fed], "outputs": [], "conv": {}}).encode()
+
+
+def ranges(**changes: object) -> bytes:
+    """The range of one tensor, changed."""
+    one = {"name": "x", "low": [0], "high": [1], "bits": 8, **changes}
+    return json.dumps({"ranges": [one], "facts": {}}).encode()
+
+
 def test_every_truncation(path: Path, tmp_path: Path) -> None:
     whole, short = path.read_bytes(), tmp_path / "short.sim"
     for size in range(len(whole)):
@@ -105,6 +117,11 @@ def test_every_flipped_byte(path: Path, tmp_path: Path) -> None:
         ("contract", b"{}", "section contract is not understood"),
         ("contract", b"\xff", "section contract is not understood"),
         ("contract", b'{"inputs": [{"x": 1}], "outputs": [], "conv": {}}', "section contract"),
+        ("contract", b"[" * 100_000, "nested too deep"),
+        ("contract", contract(mean=[{}]), r"'mean' is \[{}\]"),
+        ("contract", contract(input_format="XYZ"), "'x': 'XYZ' is not among"),
+        ("contract", contract(mean=[1, 2]), "'x': 2 is not among"),
+        ("contract", contract(width_alignment=0), "an alignment is below 1"),
         ("metadata", b"[]", "section metadata is not understood"),
         ("ranges", b'{"ranges": [{"name": "x"}], "facts": {}}', "section ranges is not understood"),
         (
@@ -112,6 +129,10 @@ def test_every_flipped_byte(path: Path, tmp_path: Path) -> None:
             json.dumps({"ranges": [{"name": "x", "low": [0], "high": [1], "bits": 7}], "facts": {}}).encode(),
             "'x' has 7 bits",
         ),
+        ("ranges", ranges(low="a"), "'low' is 'a'"),
+        ("ranges", ranges(low=[0, 1]), "'x' has 2 least and 1 largest numbers"),
+        ("ranges", ranges(data={"dtype": "O", "shape": [1], "offset": 0}), r"an array of object\[1\]"),
+        ("ranges", ranges(data={"dtype": "f4", "shape": [2**62, 8], "offset": 0}), "section ranges"),
     ],
 )
 def test_right_checksum_wrong_content(

@@ -56,6 +56,12 @@ class _Attack:
         b'[{"name": "x", "mim": [1]}]',
         b'[{"name": "x", "min": ["one"]}]',
         pickle.dumps([{"name": "x"}])[:-4],
+        b"[" * 100_000,
+        b'[{"name": "x", "bit": Infinity}]',
+        b"\x80\5\x96" + (2**62).to_bytes(8, "little") + b".",  # a bytearray of that size
+        b"\x80\5]r\xff\xff\xff\x7f.",  # a memo of that many places
+        pickle.dumps(np.zeros(3, np.float32)).replace(b"K\3\x85", b"J\xff\xff\xff\x7f\x85"),
+        pickle.dumps(np.zeros(3, "M8[s]")),
     ],
 )
 def test_files_that_are_no_parameters(tmp_path: Path, content: bytes, monkeypatch):

@@ -66,6 +66,7 @@ def test_a_list_is_read_beside_itself_first(folder: Path, monkeypatch: pytest.Mo
         ("0.dat,1.dat\n0.dat\n", 2, r"line 2: 1 files, and the model has 2 inputs"),
         ("0.dat,\n", 2, r"line 1: there is no file ''"),
         ("\n\n", 1, "names no files"),
+        ("x" * 5000, 1, "line 1: there is no file 'xxx"),
         (None, 1, "does not exist"),
     ],
 )

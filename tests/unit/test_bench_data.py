@@ -1,5 +1,8 @@
 """Input arrays: made, read and written."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -50,7 +53,37 @@ def test_arrays_survive_a_round_trip(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 truncated", b"text"])
+def header(text):
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text.encode() + bytes(8)
+
+
+def archive(kind=8, member=b"\x55" * 9):
+    """An archive whose member is compressed in a way that is unknown, or whose data are damaged."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        file.writestr("x.npy", member)
+    return out.getvalue().replace(b"\x14\0\0\0\0\0", b"\x14\0\0\0" + bytes([kind, 0]))
+
+
+HUGE = "{'descr': '<f4', 'fortran_order': False, 'shape': (%s), }"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PK\x03\x04 truncated",
+        b"text",
+        header("{'descr': '<f4', 'shape': (3"),
+        header(HUGE % "2**40,"),
+        header(HUGE % "1099511627776,"),
+        header(HUGE % "-1,"),
+        header(HUGE.replace("<f4", "|O") % "1,"),
+        archive(),
+        archive(kind=99),
+        archive(kind=0, member=b"text"),
+    ],
+)
 def test_damaged_file_is_one_clear_error(tmp_path, content):
     path = tmp_path / "a.npz"
     path.write_bytes(content)

@@ -94,6 +94,11 @@ def test_older_opset_that_cannot_be_converted():
     assert load_error(proto) == "cannot convert model 'test' to opset 7: No Adapter From Version $5 for Tile"
 
 
+def test_older_opset_with_an_undefined_tensor():
+    proto = make_model([node("Add", "x ghost", "y")], [value("x", [2])], [value("y", [2])], opset=6)
+    assert "cannot convert model 'test' to opset 7" in load_error(proto)
+
+
 def test_newest_opset_loads():
     load_model(relu_model(opset=onnx.defs.onnx_opset_version()))
 
@@ -121,7 +126,7 @@ def test_external_data_short(tmp_path):
     assert "needs bytes 0 to 16384, the file has 16383" in message
 
 
-@pytest.mark.parametrize("location", ["../weights.bin", "/etc/passwd", ""])
+@pytest.mark.parametrize("location", ["../weights.bin", "/etc/passwd", "", "a\0b", "a" * 5000])
 def test_external_data_stays_in_the_folder(tmp_path, location):
     (tmp_path / "inner").mkdir()
     path = weighted_model(tmp_path / "inner")
@@ -137,6 +142,23 @@ def test_damaged_initializer():
     )
     model.graph.initializer[0].raw_data = b"123"
     assert "initializer 'w'" in load_error(model)
+
+
+@pytest.mark.parametrize(
+    ("indices", "dims", "message"),
+    [
+        ([7], [4], "its indices do not fit its values and shape"),
+        ([[0, 0, 0]], [2, 2], "its indices do not fit"),
+        ([0], [2**40], "it would take more than 2 GB"),
+        ([0], [-4], "has shape [-4]"),
+    ],
+)
+def test_damaged_sparse_initializer(indices, dims, message):
+    model = make_model([node("Add", "x w", "y")], [value("x", [4])], [value("y", None)])
+    model.graph.sparse_initializer.add(
+        values=constant("w", [1], "float32"), indices=constant("i", indices, "int64"), dims=dims
+    )
+    assert message in load_error(model)
 
 
 def test_undefined_tensor():

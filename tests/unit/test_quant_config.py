@@ -78,6 +78,8 @@ def test_wrong_value(tmp_path: Path, line: str, allowed: str) -> None:
         ("QUANT_CONFIG: 4", "no mapping QUANT_CONFIG"),
         ("QUANT_CONFIG: {mp_rat: 1}", "there is no key 'mp_rat'"),
         ("QUANT_CONFIG: [", "is not YAML"),
+        ("QUANT_CONFIG: " + "[" * 5000, "is not YAML"),
+        ("QUANT_CONFIG: 2001-13-45", "is not YAML"),
         ("QUANT_CONFIG: !!python/object/apply:os.system ['true']", "is not YAML"),
     ],
 )

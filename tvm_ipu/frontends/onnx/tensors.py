@@ -11,6 +11,9 @@ from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
 from tvm_ipu.base.errors import ModelError
 from tvm_ipu.frontends.onnx.graph import Array
 
+DENSE_LIMIT = 2**31
+"""Bytes that a sparse tensor may have as a dense array."""
+
 
 def read_tensor(tensor: TensorProto, folder: Path) -> Array:
     """The tensor's value.
@@ -36,11 +39,21 @@ def read_tensor(tensor: TensorProto, folder: Path) -> Array:
 
 
 def densify(sparse: SparseTensorProto, folder: Path) -> Array:
-    """The dense array of a sparse tensor in coordinate format (linear or per-axis indices)."""
+    """The dense array of a sparse tensor in coordinate format (linear or per-axis indices).
+
+    Raises:
+        ModelError: The data are damaged, or the dense array would be larger than ``DENSE_LIMIT``.
+    """
     values, indices = read_tensor(sparse.values, folder), read_tensor(sparse.indices, folder)
-    dense = np.zeros(tuple(sparse.dims), values.dtype)
-    where = np.unravel_index(indices, dense.shape) if indices.ndim == 1 else tuple(indices.T)
-    dense[where] = values
+    shape, label = tuple(sparse.dims), f"sparse initializer '{sparse.values.name}'"
+    if min(shape, default=0) < 0 or math.prod(shape) * values.itemsize > DENSE_LIMIT:
+        raise ModelError(f"{label} has shape {list(shape)}; it would take more than 2 GB")
+    dense = np.zeros(shape, values.dtype)
+    try:
+        where = np.unravel_index(indices, shape) if indices.ndim == 1 else tuple(indices.T)
+        dense[where] = values
+    except (ValueError, IndexError, TypeError) as err:
+        raise ModelError(f"{label}: its indices do not fit its values and shape: {err}") from err
     return dense
 
 
