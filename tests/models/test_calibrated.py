@@ -5,7 +5,6 @@ scripts/test -m sweep tests/models/test_calibrated.py    # every network, level 
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -14,14 +13,12 @@ import numpy as np
 import pytest
 
 from tests.models import zoo
-from tvm_ipu.base.target import load_target, target_names
-from tvm_ipu.driver import compile_model
+from tests.unit.machine_kit import compile_for, run_image, runnable
+from tvm_ipu.base.target import target_names
 from tvm_ipu.fixed_point import Calibration, ModelFile, calibrate_stage, make_float_stage, read_float_stage
 from tvm_ipu.frontends.loaders import LoadOptions
 from tvm_ipu.image.reader import read_image
 from tvm_ipu.quantize.levels import LEVELS
-from tvm_ipu.runtime import Session
-from tvm_ipu.runtime.build import build_runner
 from tvm_ipu.simulation import open_fixed
 
 Array = np.ndarray
@@ -35,8 +32,7 @@ SMALLER = {
 NETWORKS = (*SMALLER, "yolov8n")
 SAMPLES = 2
 
-MACHINES = [name for name in target_names() if load_target(name).qemu]
-FAMILIES = [name for machine in MACHINES for name in (machine, f"ipu-ref@{machine}")]
+FAMILIES = [name for machine in target_names() for name in (machine, f"ipu-ref@{machine}")]
 RUNS = [
     ("mobilenet_v2", "L2", "host"),
     ("mobilenet_v2", "Q13", "ipu-ref"),
@@ -84,32 +80,18 @@ def fixed_stage(folder: Path, name: str, level: str, chip: str) -> Path:
     return path
 
 
-def run_image(image: Path, target: str, arrays: dict[str, Array], expected: dict[str, Array]) -> list[bytes]:
-    """Outputs of an image on this machine or on an emulated one, in the order of ``expected``."""
-    machine = load_target(target)
-    if "host" in target or target == "ipu-ref":
-        with Session(image) as session:
-            found = session.run(arrays)
-        return [found[name].tobytes() for name in expected]
-    files = [image.with_name(f"{name}.bin") for name in arrays]
-    for path, array in zip(files, arrays.values(), strict=True):
-        array.tofile(path)
-    options = ["--inputs", *map(str, files), "--output", str(image.parent)]
-    command = [*machine.qemu, str(build_runner(machine)), str(image), *options]
-    subprocess.run(command, check=True, timeout=1200, stdout=subprocess.DEVNULL)
-    return [(image.parent / f"output_{i}.bin").read_bytes() for i in range(len(expected))]
-
-
 def check(folder: Path, name: str, level: str, target: str, tmp_path: Path) -> None:
     """Simulator and image on one sample that was not calibrated with."""
     chip = "ipu-ref" if target.startswith("ipu-ref") else "host"
-    path, image = fixed_stage(folder, name, level, chip), tmp_path / "model.img"
-    compile_model(path, target, image)
+    machine, image = runnable(target), tmp_path / "model.img"
+    path = fixed_stage(folder, name, level, chip)
+    compile_for(machine, path, image)
     simulator = open_fixed(path, target)
     sample = feeds(name, 9)
     ordered = {detail["name"]: sample[detail["name"]] for detail in simulator.get_input_details()}
     expected = simulator.run(ordered)
-    assert run_image(image, target, ordered, expected) == [one.tobytes() for one in expected.values()]
+    found = run_image(image, machine, ordered, list(expected), timeout=1200)
+    assert found == [one.tobytes() for one in expected.values()]
     if chip == "ipu-ref":
         assert not read_image(image).metadata["float_layers"]
 

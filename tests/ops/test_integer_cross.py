@@ -7,9 +7,7 @@ families of numerics.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
 
@@ -18,10 +16,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings, strategies as 
 
 from tests.ops import integer_elementwise as elementwise, integer_products as products
 from tests.ops.integer_kit import Graph, Layer
-from tests.unit.amx_kit import AMX, EMULATED, counts, emulation
-from tests.unit.link_kit import need_qemu
-from tvm_ipu.base.host import read_host
-from tvm_ipu.base.target import Target, load_target, target_names
+from tests.unit.amx_kit import AMX, counts, emulation
+from tests.unit.machine_kit import X86_EMULATED, emulator, runnable
+from tvm_ipu.base.target import load_target, target_names
 
 pytestmark = [pytest.mark.qemu, pytest.mark.slow]
 
@@ -43,8 +40,6 @@ KINDS = (
     elementwise.MOVES,
     products.FULL,
 )
-X86_EMULATOR, X86_EMULATED = ("qemu-x86_64", "-cpu", "max"), ("x86-64-v2", "x86-64-v3")
-"""The oldest qemu that is used, 7.2, has no AVX-512."""
 
 
 def draw(name: str, kinds: Iterable[st.SearchStrategy[Layer]] = KINDS) -> tuple[Layer, ...]:
@@ -67,26 +62,11 @@ def draw(name: str, kinds: Iterable[st.SearchStrategy[Layer]] = KINDS) -> tuple[
     return drawn[-1]  # the first are always the smallest
 
 
-def emulator(target: Target) -> tuple[str, ...]:
-    """The command that runs the target's programs, empty on such a machine; skips the test without any."""
-    if target.qemu:
-        need_qemu(target)
-        return target.qemu
-    missing = sorted(set(target.requires) - read_host().features)
-    if missing and target.machine in X86_EMULATED and shutil.which(X86_EMULATOR[0]):
-        return X86_EMULATOR
-    if missing:
-        pytest.skip(f"needs {', '.join(missing)}")
-    return ()
-
-
 @pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.sweep) for n in range(1, ROUNDS))])
 @pytest.mark.parametrize("name", target_names())
 @pytest.mark.parametrize("chip", CHIPS)
 def test_layers(chip: str, name: str, number: int, tmp_path: Path) -> None:
-    target = load_target(f"{chip}{name}")
-    if name == AMX.name:
-        target = replace(target, features=EMULATED.features, requires=EMULATED.requires)
+    target = runnable(f"{chip}{name}")
     command = emulator(target)
     g = Graph(target.numerics)
     for layer in draw(f"{chip}{name} {number}"):
