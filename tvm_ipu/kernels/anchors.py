@@ -37,9 +37,16 @@ _Problem: TypeAlias = tuple[Any, Any]
 
 
 def is_anchor(nest: Nest) -> bool:
-    """True when a template computes the block."""
+    """True when a template computes the block.
+
+    A convolution that lies in the padding with all its windows reads nothing: TE has made its products zeros.
+    """
     known = str(nest.block.annotations.get(TEMPLATE, "")) in (*_PROBLEMS, "attention")
-    return known and all(0 not in shape_of(buffer) for buffer in (*nest.reads, *nest.writes))
+    return (
+        known
+        and bool(nest.reads)
+        and all(0 not in shape_of(buffer) for buffer in (*nest.reads, *nest.writes))
+    )
 
 
 def operands(anchor: Nest) -> tuple[tirx.Buffer, tirx.Buffer]:

@@ -95,7 +95,8 @@ def _block_loop(tile: TileLoops, lane: Loop | None) -> Loop | None:
 
 
 def _work(tile: TileLoops) -> float:
-    return sum(cost(value) for value in tile.op.values)
+    """Cost of an element; not 0 where nothing is added, as by windows that lie in the padding."""
+    return sum(cost(value) for value in tile.op.values) or 1.0
 
 
 def _rows(tile: TileLoops, block: Loop | None) -> int:
