@@ -15,7 +15,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings, strategies as st
 
 from tests.ops import integer_elementwise as elementwise, integer_products as products
+from tests.ops.integer_draws import Tensor
 from tests.ops.integer_kit import Graph, Layer
+from tests.ops.integer_products import Convolution, Window
 from tests.unit.amx_kit import AMX, counts, emulation
 from tests.unit.machine_kit import X86_EMULATED, emulator, runnable
 from tvm_ipu.base.target import load_target, target_names
@@ -92,3 +94,33 @@ def test_many_rows(chip: str, name: str, tmp_path: Path) -> None:
     for layer in draw(f"{chip}{name} many rows", products.MANY_ROWS):
         g.add(layer)
     g.compare(g.run_emulated(target, command, tmp_path, threads=2) if command else g.run(target, threads=2))
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_windows_in_the_padding(chip: str, tmp_path: Path) -> None:
+    """A convolution of which nothing is left but its bias."""
+    target = load_target(f"{chip}aarch64-neon")
+    window = Window((1, 1), (2, 2), (1, 1, 1, 1), (1, 1))
+    x, y = Tensor("int8", "none", 0.01, "random"), Tensor("uint16", 0.6, 0.1, "random")
+    layer = Convolution(
+        seed=1,
+        kind="pointwise",
+        x=x,
+        weight_type="int16",
+        weight_fill="random",
+        weight_zero=0,
+        batch=1,
+        depth=2,
+        channels=8,
+        size=(1, 1),
+        window=window,
+        per_channel=True,
+        has_bias=True,
+        has_factor=False,
+        bounds=(0.0, 6.0),
+        y=y,
+        share=0.7,
+    )
+    g = Graph(target.numerics)
+    g.add(layer)
+    g.compare(g.run_emulated(target, emulator(target), tmp_path))

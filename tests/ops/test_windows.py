@@ -26,6 +26,8 @@ CONVS = [
     conv("same upper", (1, 3, 9, 8), (4, 3, 4, 4), auto_pad="SAME_UPPER", strides=[2, 2]),
     conv("same lower", (1, 3, 9, 8), (4, 3, 4, 4), auto_pad="SAME_LOWER", strides=[2, 2]),
     conv("valid", (1, 3, 9, 8), (4, 3, 4, 4), auto_pad="VALID"),
+    conv("in the padding", (1, 4, 1, 1), (8, 4, 1, 1), strides=[2, 2], pads=[1, 1, 1, 1]),
+    conv("depthwise in the padding", (1, 4, 1, 1), (4, 1, 1, 1), group=4, strides=[2, 2], pads=[1, 1, 1, 1]),
     conv("1-D", (2, 4, 30), (5, 4, 5), pads=[2, 2], dilations=[2]),
     conv("1-D depthwise", (1, 6, 30), (6, 1, 3), group=6, strides=[2]),
     conv("3-D", (1, 2, 5, 6, 7), (3, 2, 2, 3, 3), pads=[0, 1, 1, 1, 1, 0], strides=[1, 2, 2]),
