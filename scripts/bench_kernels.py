@@ -25,7 +25,7 @@ from tvm import te, tirx, topi
 from tvm_ipu.base.target import Target, load_target
 from tvm_ipu.base.tensor import numpy_dtype
 from tvm_ipu.codegen.lower import compile_object, lower_kernel
-from tvm_ipu.kernels import computes
+from tvm_ipu.kernels import computes, packing
 from tvm_ipu.kernels.dot import Dot, accumulator
 from tvm_ipu.kernels.emit import Emitter, flat_buffer
 from tvm_ipu.kernels.isa import find_dot
@@ -86,7 +86,7 @@ def conv(
         x = te.placeholder((1, size, size, depth), left, name="x")
         strides, pad = (stride, stride), kernel // 2
         if channels == 0:
-            lanes = computes.weight_lanes(left, target)
+            lanes = packing.weight_lanes(left, target)
             weights = te.placeholder((math.ceil(depth / lanes), kernel, kernel, lanes), right, name="w")
             y = computes.depthwise_conv2d(x, weights, strides, (pad,) * 4, out_dtype=accumulator(left))
         else:

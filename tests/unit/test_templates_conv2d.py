@@ -4,7 +4,7 @@ from hypothesis import given, settings, strategies as st
 from tvm import te
 
 from tests.unit.template_kit import TARGETS, evaluate, random_array
-from tvm_ipu.kernels import computes
+from tvm_ipu.kernels import computes, packing
 from tvm_ipu.kernels.isa import find_dot
 
 
@@ -30,11 +30,11 @@ def run_conv2d(lanes, x, weight, stride, padding, dilation, groups):
     target = TARGETS[lanes]
     image = te.placeholder(x.shape, x.dtype.name, name="image")
     if computes.is_depthwise(x.shape[3], weight.shape[0], groups):
-        packed = computes.pack_depthwise(weight, computes.weight_lanes(x.dtype.name, target))
+        packed = packing.pack_depthwise(weight, packing.weight_lanes(x.dtype.name, target))
         weights = te.placeholder(packed.shape, weight.dtype.name, name="weights")
         result = computes.depthwise_conv2d(image, weights, stride, padding, dilation)
     else:
-        packed = computes.pack_conv2d(weight, find_dot(x.dtype.name, weight.dtype.name, target), groups)
+        packed = packing.pack_conv2d(weight, find_dot(x.dtype.name, weight.dtype.name, target), groups)
         weights = te.placeholder(packed.shape, weight.dtype.name, name="weights")
         result = computes.conv2d(image, weights, weight.shape[0], stride, padding, dilation)
     got, stages = evaluate({image: x, weights: packed}, result, target)

@@ -10,7 +10,7 @@ from tvm import te
 from tests.unit.template_kit import SCALAR, evaluate, random_array
 from tests.unit.test_templates_conv2d import conv2d_reference
 from tvm_ipu.base.target import load_target
-from tvm_ipu.kernels import computes
+from tvm_ipu.kernels import computes, packing
 from tvm_ipu.kernels.isa import find_dot, storage_for, widens_slowly
 
 _V3 = load_target("x86-64-v3")
@@ -102,7 +102,7 @@ def convolve(x, weight, stride, padding, groups, pad_value):
 
 
 def dense(x, weight, target):
-    packed = computes.pack_dense(weight, find_dot(x.dtype.name, weight.dtype.name, target))
+    packed = packing.pack_dense(weight, find_dot(x.dtype.name, weight.dtype.name, target))
     left = te.placeholder(x.shape, x.dtype.name, name="left")
     right = te.placeholder(packed.shape, weight.dtype.name, name="right")
     out = computes.accumulator(x.dtype.name)
@@ -119,7 +119,7 @@ def matmul(a, b, transposed, target):
 
 def conv2d(x, weight, stride, padding, groups, pad_value, target, row_columns=None):
     dot = find_dot(x.dtype.name, weight.dtype.name, target)
-    packed = computes.pack_conv2d(weight, dot, groups, row_columns is not None)
+    packed = packing.pack_conv2d(weight, dot, groups, row_columns is not None)
     left = te.placeholder(x.shape, x.dtype.name, name="left")
     right = te.placeholder(packed.shape, weight.dtype.name, name="right")
     result = computes.conv2d(
@@ -169,7 +169,7 @@ def test_depthwise_with_a_value_in_the_padding(name, width, kernel):
     """Both where taps are emitted one by one and where they are a loop."""
     target, rng = TARGETS[name], np.random.default_rng(0)
     x, weight = random_array(rng, (1, 5, width, 20), "uint8"), random_array(rng, (20, 3, kernel, 1), "int8")
-    packed = computes.pack_depthwise(weight, computes.weight_lanes("uint8", target))
+    packed = packing.pack_depthwise(weight, packing.weight_lanes("uint8", target))
     left = te.placeholder(x.shape, "uint8", name="left")
     right = te.placeholder(packed.shape, "int8", name="right")
     padding = (1, kernel // 2, 2, kernel // 2)
@@ -211,7 +211,7 @@ def test_results_are_rounded_to_nearest_even(columns):
     x = bits.view(np.float32)
     x[np.abs(x) < np.finfo(np.float32).tiny] = 0  # which the instruction takes for zero
     target = TARGETS["x86-64-vnni-bf16"]
-    packed = computes.pack_dense(np.ones((1, columns), np.float32), find_dot("float32", "float32", target))
+    packed = packing.pack_dense(np.ones((1, columns), np.float32), find_dot("float32", "float32", target))
     left = te.placeholder(x.shape, "float32", name="left")
     right = te.placeholder(packed.shape, "float32", name="right")
     result = computes.dense(left, right, columns, "bfloat16")

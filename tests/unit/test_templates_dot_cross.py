@@ -19,7 +19,7 @@ from tests.unit.test_templates_dot import PAIRS, convolutions, convolve, product
 from tvm_ipu.base.target import Target, load_target, target_names
 from tvm_ipu.codegen.link import link
 from tvm_ipu.codegen.lower import compile_object, lower_kernel
-from tvm_ipu.kernels import computes
+from tvm_ipu.kernels import computes, packing
 from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.select import schedule
 
@@ -125,7 +125,7 @@ def placeholders(*arrays: np.ndarray) -> dict[te.Tensor, np.ndarray]:
 def add_products(batch: Batch, a, b, transposed: bool, requantise: Requantise) -> None:
     expected = (a.astype(np.int64) @ b.astype(np.int64)).astype(np.int32)
     label = f"{a.shape} {a.dtype} @ {b.shape} {b.dtype}"
-    packed = computes.pack_dense(b, find_dot(a.dtype.name, b.dtype.name, batch.target))
+    packed = packing.pack_dense(b, find_dot(a.dtype.name, b.dtype.name, batch.target))
     inputs = placeholders(a, packed)
     result = computes.dense(*inputs, b.shape[1], "int32")
     more, result, bytes_ = requantise.apply(result, expected)
@@ -139,11 +139,11 @@ def add_convolution(
 ) -> None:
     expected = convolve(x, weight, stride, padding, groups, pad_value).astype(np.int32)
     if groups == x.shape[3] == weight.shape[0] > 1:
-        packed = computes.pack_depthwise(weight, computes.weight_lanes(x.dtype.name, batch.target))
+        packed = packing.pack_depthwise(weight, packing.weight_lanes(x.dtype.name, batch.target))
         inputs = placeholders(x, packed)
         result = computes.depthwise_conv2d(*inputs, stride, padding, out_dtype="int32", pad_value=pad_value)
     else:
-        packed = computes.pack_conv2d(weight, find_dot(x.dtype.name, weight.dtype.name, batch.target), groups)
+        packed = packing.pack_conv2d(weight, find_dot(x.dtype.name, weight.dtype.name, batch.target), groups)
         inputs = placeholders(x, packed)
         result = computes.conv2d(
             *inputs, weight.shape[0], stride, padding, out_dtype="int32", pad_value=pad_value
@@ -204,7 +204,7 @@ def test_bfloat16(batch: tuple[Batch, Path]) -> None:
     def collect(product) -> None:
         a, b, transposed = product
         expected = (a.astype(np.float64) @ b.astype(np.float64)).astype(np.float32)
-        packed = computes.pack_dense(b, find_dot("bfloat16", "bfloat16", kernels.target))
+        packed = packing.pack_dense(b, find_dot("bfloat16", "bfloat16", kernels.target))
         inputs = placeholders(a, packed)
         kernels.add(
             f"dense {a.shape} {b.shape}", inputs, computes.dense(*inputs, b.shape[1], "float32"), expected

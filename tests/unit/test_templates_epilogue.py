@@ -5,7 +5,7 @@ import pytest
 from tvm import te, tirx, topi
 
 from tests.unit.template_kit import TARGETS, evaluate, random_array
-from tvm_ipu.kernels import computes
+from tvm_ipu.kernels import computes, packing
 from tvm_ipu.kernels.isa import find_dot
 
 CHANNELS = 21
@@ -101,20 +101,20 @@ def anchor(template, lanes, dtype, rng):
         return {left: x, right: b}, computes.matmul(left, right), exact @ b.astype(np.float64)
     if template == "gemm":
         weight = random_array(rng, (depth, CHANNELS), dtype)
-        packed = computes.pack_dense(weight, dot)
+        packed = packing.pack_dense(weight, dot)
         right = te.placeholder(packed.shape, dtype, name="right")
         result = computes.dense(left, right, CHANNELS)
         return {left: x, right: packed}, result, exact @ weight.astype(np.float64)
     if template == "depthwise":
         weight = random_array(rng, (CHANNELS, 1, 2, 1), dtype)
-        packed = computes.pack_depthwise(weight, computes.weight_lanes(dtype, target))
+        packed = packing.pack_depthwise(weight, packing.weight_lanes(dtype, target))
         right = te.placeholder(packed.shape, dtype, name="right")
         result = computes.depthwise_conv2d(left, right, padding=(0, 1, 0, 0))
         taps = weight.astype(np.float64)[:, 0, :, 0]
         before = np.pad(exact, ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :-1]
         return {left: x, right: packed}, result, before * taps[:, 0] + exact * taps[:, 1]
     weight = random_array(rng, (CHANNELS, 1, 2, depth), dtype)
-    packed = computes.pack_conv2d(weight, dot)
+    packed = packing.pack_conv2d(weight, dot)
     right = te.placeholder(packed.shape, dtype, name="right")
     result = computes.conv2d(left, right, CHANNELS, padding=(0, 1, 0, 0))
     taps = weight.astype(np.float64)[:, 0]

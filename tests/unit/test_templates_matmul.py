@@ -4,7 +4,7 @@ from hypothesis import given, settings, strategies as st
 from tvm import te
 
 from tests.unit.template_kit import TARGETS, evaluate, random_array
-from tvm_ipu.kernels import computes
+from tvm_ipu.kernels import computes, packing
 from tvm_ipu.kernels.emit import Emitter, flat_buffer
 from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.templates.transpose import transpose
@@ -12,7 +12,7 @@ from tvm_ipu.kernels.templates.transpose import transpose
 
 def run_dense(lanes, x, weight):
     target = TARGETS[lanes]
-    packed = computes.pack_dense(weight, find_dot(x.dtype.name, weight.dtype.name, target))
+    packed = packing.pack_dense(weight, find_dot(x.dtype.name, weight.dtype.name, target))
     left = te.placeholder(x.shape, x.dtype.name, name="left")
     right = te.placeholder(packed.shape, weight.dtype.name, name="right")
     got, stages = evaluate({left: x, right: packed}, computes.dense(left, right, weight.shape[1]), target)

@@ -7,7 +7,7 @@ from tvm import te
 from tests.unit.template_kit import evaluate
 from tests.unit.test_templates_conv2d import conv2d_reference
 from tests.unit.test_templates_wide import TARGETS
-from tvm_ipu.kernels import computes, nibbles
+from tvm_ipu.kernels import computes, nibbles, packing
 from tvm_ipu.kernels.isa import find_dot
 
 
@@ -37,7 +37,7 @@ def test_dense(name):
     for rows, depth, columns in ((33, 70, 40), (4, 3, 5)):
         a = rng.integers(info.min, info.max + 1, (rows, depth)).astype(left)
         b = rng.integers(-8, 8, (depth, columns)).astype(np.int8)
-        packed = computes.pack_dense(b, find_dot(left, "int4", target))
+        packed = packing.pack_dense(b, find_dot(left, "int4", target))
         x = te.placeholder(a.shape, left, name="x")
         weights = te.placeholder(packed.shape, "uint8", name="weights")
         found, _ = evaluate(
@@ -55,7 +55,7 @@ def test_conv2d(name, out, depth, groups, stride, pad_value):
     info = np.iinfo(left)
     x = rng.integers(info.min, info.max + 1, (1, 6, 9, groups * depth)).astype(left)
     w = rng.integers(-8, 8, (groups * 20, 3, 3, depth)).astype(np.int8)
-    packed = computes.pack_conv2d(w, find_dot(left, "int4", target, out), groups)
+    packed = packing.pack_conv2d(w, find_dot(left, "int4", target, out), groups)
     image = te.placeholder(x.shape, left, name="image")
     weights = te.placeholder(packed.shape, "uint8", name="weights")
     result = computes.conv2d(

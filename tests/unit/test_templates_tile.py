@@ -13,7 +13,7 @@ from tests.unit.amx_kit import EMULATED, counts, emulation
 from tests.unit.template_kit import evaluate, random_array, run_stage
 from tvm_ipu.base.target import load_target
 from tvm_ipu.codegen.lower import compile_object, lower_kernel
-from tvm_ipu.kernels import computes
+from tvm_ipu.kernels import computes, packing
 from tvm_ipu.kernels.decisions import preferred
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.isa import amx, find_dot
@@ -73,7 +73,7 @@ def test_dense(left, right, rows, groups, columns, seed):
     rng = np.random.default_rng(seed)
     depth = groups * amx.group_of(left)
     x, weight = random_array(rng, (rows, depth), left), random_array(rng, (depth, columns), right)
-    packed = computes.pack_dense(weight, find_dot(left, right, EMULATED))
+    packed = packing.pack_dense(weight, find_dot(left, right, EMULATED))
     with emulation():
         got, templates = run(
             lambda a, b: computes.dense(a, b, columns, accumulated(left)), x, packed, any_decision(seed)
@@ -86,7 +86,7 @@ def test_dense(left, right, rows, groups, columns, seed):
 def test_rows_that_tiles_cannot_load_are_copied(emulator, depth):
     rng = np.random.default_rng(depth)
     x, weight = random_array(rng, (37, depth), "uint8"), random_array(rng, (depth, 40), "int8")
-    packed = computes.pack_dense(weight, find_dot("uint8", "int8", EMULATED))
+    packed = packing.pack_dense(weight, find_dot("uint8", "int8", EMULATED))
     got, templates = run(lambda a, b: computes.dense(a, b, 40), x, packed)
     assert templates == ["tile_conv2d"]
     check(got, wide(x) @ wide(weight))
@@ -140,7 +140,7 @@ def test_conv2d(left, right, case, seed):
     rng = np.random.default_rng(seed)
     x = random_array(rng, shape, left)
     weight = random_array(rng, (out, *kernel, shape[3] // groups), right)
-    packed = computes.pack_conv2d(weight, find_dot(left, right, EMULATED), groups)
+    packed = packing.pack_conv2d(weight, find_dot(left, right, EMULATED), groups)
     with emulation():
         got, templates = run(
             lambda a, b: computes.conv2d(a, b, out, stride, padding, dilation, accumulated(left)),
@@ -160,7 +160,7 @@ def test_one_load_for_each_product(emulator):
     assert decision in tile_gemm.space(problem, EMULATED)
     rng = np.random.default_rng(3)
     x, weight = random_array(rng, (rows, depth), "uint8"), random_array(rng, (depth, columns), "int8")
-    packed = computes.pack_dense(weight, find_dot("uint8", "int8", EMULATED))
+    packed = packing.pack_dense(weight, find_dot("uint8", "int8", EMULATED))
     counts(emulator)
     got, _ = run(lambda a, b: computes.dense(a, b, columns), x, packed, lambda *_: decision)
     check(got, wide(x) @ wide(weight))
@@ -204,7 +204,7 @@ def test_padding_holds_a_value(emulator, stride, pad_value):
     rng = np.random.default_rng(pad_value)
     x, weight = random_array(rng, (1, 13, 15, 32), "uint8"), random_array(rng, (40, 3, 3, 32), "int8")
     padded = np.pad(x, ((0, 0), (1, 2), (2, 1), (0, 0)), constant_values=pad_value)
-    packed = computes.pack_conv2d(weight, find_dot("uint8", "int8", EMULATED))
+    packed = packing.pack_conv2d(weight, find_dot("uint8", "int8", EMULATED))
     got, templates = run(
         lambda a, b: computes.conv2d(a, b, 40, stride, (1, 2, 2, 1), pad_value=pad_value), x, packed
     )
@@ -229,7 +229,7 @@ def test_rows_apart(emulator, pitch, padding):
         kernel = template.emit(p, decision, Epilogue(anchor, [], [anchor]), EMULATED)
         stage = Stage(kernel.func, (), kernel.extent, kernel.grain, template.__name__, kernel.flops)
         got = np.zeros(expected.shape, np.int32)
-        packed = computes.pack_conv2d(filters, find_dot("uint8", "int8", EMULATED))
+        packed = packing.pack_conv2d(filters, find_dot("uint8", "int8", EMULATED))
         run_stage(stage, [image, packed, got], EMULATED)
         check(got, expected)
 

@@ -7,7 +7,7 @@ from tvm import te
 from tests.unit.template_kit import evaluate
 from tests.unit.test_templates_conv2d import conv2d_reference
 from tests.unit.test_templates_dot import TARGETS as ALL_TARGETS
-from tvm_ipu.kernels import computes
+from tvm_ipu.kernels import computes, packing
 from tvm_ipu.kernels.isa import find_dot
 
 TARGETS = {name: ALL_TARGETS[name] for name in ("x86-64-scalar", "x86-64-v3", "x86-64-v4", "x86-64-vnni")}
@@ -31,7 +31,7 @@ def integers(rng, shape, dtype, fill):
 def test_dense(name, right, rows, depth, columns, fill):
     target, rng = TARGETS[name], np.random.default_rng(depth)
     a, b = integers(rng, (rows, depth), "int16", fill), integers(rng, (depth, columns), right, fill)
-    packed = computes.pack_dense(b, find_dot("int16", right, target, "int64"))
+    packed = packing.pack_dense(b, find_dot("int16", right, target, "int64"))
     left = te.placeholder(a.shape, "int16", name="left")
     weights = te.placeholder(packed.shape, right, name="right")
     found, _ = evaluate({left: a, weights: packed}, computes.dense(left, weights, columns, "int64"), target)
@@ -64,7 +64,7 @@ def test_conv2d(name, right, depth, channels, groups, stride, padding, pad_value
     target, rng = TARGETS[name], np.random.default_rng(depth)
     x = integers(rng, (1, 6, 9, groups * depth), "int16", "")
     w = integers(rng, (groups * channels, 3, 3, depth), right, "")
-    packed = computes.pack_conv2d(w, find_dot("int16", right, target, "int64"), groups)
+    packed = packing.pack_conv2d(w, find_dot("int16", right, target, "int64"), groups)
     image = te.placeholder(x.shape, "int16", name="image")
     weights = te.placeholder(packed.shape, right, name="weights")
     result = computes.conv2d(
@@ -83,7 +83,7 @@ def test_conv2d(name, right, depth, channels, groups, stride, padding, pad_value
 def test_depthwise(name):
     target, rng = TARGETS[name], np.random.default_rng(4)
     x, w = integers(rng, (1, 8, 9, 37), "int16", ""), integers(rng, (37, 3, 3, 1), "int16", "")
-    packed = computes.pack_depthwise(w, computes.weight_lanes("int16", target, "int64"))
+    packed = packing.pack_depthwise(w, packing.weight_lanes("int16", target, "int64"))
     image = te.placeholder(x.shape, "int16", name="image")
     weights = te.placeholder(packed.shape, "int16", name="weights")
     result = computes.depthwise_conv2d(image, weights, (1, 1), (1, 1, 1, 1), out_dtype="int64")

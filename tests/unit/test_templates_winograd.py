@@ -9,7 +9,7 @@ from tvm import te
 
 from tests.unit.template_kit import TARGETS, evaluate, random_array
 from tests.unit.test_templates_conv2d import conv2d_reference
-from tvm_ipu.kernels import algorithms, computes
+from tvm_ipu.kernels import algorithms, computes, packing
 from tvm_ipu.kernels.decisions import preferred
 from tvm_ipu.kernels.templates import conv2d
 from tvm_ipu.kernels.window import Window
@@ -28,7 +28,7 @@ def test_matrices_filter(outputs):
 def run_winograd(lanes, outputs, x, weight, padding, choose=preferred, epilogue=None):
     target = TARGETS[lanes]
     image = te.placeholder(x.shape, x.dtype.name, name="image")
-    packed = computes.pack_winograd(weight, target.lanes(32), outputs)
+    packed = packing.pack_winograd(weight, target.lanes(32), outputs)
     weights = te.placeholder(packed.shape, "float32", name="weights")
     result = computes.winograd_conv2d(image, weights, weight.shape[0], padding)
     inputs = {image: x, weights: packed}

@@ -16,7 +16,7 @@ import tvm
 from tvm import relax, te, tirx
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.kernels import algorithms, computes, nibbles
+from tvm_ipu.kernels import algorithms, computes, nibbles, packing
 from tvm_ipu.kernels.dot import Dot, accumulator
 from tvm_ipu.kernels.isa import find_dot, storage_for, widens_slowly
 from tvm_ipu.kernels.mathlib.lower import native_functions
@@ -83,9 +83,9 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
         "pad_value": pad_value,
     }
     if computes.is_depthwise(in_channels, channels, groups):
-        lanes = computes.weight_lanes(str(x.ty.dtype), target, str(call.ty.dtype))
-        pack = partial(computes.pack_depthwise, lanes=lanes)
-        pack_te = partial(computes.pack_depthwise_te, lanes=lanes)
+        lanes = packing.weight_lanes(str(x.ty.dtype), target, str(call.ty.dtype))
+        pack = partial(packing.pack_depthwise, lanes=lanes)
+        pack_te = partial(packing.pack_depthwise_te, lanes=lanes)
         compute = partial(computes.depthwise_conv2d, **window)
         return call_te(rewriter, "depthwise_conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
     x = _stored(rewriter, x, weight, target)
@@ -103,7 +103,7 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
     if winograd and value is not None and not pad_value:
         outputs = algorithms.space(problem, target)[0].outputs
     if value is not None and outputs:
-        packed = make_constant(computes.pack_winograd(value, dot.lanes, outputs))
+        packed = make_constant(packing.pack_winograd(value, dot.lanes, outputs))
         compute = partial(
             computes.winograd_conv2d,
             channels=channels,
@@ -113,7 +113,7 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
         return call_te(rewriter, "winograd_conv2d", compute, [x, packed])
     on_vectors = algorithms.direct(problem, target)[0] is conv2d
     if value is not None and on_vectors and _prefers_whole_rows(call, dot):
-        packed = make_constant(computes.pack_conv2d(value, dot, whole_rows=True))
+        packed = make_constant(packing.pack_conv2d(value, dot, whole_rows=True))
         window["row_columns"] = shape_of(weight)[2]
         if any(padding):
             above, left, below, right = window.pop("padding")
@@ -121,8 +121,8 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
             x = rewriter.emit(around)
         compute = partial(computes.conv2d, channels=channels, right=dot.stored and dot.right, **window)
         return call_te(rewriter, "conv2d", compute, [x, packed])
-    pack = partial(computes.pack_conv2d, dot=dot, groups=groups)
-    pack_te = partial(computes.pack_conv2d_te, dot=dot, groups=groups)
+    pack = partial(packing.pack_conv2d, dot=dot, groups=groups)
+    pack_te = partial(packing.pack_conv2d_te, dot=dot, groups=groups)
     compute = partial(computes.conv2d, channels=channels, right=dot.stored and dot.right, **window)
     return call_te(rewriter, "conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
 
@@ -230,7 +230,7 @@ def _matmul(rewriter: Rewriter, call: relax.Call, target: Target) -> relax.Expr 
         matrix = _wide(matrix, a, math.prod(shape_of(a)[:-1]), acc, target)
         right = _right_type(matrix.reshape(depth, units), a, acc)
         dot = find_dot(str(a.ty.dtype), right, target, acc)
-        packed = make_constant(computes.pack_dense(matrix.reshape(depth, units), dot))
+        packed = make_constant(packing.pack_dense(matrix.reshape(depth, units), dot))
         compute = partial(computes.dense, units=units, out_dtype=out_dtype, right=dot.stored and dot.right)
         return call_te(rewriter, "dense", compute, [a, packed])
     transposed = rewriter.value(b)
