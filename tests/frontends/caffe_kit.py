@@ -17,6 +17,12 @@ FACES = Package(
 )
 
 Weights = Mapping[str, Sequence[np.ndarray]]
+RNG = np.random.default_rng(5)
+
+
+def draw(*shape: int) -> np.ndarray:
+    """Normally distributed float32 of deviation 0.5."""
+    return RNG.normal(0, 0.5, shape).astype(np.float32)
 
 
 def layer(name: str, kind: str, bottoms: str, tops: str = "", params: str = "") -> str:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from tests.ops.integer_kit import Graph, combined
-from tests.ops.test_integer import FUNCTIONS, TARGETS, Array, examples, families, seeds, values
+from tests.ops.integer_families import TARGETS, examples, families, seeds, values
+from tests.ops.integer_kit import Array, Graph, combined
+from tests.ops.test_integer_functions import FUNCTIONS
 from tvm_ipu.quantize import reference as ref
 from tvm_ipu.quantize.reference import Meaning, Operand
 

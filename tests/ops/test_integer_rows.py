@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.ops.integer_kit import Graph
-from tests.ops.test_integer import TARGETS, Array, families
+from tests.ops.integer_families import TARGETS, families
+from tests.ops.integer_kit import Array, Graph
 from tvm_ipu.quantize import reference_functions as ref
 from tvm_ipu.quantize.reference import Meaning
 

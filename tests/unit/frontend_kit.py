@@ -13,6 +13,8 @@ from tvm import relax
 
 from tvm_ipu.base.model import Model
 from tvm_ipu.frontends.loaders import LoadOptions, load_model
+from tvm_ipu.frontends.onnx.load import read_proto
+from tvm_ipu.frontends.onnx.prepare import prepare
 
 Feeds = dict[str, np.ndarray]
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
@@ -107,3 +109,12 @@ def check_against_onnxruntime(proto: ModelProto, options: LoadOptions | None = N
         assert got.dtype == want.dtype, name
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5, err_msg=name)
     return model
+
+
+def simplified(proto, options=None, keep=lambda domain, op_type: True):
+    """The graph after partial evaluation."""
+    return prepare(read_proto(proto), options or LoadOptions(), keep)
+
+
+def op_types(graph):
+    return [op.node.op_type for op in graph.ops]

@@ -1,16 +1,12 @@
-"""Tuning: records, the search on made-up times, and real runs on a small model."""
+"""Tuning: real runs on a small model, and what is compared and recorded."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import signal
 import subprocess
 import sys
 from dataclasses import replace
-from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -18,203 +14,25 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import tvm_ipu
-from tests.unit.template_kit import TARGETS
-from tests.unit.test_templates_model import PROBLEMS
-from tvm_ipu.base.errors import OptionError, TargetError
+from tests.unit.tune_kit import record
+from tvm_ipu.base.errors import TargetError
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.target import load_target
 from tvm_ipu.cli.main import main
 from tvm_ipu.driver import compile_model, list_tasks, tune_model
 from tvm_ipu.kernels.templates import gemm
-from tvm_ipu.kernels.window import Window
 from tvm_ipu.tune import reference
-from tvm_ipu.tune.measure import Effort, Measured
-from tvm_ipu.tune.records import Record, Records, as_json, find_decision, read_records, write_records
+from tvm_ipu.tune.measure import Effort
+from tvm_ipu.tune.records import as_json, read_records, write_records
 from tvm_ipu.tune.reference import expected_outputs, is_close
-from tvm_ipu.tune.search import GAIN, Limits, Progress, Search
-from tvm_ipu.tune.tasks import Task, task_inputs
+from tvm_ipu.tune.search import Limits
+from tvm_ipu.tune.tasks import task_inputs
 from tvm_ipu.tune.tuner import TuneOptions, select_tasks
 from tvm_ipu.tune.whole import Whole
 
-TARGET = TARGETS[16]
-PROBLEM = gemm.Problem(49, 512, 2048, 16, "float32", "float32", "float32")
 QUICK = TuneOptions(
     limits=Limits(trials=4, batch=3, tuner="random"), effort=Effort((1,), repeat=2, evict=1), timeout=60
 )
-
-
-def record(decision, problem=PROBLEM, **changes):
-    fields = {
-        "template": "gemm",
-        "problem": as_json(problem),
-        "target": TARGET.name,
-        "cores": TARGET.cores,
-        "decision": as_json(decision),
-        "gain": 0.1,
-        "microseconds": {"1": [10.0, 9.0]},
-        "trials": 4,
-        "model": "net",
-        "tool": tvm_ipu.__version__,
-        "machine": "a processor",
-        "date": "2026-01-01T00:00:00+00:00",
-    }
-    return Record(**{**fields, **changes})
-
-
-@pytest.mark.parametrize(("template", "problem"), PROBLEMS, ids=lambda p: getattr(p, "__name__", ""))
-def test_every_decision_survives_json(template, problem):
-    decisions = template.space(problem, TARGET)
-    for decision in decisions:
-        assert find_decision(json.loads(json.dumps(as_json(decision))), decisions) == decision
-
-
-def test_records_are_looked_up_by_template_problem_target_and_cores(tmp_path):
-    decisions = gemm.space(PROBLEM, TARGET)
-    write_records(tmp_path / "r.jsonl", [record(decisions[3]), record(decisions[5])])
-    warnings = []
-    (first, last) = read_records(tmp_path / "r.jsonl", warnings.append)
-    records = Records([first, last], TARGET, warnings.append)
-    assert records.choose("gemm", PROBLEM, decisions) == decisions[5]
-    assert records.choose("gemm", replace(PROBLEM, pitch=4096), decisions) == decisions[5]
-    assert "pitch" not in last.problem  # a field at its default is not written
-    assert len(records.used) == 1
-    others = [
-        ("matmul", PROBLEM, TARGET),
-        ("gemm", replace(PROBLEM, rows=50), TARGET),
-        ("gemm", PROBLEM, replace(TARGET, cores=3)),
-        ("gemm", PROBLEM, replace(TARGET, name="another")),
-    ]
-    for template, problem, target in others:
-        assert Records([last], target, warnings.append).choose(template, problem, decisions) == decisions[0]
-    assert warnings == []
-
-
-def test_records_that_no_longer_fit_are_skipped_with_a_warning(tmp_path):
-    decisions = gemm.space(PROBLEM, TARGET)
-    path = tmp_path / "r.jsonl"
-    write_records(
-        path, [record(replace(decisions[0], rows=77)), record(decisions[1], replace(PROBLEM, rows=1))]
-    )
-    lines = path.read_text().splitlines()
-    other_fields = json.loads(lines[0])
-    del other_fields["gain"]
-    wrong = ["no json", json.dumps(other_fields), lines[0].replace('"format": 1', '"format": 2'), "[]"]
-    path.write_text("\n".join([*lines, *wrong]))
-    warnings = []
-    found = read_records(path, warnings.append)
-    assert len(found) == 2
-    assert [w.split(": ")[0] for w in warnings] == [f"{path}, line {n}" for n in (3, 4, 5, 6)]
-    warnings.clear()
-    records = Records(found, TARGET, warnings.append)
-    for _ in range(2):
-        assert records.choose("gemm", PROBLEM, decisions) == decisions[0]
-    (warning,) = warnings
-    assert "no longer fits" in warning
-    assert records.used == {}
-
-
-def test_a_file_that_is_missing_is_an_error(tmp_path):
-    with pytest.raises(OptionError, match="--tuning-records: cannot read"):
-        read_records(tmp_path / "none.jsonl", print)
-
-
-class MadeUp:
-    """A bench with known scores; the decisions in ``wrong`` fail, and would be the fastest."""
-
-    def __init__(self, task, wrong=()):
-        self.best = task.decisions[len(task.decisions) // 2]
-        self.wrong = set(wrong)
-        self.measured = []
-
-    def score(self, decision):
-        distance = [
-            abs(math.log2(1 + a) - math.log2(1 + b))
-            for a, b in zip(self.fields(decision), self.fields(self.best), strict=True)
-        ]
-        return 0.5 + 0.1 * sum(distance)
-
-    @staticmethod
-    def fields(decision):
-        return vars(decision).values()
-
-    def start(self):
-        return Measured(1.0, {"1": [100.0, 100.0]})
-
-    def measure(self, decisions, times=1):
-        self.measured += decisions
-        return [
-            Measured(math.inf, error="output 0 is wrong")
-            if decision in self.wrong
-            else Measured(self.score(decision), {"1": [100.0, 100 * self.score(decision)]})
-            for decision in decisions
-        ]
-
-
-def made_up_task(rows=49):
-    problem = replace(PROBLEM, rows=rows)
-    return Task("gemm", problem, f"gemm {rows}", gemm.space(problem, TARGET), 1, None, None, 1, ["layer"])
-
-
-@pytest.mark.parametrize("tuner", ["xgb", "random"])
-def test_search_stops_at_its_limits_and_keeps_the_best(tuner):
-    task = made_up_task()
-    bench = MadeUp(task)
-    limits = Limits(trials=60, early_stopping=1000, tuner=tuner)
-    steps = []
-    search = Search([Progress(task, task.decisions[0])], lambda _: bench, limits, lambda *s: steps.append(s))
-    search.run()
-    (found,) = search.tasks
-    assert found.trials == 60
-    assert found.done == "enough trials"
-    # a decision that is better by less than GAIN does not displace the best
-    assert bench.score(found.best) * (1 - GAIN) < min(map(bench.score, found.tried))
-    assert found.gain == pytest.approx(1 - bench.score(found.best))
-    assert len(steps) > 5
-
-
-def test_the_cost_model_finds_what_chance_does_not():
-    """On smooth made-up times xgboost's choices are better on average than random ones."""
-    task = made_up_task()
-    means = {}
-    for tuner in ("xgb", "random"):
-        search = Search(
-            [Progress(task, task.decisions[0])],
-            lambda _: MadeUp(task),
-            Limits(trials=80, early_stopping=1000, tuner=tuner),
-            lambda *_: None,
-        )
-        np.random.seed(0)  # MetaSchedule's random model uses numpy's
-        search.run()
-        means[tuner] = np.mean(list(search.tasks[0].tried.values())[40:])
-    assert means["xgb"] < means["random"]
-
-
-def test_search_never_keeps_a_decision_that_fails():
-    task = made_up_task()
-    bench = MadeUp(task, wrong=[d for d in task.decisions[1:] if d.rows > 4])
-    search = Search(
-        [Progress(task, task.decisions[0])],
-        lambda _: bench,
-        Limits(trials=40, early_stopping=1000, tuner="random"),
-        lambda *_: None,
-    )
-    search.run()
-    (found,) = search.tasks
-    assert {decision for decision, _ in found.wrong} == bench.wrong & set(bench.measured)
-    assert len(found.wrong) > 5
-    assert found.best not in bench.wrong
-
-
-def test_search_leaves_a_task_that_gains_nothing_and_stops_when_time_is_over():
-    task = made_up_task()
-    flat = MadeUp(task)
-    flat.score = lambda decision: 0.99
-    progress = Progress(task, task.decisions[0])
-    Search([progress], lambda _: flat, Limits(early_stopping=16, tuner="random"), lambda *_: None).run()
-    assert (progress.done, progress.trials, progress.gain) == ("no more gain", 17, 0.0)
-    late = Progress(task, task.decisions[0])
-    Search([late], lambda _: flat, Limits(seconds=1e-9, tuner="random"), lambda *_: None).run()
-    assert late.done == "time is over"
 
 
 def test_comparison_of_outputs():
@@ -291,25 +109,6 @@ def test_definitions_that_take_long_are_computed_in_part(model, monkeypatch):
     (part,) = expected_outputs(task, inputs)
     assert 0 < part.shape[-1] < whole.shape[-1] == 32
     np.testing.assert_array_equal(part, whole[..., : part.shape[-1]])
-
-
-def test_shipped_records_fit_targets_and_decisions_of_ours():
-    for file in (Path(__file__).parents[2] / "tuning_logs").glob("*/*.jsonl"):
-        found = read_records(file, pytest.fail)
-        assert found
-        assert {record.target for record in found} == {file.parent.name} <= set(tvm_ipu.target_names())
-        for one in found:
-            caches = {"l1_bytes": 48 << 10, "l2_bytes": 1 << 20}  # of Zen 5, which measured
-            target = replace(load_target(one.target), cores=one.cores, **caches)
-            template = import_module(f"tvm_ipu.kernels.templates.{one.template}")
-            fields = dict(one.problem)
-            if "window" in fields:
-                geometry = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["window"].items()}
-                fields["window"] = Window(**geometry)
-            problem = template.Problem(**fields)
-            decisions = template.space(problem, target)
-            chosen = Records([one], target, pytest.fail).choose(one.template, problem, decisions)
-            assert as_json(chosen) == one.decision
 
 
 @pytest.mark.slow
