@@ -8,8 +8,9 @@ from onnx import numpy_helper
 
 from scripts.node_suite import compile_image
 from tests.frontends import tflite_kit as kit, tflite_quantised as quantised
-from tests.frontends.tflite_cases import FAMILIES, rand
+from tests.frontends.tflite_cases import FAMILIES
 from tests.ops.integer_kit import simulate
+from tests.ops.op_kit import rand
 from tvm_ipu.base.errors import ModelError, OptionError, UnsupportedOperatorError
 from tvm_ipu.frontends.loaders import LoadOptions, load_model
 from tvm_ipu.frontends.tflite.convert import to_onnx

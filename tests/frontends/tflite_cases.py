@@ -9,15 +9,7 @@ from typing import Any
 import numpy as np
 
 from tests.frontends.tflite_kit import Op, Tensor
-
-Array = np.ndarray
-
-
-@dataclass(frozen=True)
-class Const:
-    """An input that is a constant of the model."""
-
-    array: Array
+from tests.ops.op_kit import Array, Const, rand
 
 
 @dataclass(frozen=True)
@@ -72,11 +64,6 @@ class Case:
         """What the model is given."""
         named = zip(self.input_names(), self.inputs, strict=False)
         return {name: x for name, x in named if isinstance(x, np.ndarray)}
-
-
-def rand(*shape: int, low: float = -2.0, high: float = 2.0) -> Array:
-    """Random numbers, evenly spread."""
-    return np.random.default_rng(shape).uniform(low, high, shape).astype(np.float32)
 
 
 def ints(*shape: int, low: int = -9, high: int = 10, dtype: str = "int32") -> Array:

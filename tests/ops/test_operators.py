@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, parser
 
 from scripts.node_suite import compile_image
 from tests.ops.integer_kit import simulate
@@ -44,6 +44,12 @@ def one(
     return Case([node(op, inputs, "y", **attrs)], consts or {}, bound)
 
 
+def several(text: str, bound: float = 2.0, consts: dict[str, Array] | None = None) -> Case:
+    """Nodes in ONNX's text form, one a line or with semicolons between them."""
+    lines = text.replace(";", "\n").strip().splitlines()
+    return Case([parser.parse_node(line) for line in lines], consts or {}, bound)
+
+
 def normal(*shape: int) -> Array:
     return RANDOM.normal(0, 0.3, shape).astype(np.float32)
 
@@ -60,68 +66,20 @@ UNARY = (
 STEEP = {"Erf": 4, "Softsign": 4, "Cos": 4, "Sin": 4, "Tanh": 4, "Atan": 3}
 """Bounds where a step of the argument is several of the result."""
 
-LAYER_NORM = [
-    node("ReduceMean", "x last", "m"),
-    node("Sub", "x m", "d"),
-    node("Pow", "d two", "s"),
-    node("ReduceMean", "s last", "v"),
-    node("Add", "v eps", "e"),
-    node("Sqrt", "e", "r"),
-    node("Div", "d r", "n"),
-    node("Mul", "n g", "t"),
-    node("Add", "t b", "y"),
-]
-RMS_NORM = [
-    node("Mul", "x x", "s"),
-    node("ReduceMean", "s last", "v"),
-    node("Add", "v eps", "e"),
-    node("Sqrt", "e", "r"),
-    node("Reciprocal", "r", "i"),
-    node("Mul", "x i", "y"),
-]
-GELU = [
-    node("Div", "x root", "a"),
-    node("Erf", "a", "e"),
-    node("Add", "e one", "o"),
-    node("Mul", "x o", "h"),
-    node("Mul", "h half", "y"),
-]
-GELU_TANH = [
-    node("Pow", "x three", "a"),
-    node("Mul", "a k", "e"),
-    node("Add", "x e", "o"),
-    node("Mul", "o r", "h"),
-    node("Tanh", "h", "t"),
-    node("Add", "t one", "u"),
-    node("Mul", "x half", "v"),
-    node("Mul", "v u", "y"),
-]
-HARD_SWISH = [
-    node("Add", "x t", "a"),
-    node("Clip", "a lo hi", "b"),
-    node("Mul", "x b", "c"),
-    node("Div", "c hi", "y"),
-]
-GATED = [
-    node("Conv", "x w", "t"),
-    node("GlobalAveragePool", "t", "g"),
-    node("Conv", "g w", "h"),
-    node("HardSigmoid", "h", "i"),
-    node("Mul", "t i", "y"),
-]
-SWIGLU = [
-    node("Conv", "x w", "t"),
-    node("Split", "t", "u v", axis=1, num_outputs=2),
-    node("Sigmoid", "u", "s"),
-    node("Mul", "u s", "us"),
-    node("Mul", "us v", "y"),
-]
-RESIDUAL = [
-    node("Conv", "x w", "t"),
-    node("Sigmoid", "t", "s"),
-    node("Mul", "t s", "u"),
-    node("Add", "u x", "y"),
-]
+LAYER_NORM = """
+    m = ReduceMean(x, last); d = Sub(x, m); s = Pow(d, two); v = ReduceMean(s, last); e = Add(v, eps)
+    r = Sqrt(e); n = Div(d, r); t = Mul(n, g); y = Add(t, b)"""
+RMS_NORM = """
+    s = Mul(x, x); v = ReduceMean(s, last); e = Add(v, eps); r = Sqrt(e); i = Reciprocal(r); y = Mul(x, i)"""
+GELU = "a = Div(x, root); e = Erf(a); o = Add(e, one); h = Mul(x, o); y = Mul(h, half)"
+GELU_TANH = """
+    a = Pow(x, three); e = Mul(a, k); o = Add(x, e); h = Mul(o, r); t = Tanh(h); u = Add(t, one)
+    v = Mul(x, half); y = Mul(v, u)"""
+HARD_SWISH = "a = Add(x, t); b = Clip(a, lo, hi); c = Mul(x, b); y = Div(c, hi)"
+GATED = "t = Conv(x, w); g = GlobalAveragePool(t); h = Conv(g, w); i = HardSigmoid(h); y = Mul(t, i)"
+SWIGLU = """
+    t = Conv(x, w); u, v = Split<axis=1, num_outputs=2>(t); s = Sigmoid(u); us = Mul(u, s); y = Mul(us, v)"""
+RESIDUAL = "t = Conv(x, w); s = Sigmoid(t); u = Mul(t, s); y = Add(u, x)"
 NUMBERS = {
     name: number(v) for name, v in (("one", 1), ("half", 0.5), ("two", 2), ("three", 3), ("eps", 1e-5))
 }
@@ -150,12 +108,10 @@ CASES = {
     "square": one("Pow", "x two", consts=NUMBERS),
     "power": one("Pow", "p k", consts={"k": number(0.3)}),
     "prelu": one("PRelu", "x k", consts={"k": normal(8, 1, 1)}),
-    "greater_where": Case([node("Greater", "x z", "m"), node("Where", "m x p", "y")]),
-    "less_cast": Case([node("Less", "x z", "m"), node("Cast", "m", "f", to=1), node("Mul", "f p", "y")]),
-    "above_a_number": Case(
-        [node("GreaterOrEqual", "x k", "m"), node("Where", "m z p", "y")], {"k": number(0.3)}
-    ),
-    "equal": Case([node("Equal", "x x", "m"), node("Where", "m x p", "y")]),
+    "greater_where": several("m = Greater(x, z); y = Where(m, x, p)"),
+    "less_cast": several("m = Less(x, z); f = Cast<to=1>(m); y = Mul(f, p)"),
+    "above_a_number": several("m = GreaterOrEqual(x, k); y = Where(m, z, p)", consts={"k": number(0.3)}),
+    "equal": several("m = Equal(x, x); y = Where(m, x, p)"),
     "where_mask": one("Where", "k x z", consts=MASK),
     "where_fill": one("Where", "k x f", consts={**MASK, "f": number(-3)}),
     "softmax": one("Softmax", bound=2),
@@ -169,13 +125,15 @@ CASES = {
     "reduce_l2": one("ReduceL2", "x axes", consts=PLANE),
     "reduce_sum_square": one("ReduceSumSquare", "x axes", consts=PLANE),
     "layer_norm": one("LayerNormalization", "x g b", 3, consts={"g": normal(10), "b": normal(10)}),
-    "layer_norm_written": Case(LAYER_NORM, {**NUMBERS, **LAST, "g": normal(10), "b": normal(10)}),
-    "rms_norm_written": Case(RMS_NORM, {**NUMBERS, **LAST}, 6),
+    "layer_norm_written": several(LAYER_NORM, consts={**NUMBERS, **LAST, "g": normal(10), "b": normal(10)}),
+    "rms_norm_written": several(RMS_NORM, 6, {**NUMBERS, **LAST}),
     "instance_norm": one("InstanceNormalization", "x g b", consts={"g": normal(8), "b": normal(8)}),
     "gelu_tanh": one("Gelu", approximate="tanh"),
-    "gelu_written": Case(GELU, {**NUMBERS, "root": number(2**0.5)}),
-    "gelu_tanh_written": Case(GELU_TANH, {**NUMBERS, "k": number(0.044715), "r": number((2 / np.pi) ** 0.5)}),
-    "hard_swish_written": Case(HARD_SWISH, {"t": number(3), "lo": number(0), "hi": number(6)}),
+    "gelu_written": several(GELU, consts={**NUMBERS, "root": number(2**0.5)}),
+    "gelu_tanh_written": several(
+        GELU_TANH, consts={**NUMBERS, "k": number(0.044715), "r": number((2 / np.pi) ** 0.5)}
+    ),
+    "hard_swish_written": several(HARD_SWISH, consts={"t": number(3), "lo": number(0), "hi": number(6)}),
     "nearest": one("Resize", "x none f", mode="nearest", consts={"f": np.float32([1, 1, 2, 2])}),
     "linear": one("Resize", "x none f", mode="linear", consts={"f": np.float32([1, 1, 2, 2])}),
     "cubic": one("Resize", "x none f", mode="cubic", consts={"f": np.float32([1, 1, 2, 1.5])}),
@@ -202,13 +160,11 @@ CASES = {
     "conv_transpose_of_groups": one(
         "ConvTranspose", "x w", 4, {"w": normal(8, 5, 2, 2)}, strides=[2, 2], group=2
     ),
-    "gated": Case(GATED, {"w": normal(8, 8, 1, 1)}, 6),
-    "swiglu": Case(SWIGLU, {"w": normal(8, 8, 1, 1)}, 4),
-    "residual": Case(RESIDUAL, {"w": normal(8, 8, 1, 1)}, 4),
-    "matmul": Case([node("Transpose", "z", "t", perm=[0, 1, 3, 2]), node("MatMul", "x t", "y")], {}, 4),
-    "dense": Case(
-        [node("Flatten", "x", "f"), node("Gemm", "f w b", "y")], {"w": normal(480, 7), "b": normal(7)}, 4
-    ),
+    "gated": several(GATED, 6, {"w": normal(8, 8, 1, 1)}),
+    "swiglu": several(SWIGLU, 4, {"w": normal(8, 8, 1, 1)}),
+    "residual": several(RESIDUAL, 4, {"w": normal(8, 8, 1, 1)}),
+    "matmul": several("t = Transpose<perm=[0, 1, 3, 2]>(z); y = MatMul(x, t)", 4),
+    "dense": several("f = Flatten(x); y = Gemm(f, w, b)", 4, {"w": normal(480, 7), "b": normal(7)}),
 }
 
 
@@ -227,7 +183,7 @@ def network(cases: Collection[str] = CASES) -> ModelProto:
         for part in made.nodes:
             copy = NodeProto()
             copy.CopyFrom(part)
-            copy.name = f"{case}/{part.name}"
+            copy.name = f"{case}/{part.op_type}:{' '.join(part.output)}"
             copy.input[:] = [named(case, n) for n in part.input]
             copy.output[:] = [case if n == "y" else f"{case}/{n}" for n in part.output]
             nodes.append(copy)
