@@ -36,16 +36,18 @@ class Steps:
         zero: Zero point.
         low: Lowest.
         high: Highest.
+        shift: Fractional bits of the numbers.
     """
 
     dtype: str
     zero: int
     low: int
     high: int
+    shift: int
 
-    def of(self, number: Expr, shift: int) -> Expr:
-        """An int64 in steps of ``2**-shift``."""
-        whole = (number + _int64(1 << (shift - 1))) >> _int64(shift)
+    def of(self, number: Expr) -> Expr:
+        """The integer of an int64, which counts steps of the result times ``2**shift``."""
+        whole = (number + _int64(1 << (self.shift - 1))) >> _int64(self.shift)
         low, high = _int64(self.low - self.zero), _int64(self.high - self.zero)
         inside = tirx.max(tirx.min(whole, high), low).astype("int32")
         return (inside + _int32(self.zero)).astype(self.dtype)
@@ -78,14 +80,12 @@ class Softmax:
 
     Attributes:
         powers: Of its exponentials.
-        numerator: 1 in steps of the result, times ``2**shift``.
-        shift: Of the product with an exponential.
+        numerator: 1 in steps of the result, times ``2**result.shift``.
         result: What the quotients become.
     """
 
     powers: Powers
     numerator: int
-    shift: int
     result: Steps
 
 
@@ -100,7 +100,7 @@ def softmax(x: te.Tensor, plan: Softmax) -> te.Tensor:
     )
     return te.compute(
         x.shape,
-        lambda *i: plan.result.of(power(*i).astype("int64") * factor(*row(i)).astype("int64"), plan.shift),
+        lambda *i: plan.result.of(power(*i).astype("int64") * factor(*row(i)).astype("int64")),
         name="softmax",
     )
 
@@ -111,16 +111,14 @@ class LogSoftmax:
 
     Attributes:
         powers: Of its exponentials.
-        distance: A step of the distance from the peak in steps of the result, times ``2**shift``.
-        logarithm: ``ln(2) / 2**LOG_BITS`` in steps of the result, times ``2**shift``.
-        shift: Of both products.
+        distance: A step of the distance from the peak in steps of the result, times ``2**result.shift``.
+        logarithm: ``ln(2) / 2**LOG_BITS`` in steps of the result, times ``2**result.shift``.
         result: What the differences become.
     """
 
     powers: Powers
     distance: int
     logarithm: int
-    shift: int
     result: Steps
 
 
@@ -134,7 +132,7 @@ def log_softmax(x: te.Tensor, plan: LogSoftmax) -> te.Tensor:
 
     def element(*i: Any) -> Expr:
         distance = (x(*i).astype("int32") - peak(*row(i))).astype("int64")
-        return plan.result.of(distance * _int64(plan.distance) - logarithm(*row(i)), plan.shift)
+        return plan.result.of(distance * _int64(plan.distance) - logarithm(*row(i)))
 
     return te.compute(x.shape, element, name="log_softmax")
 
@@ -193,8 +191,7 @@ class Normalise:
         zero: Zero point of the tensor.
         epsilon: What is added to the variance of all ``n`` elements, in ``(step / n)**2``.
         bits: Fractional bits of the normalised numbers.
-        shift: Of their product with the factors.
-        result: What they become.
+        result: What their products with the factors become.
     """
 
     axes: tuple[int, ...]
@@ -202,7 +199,6 @@ class Normalise:
     zero: int
     epsilon: int
     bits: int
-    shift: int
     result: Steps
 
 
@@ -264,7 +260,7 @@ def normalise(x: te.Tensor, factor: te.Tensor, added: te.Tensor, plan: Normalise
         distance = distance - sums(*at) if sums is not None else distance
         unit = (distance * inverse(*at) + half(*at)) >> shift(*at)
         product = unit * _broadcast(factor, index).astype("int64") + _broadcast(added, index)
-        return plan.result.of(product, plan.shift)
+        return plan.result.of(product)
 
     return te.compute(shape, element, name="normalise")
 
@@ -275,14 +271,13 @@ class Quotient:
 
     Attributes:
         zeros: Zero points of both.
-        factor: A step of the dividend over one of the divisor, in steps of the result, times ``2**shift``.
-        shift: Of the quotient.
+        factor: A step of the dividend over one of the divisor, in steps of the result, times
+            ``2**result.shift``.
         result: What it becomes.
     """
 
     zeros: tuple[int, int]
     factor: int
-    shift: int
     result: Steps
 
 
@@ -302,7 +297,7 @@ def quotient(a: te.Tensor, b: te.Tensor, plan: Quotient) -> te.Tensor:
         none, nothing = _int64(0), divisor == _int64(0)
         far = tirx.Select(dividend > none, _int64(FAR), tirx.Select(dividend < none, _int64(-FAR), none))
         whole = tirx.truncdiv(dividend * _int64(plan.factor), tirx.Select(nothing, _int64(1), divisor))
-        return plan.result.of(tirx.Select(nothing, far, whole), plan.shift)
+        return plan.result.of(tirx.Select(nothing, far, whole))
 
     return te.compute(shape, element, name="quotient")
 

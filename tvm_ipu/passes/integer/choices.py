@@ -11,7 +11,7 @@ import numpy as np
 from tvm import relax
 
 from tvm_ipu.passes.integer import requantize as rq, tables
-from tvm_ipu.passes.integer.known import Known
+from tvm_ipu.passes.integer.known import Known, not_quantised
 from tvm_ipu.passes.integer.requantize import Result
 from tvm_ipu.passes.integer.tensors import Array, NoInteger, Quantized, int32_constant, real_constant
 from tvm_ipu.passes.rewrite import make_constant, op_name
@@ -65,7 +65,7 @@ def in_steps(known: Known, args: Sequence[relax.Expr], result: Result) -> list[r
             continue
         form = known.integer_form(arg, result)
         if form is None:
-            raise NoInteger(f"its operand '{getattr(arg, 'name', '')}' is not quantised")
+            raise not_quantised(arg)
         found.append(known.rewriter.emit(form))
     return found
 
@@ -86,7 +86,7 @@ def compared(known: Known, call: relax.Call) -> relax.Expr | None:
     if number is not None:
         return _with_numbers(name, left, number)
     if right is None:
-        raise NoInteger("an operand is not quantised")
+        raise not_quantised(b)
     mantissas, exponents = zip(*(math.frexp(np.float32(q.scale)) for q in (left, right)), strict=True)
     distance = exponents[0] - exponents[1]
     if abs(distance) > MAX_DISTANCE:

@@ -15,7 +15,7 @@ from tvm_ipu.kernels import fixed_functions as fixed
 from tvm_ipu.passes.integer import products, requantize as rq, rows
 from tvm_ipu.passes.integer.choices import chosen, extremum, in_steps
 from tvm_ipu.passes.integer.interpolation import interpolated
-from tvm_ipu.passes.integer.known import Known
+from tvm_ipu.passes.integer.known import Known, not_quantised, operand
 from tvm_ipu.passes.integer.requantize import Result, Term
 from tvm_ipu.passes.integer.resize import linear_resize
 from tvm_ipu.passes.integer.tensors import (
@@ -73,7 +73,7 @@ def _inner(known: Known, arg: relax.Expr, result: Result) -> Quantized:
     wanted = Result.of("int16", result.single_scale / steps, 0)
     found = known.integer_form(arg, wanted)
     if found is None:
-        raise NoInteger(f"its operand '{label_of(arg)}' is not quantised")
+        raise not_quantised(arg)
     return Quantized(known.rewriter.emit(found), "int16", wanted.single_scale, 0)
 
 
@@ -97,13 +97,12 @@ def _divided(known: Known, call: relax.Call, result: Result) -> relax.Expr:
 
 def _quotient(known: Known, call: relax.Call, result: Result) -> relax.Expr:
     """One tensor by another."""
-    a, b = (_quantized(known, arg) for arg in call.args)
+    a, b = (operand(known, arg) for arg in call.args)
     ratio = a.scale / b.scale / result.single_scale
     shift = min(60, QUOTIENT_BITS - math.frexp(ratio)[1])
     if shift < 8:
         raise NoInteger(f"a step of its result is {result.single_scale:g}")
-    steps = fixed.Steps(result.dtype, int(result.zero), int(result.low), int(result.high))
-    plan = fixed.Quotient((a.zero, b.zero), round(ratio * 2.0**shift), shift, steps)
+    plan = fixed.Quotient((a.zero, b.zero), round(ratio * 2.0**shift), result.steps(shift))
     compute = partial(fixed.quotient, plan=plan)
     return call_te(known.rewriter, "fixed_quotient", compute, [a.expr, b.expr], ELEMENTWISE)
 
@@ -130,12 +129,12 @@ def _times_constant(known: Known, arg: relax.Expr, factor: Array, result: Result
         if found is not None:
             return found
     if q is None:
-        raise NoInteger(f"its operand '{label_of(arg)}' is not quantised")
+        raise not_quantised(arg)
     return known.arithmetic.requantize(Sum(rq.centred_int(q), np.asarray(q.scale * factor), q.reach), result)
 
 
 def _product(known: Known, call: relax.Call, result: Result) -> relax.Expr:
-    a, b = (_quantized(known, arg) for arg in call.args)
+    a, b = (operand(known, arg) for arg in call.args)
     reach = a.reach * b.reach
     is_wide = reach > ACCUMULATOR_LIMIT
     left, right = (R.astype(rq.centred_int(q), "int64" if is_wide else "int32") for q in (a, b))
@@ -149,7 +148,7 @@ def _concatenated(known: Known, call: relax.Call, result: Result) -> relax.Expr:
 
 
 def _average_pool(known: Known, call: relax.Call, result: Result) -> relax.Expr:
-    x, attrs = _quantized(known, call.args[0]), call.attrs
+    x, attrs = operand(known, call.args[0]), call.attrs
     kernel, strides, padding, dilation = (
         [int(v) for v in values] for values in (attrs.pool_size, attrs.strides, attrs.padding, attrs.dilation)
     )
@@ -165,7 +164,7 @@ def _average_pool(known: Known, call: relax.Call, result: Result) -> relax.Expr:
 
 
 def _mean(known: Known, call: relax.Call, result: Result) -> relax.Expr:
-    x = _quantized(known, call.args[0])
+    x = operand(known, call.args[0])
     rank = len(shape_of(call.args[0]))
     axes = range(rank) if call.attrs.axis is None else sorted(int(a) % rank for a in call.attrs.axis)
     total = products.whole_sum(known.rewriter, x, list(axes), bool(call.attrs.keepdims))
@@ -181,10 +180,10 @@ def _summed(known: Known, call: relax.Call, result: Result) -> relax.Expr:
     keepdims = bool(call.attrs.keepdims)
     is_square = op_name(inner) == "relax.multiply" and inner.args[0].same_as(inner.args[1])
     if not is_square and op_name(inner) != "relax.abs":
-        x = _quantized(known, call.args[0])
+        x = operand(known, call.args[0])
         total = products.whole_sum(known.rewriter, x, list(axes), keepdims)
         return known.arithmetic.requantize(total, result)
-    x = _quantized(known, inner.args[0])
+    x = operand(known, inner.args[0])
     power = 2 if is_square else 1
     reach = math.prod(shape_of(call.args[0])[a] for a in axes) * x.reach**power
     if reach >= WIDE_LIMIT:
@@ -203,13 +202,6 @@ def _function(known: Known, call: relax.Call, result: Result) -> relax.Expr:
     if known.rewriter.attribute(call, INTERPOLATION_ATTR):
         return interpolated(known, call, result)
     return rows.normalise(known, call, result)
-
-
-def _quantized(known: Known, expr: relax.Expr) -> Quantized:
-    q = known.quantized(expr)
-    if q is None:
-        raise NoInteger(f"its operand '{label_of(expr)}' is not quantised")
-    return q
 
 
 FORMS: dict[str, Form] = {
@@ -253,8 +245,3 @@ def _window_counts(
 def fields(rewriter: Rewriter, call: relax.Call) -> list[relax.Expr]:
     """Elements of the tuple that a call reads."""
     return list(rewriter.value(call.args[0]).fields)
-
-
-def label_of(expr: relax.Expr) -> str:
-    """Name of a value, for messages."""
-    return str(getattr(expr, "name", "") or "a constant")

@@ -7,7 +7,7 @@ from tvm import relax
 
 from tvm_ipu.base.model import INTERPOLATION_ATTR
 from tvm_ipu.passes.integer import requantize as rq
-from tvm_ipu.passes.integer.known import Known
+from tvm_ipu.passes.integer.known import Known, operand
 from tvm_ipu.passes.integer.requantize import Result
 from tvm_ipu.passes.integer.tensors import NARROW_LIMIT, WIDE_LIMIT, Array, NoInteger, Quantized, Sum
 from tvm_ipu.passes.rewrite import constant, make_constant
@@ -33,9 +33,7 @@ def interpolated(known: Known, call: relax.Call, result: Result) -> relax.Expr:
             raise NoInteger("its weights are not constant")
         found.insert(0, (int(axis), tables[0], tables[1]))
         real, value = source, known.rewriter.value(source)
-    q = known.quantized(real)
-    if q is None:
-        raise NoInteger("its operand is not quantised")
+    q = operand(known, real)
     bits = min(WEIGHT_BITS, ALL_BITS // len(found))
     steps = [(axis, positions, whole_weights(weights, bits)) for axis, positions, weights in found]
     total = _sums(known, q, steps)

@@ -7,7 +7,7 @@ from typing import Protocol
 from tvm import relax
 
 from tvm_ipu.passes.integer.requantize import Arithmetic, Result
-from tvm_ipu.passes.integer.tensors import Array, Quantized, Sum
+from tvm_ipu.passes.integer.tensors import Array, NoInteger, Quantized, Sum
 from tvm_ipu.passes.rewrite import Rewriter
 
 
@@ -32,3 +32,20 @@ class Known(Protocol):
 
     def integer_form(self, real: relax.Expr, result: Result) -> relax.Expr | None:
         """A value as integers of a result; None where it stays float."""
+
+
+def operand(known: Known, expr: relax.Expr) -> Quantized:
+    """The 8- or 16-bit tensor that an operand is made of by moves only.
+
+    Raises:
+        NoInteger: There is none.
+    """
+    found = known.quantized(expr)
+    if found is None:
+        raise not_quantised(expr)
+    return found
+
+
+def not_quantised(expr: relax.Expr) -> NoInteger:
+    """Why there is no integer form of what reads a value."""
+    return NoInteger(f"its operand '{getattr(expr, 'name', '') or 'a constant'}' is not quantised")

@@ -13,8 +13,9 @@ from tvm_ipu.base.target import Target
 from tvm_ipu.passes.integer import moves, products, requantize as rq
 from tvm_ipu.passes.integer.choices import COMPARISONS, compared
 from tvm_ipu.passes.integer.fixed_point import FixedPoint
-from tvm_ipu.passes.integer.forms import FORMS, fields, label_of
+from tvm_ipu.passes.integer.forms import FORMS, fields
 from tvm_ipu.passes.integer.functions import of_sum, of_tensor
+from tvm_ipu.passes.integer.known import not_quantised
 from tvm_ipu.passes.integer.requantize import Arithmetic, FloatRequant, Result
 from tvm_ipu.passes.integer.tensors import (
     LIMITS,
@@ -261,7 +262,7 @@ class Layers:
         if x is None and weight is not None and op_name(call) == "relax.nn.conv2d":
             return self._depthwise(call, weight)
         if x is None:
-            raise NoInteger(f"its input '{label_of(call.args[0])}' is not quantised")
+            raise not_quantised(call.args[0])
         if op_name(call) == "relax.nn.conv2d":
             if weight is None:
                 raise NoInteger("its weights are not quantised constants")
@@ -270,7 +271,7 @@ class Layers:
             return self._noted(products.matmul(self.rewriter, x, weight), x, weight)
         other = self.quantized(call.args[1])
         if other is None:
-            raise NoInteger(f"its input '{label_of(call.args[1])}' is not quantised")
+            raise not_quantised(call.args[1])
         other = other if other.is_short else self._in_type(other, "int8")
         return self._noted(products.matmul_both(self.rewriter, x, other), x, other)
 
@@ -283,7 +284,7 @@ class Layers:
         """A convolution whose groups are the channels, of a tensor with a scale for each of them."""
         source, channels = self.rewriter.value(call.args[0]), shape_of(call.args[0])[1]
         if op_name(source) != "relax.dequantize" or str(source.args[0].ty.dtype) not in LIMITS:
-            raise NoInteger(f"its input '{label_of(call.args[0])}' is not quantised")
+            raise not_quantised(call.args[0])
         scale, zero = parameters(source)
         one = (int(call.attrs.groups), int(source.attrs.axis), np.unique(zero).size) == (channels, 1, 1)
         if not one:

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from tvm import relax
 
+from tvm_ipu.kernels.fixed_functions import Steps
 from tvm_ipu.passes.integer.tensors import (
     LIMITS,
     Array,
@@ -87,6 +88,10 @@ class Result:
         if isinstance(self.scale, np.ndarray):
             raise NoInteger("scales of its result differ between channels")
         return self.scale
+
+    def steps(self, shift: int) -> Steps:
+        """What fixed-point numbers with ``shift`` fractional bits, in steps of the result, become."""
+        return Steps(self.dtype, int(self.zero), int(self.low), int(self.high), shift)
 
 
 Term = Quantized | Sum | Array

@@ -8,7 +8,7 @@ import numpy as np
 from tvm import relax
 
 from tvm_ipu.kernels import fixed_functions as fixed
-from tvm_ipu.passes.integer.known import Known
+from tvm_ipu.passes.integer.known import Known, operand
 from tvm_ipu.passes.integer.requantize import Result
 from tvm_ipu.passes.integer.tensors import Array, NoInteger, Sum
 from tvm_ipu.passes.lower_operators import call_te
@@ -33,9 +33,7 @@ def linear_resize(known: Known, call: relax.Call, result: Result) -> relax.Expr:
     mode = str(attrs.coordinate_transformation_mode)
     if str(attrs.method) != "linear" or str(attrs.layout) != "NCHW":
         raise NoInteger(f"resizing by method '{attrs.method}'")
-    q = known.quantized(call.args[0])
-    if q is None:
-        raise NoInteger("its operand is not quantised")
+    q = operand(known, call.args[0])
     dtype = "int64" if q.is_short else "int32"
     bits = WEIGHT_BITS[dtype]
     picture = known.rewriter.emit(R.permute_dims(q.expr, [0, 2, 3, 1]))

@@ -12,8 +12,7 @@ from tvm import relax
 
 from tvm_ipu.base.model import NORMALISATION_ATTR
 from tvm_ipu.kernels import fixed_functions as fixed
-from tvm_ipu.kernels.fixed_functions import Steps
-from tvm_ipu.passes.integer.known import Known
+from tvm_ipu.passes.integer.known import Known, operand
 from tvm_ipu.passes.integer.requantize import Result
 from tvm_ipu.passes.integer.tensors import (
     LIMITS,
@@ -39,12 +38,12 @@ def softmax(known: Known, call: relax.Call, result: Result) -> relax.Expr:
     Raises:
         NoInteger: Its operand is not quantised.
     """
-    q = _operand(known, call)
+    q = operand(known, call.args[0])
     step = result.single_scale
     if not 2.0**-40 < step < 2.0**4:
         raise NoInteger(f"a step of its result is {step:g}")
     shift = 57 - math.floor(math.log2(1 / step))
-    plan = fixed.Softmax(_powers(call, q), round(2.0**shift / step), shift, _steps(result))
+    plan = fixed.Softmax(_powers(call, q), round(2.0**shift / step), result.steps(shift))
     return call_te(known.rewriter, "fixed_softmax", partial(fixed.softmax, plan=plan), [q.expr], OPAQUE)
 
 
@@ -54,15 +53,13 @@ def log_softmax(known: Known, call: relax.Call, result: Result) -> relax.Expr:
     Raises:
         NoInteger: Its operand is not quantised, or a step of its result is next to nothing.
     """
-    q = _operand(known, call)
+    q = operand(known, call.args[0])
     ratio, unit = q.scale / result.single_scale, math.log(2) / 2.0**fixed.LOG_BITS / result.single_scale
     shift = min(60, 45 - math.frexp(ratio)[1], 24 - math.frexp(unit)[1])
     if shift < 8:
         raise NoInteger(f"a step of its result is {result.single_scale:g}")
-    powers = _powers(call, q)
-    plan = fixed.LogSoftmax(
-        powers, round(ratio * 2.0**shift), round(unit * 2.0**shift), shift, _steps(result)
-    )
+    factors = round(ratio * 2.0**shift), round(unit * 2.0**shift)
+    plan = fixed.LogSoftmax(_powers(call, q), *factors, result.steps(shift))
     compute = partial(fixed.log_softmax, plan=plan)
     return call_te(known.rewriter, "fixed_log_softmax", compute, [q.expr], OPAQUE)
 
@@ -85,7 +82,7 @@ def normalise(known: Known, call: relax.Call, result: Result) -> relax.Expr:
     """
     facts = _facts(known, call)
     x, *parameters = call.args[1].fields
-    q, shape = _quantized(known, x), shape_of(x)
+    q, shape = operand(known, x), shape_of(x)
     axes, centred = tuple(int(a) for a in facts["axes"]), bool(facts["centred"])
     count = math.prod(shape[a] for a in axes)
     epsilon = round(count**2 * float(facts["epsilon"]) / q.scale**2)
@@ -103,7 +100,7 @@ def normalise(known: Known, call: relax.Call, result: Result) -> relax.Expr:
         int32_constant(np.rint(factor * 2.0**shift)),
         make_constant(np.rint(added * 2.0**shift).astype(np.int64)),
     ]
-    plan = fixed.Normalise(axes, centred, q.zero, epsilon, bits, shift, _steps(result))
+    plan = fixed.Normalise(axes, centred, q.zero, epsilon, bits, result.steps(shift))
     compute = partial(fixed.normalise, plan=plan)
     return call_te(known.rewriter, "fixed_norm", compute, [q.expr, *constants], OPAQUE)
 
@@ -124,18 +121,3 @@ def _facts(known: Known, call: relax.Call) -> dict[str, Any]:
         raise NoInteger(f"no integer form of '{call.args[0].name_hint}'")
     facts: dict[str, Any] = json.loads(written)
     return facts
-
-
-def _operand(known: Known, call: relax.Call) -> Quantized:
-    return _quantized(known, call.args[0])
-
-
-def _quantized(known: Known, expr: relax.Expr) -> Quantized:
-    q = known.quantized(expr)
-    if q is None:
-        raise NoInteger(f"its operand '{getattr(expr, 'name', '') or 'a constant'}' is not quantised")
-    return q
-
-
-def _steps(result: Result) -> Steps:
-    return Steps(result.dtype, int(result.zero), int(result.low), int(result.high))
