@@ -5,7 +5,52 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.host import read_host
+from tvm_ipu.base.options import PRECISIONS
+
+
+def add_model(parser: argparse.ArgumentParser, kind: str, meaning: str) -> None:
+    """Declare what a command reads, a word of its own or ``-m``; ``given_model`` gives its path.
+
+    Args:
+        parser: Of the command.
+        kind: ``STAGE`` or ``MODEL``.
+        meaning: What it may be, for the help.
+    """
+    parser.add_argument("model", type=Path, nargs="?", metavar=kind, help=meaning)
+    parser.add_argument(
+        "-m", "--model", "--model-file", dest="model_option", type=Path, metavar=kind, help="the same"
+    )
+
+
+def given_model(args: argparse.Namespace, kind: str) -> Path:
+    """The path that ``add_model`` declared.
+
+    Raises:
+        OptionError: It is not given, or twice.
+    """
+    if (args.model is None) == (args.model_option is None):
+        raise OptionError(f"give one {kind.lower()}, as {kind} or as -m/--model")
+    path: Path = args.model or args.model_option
+    return path
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--precision``."""
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="type of weights and activations inside; inputs and outputs keep the model's (default: fp32)",
+    )
+
+
+def add_tuning_records(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """Declare ``--tuning-records``."""
+    parser.add_argument(
+        "--tuning-records", type=Path, action="append", default=[], metavar="RECORDS", help=meaning
+    )
 
 
 def add_target(parser: argparse.ArgumentParser, default: str | None = "host") -> None:
@@ -49,8 +94,17 @@ def add_input_shapes(
     )
 
 
-def add_sample_files(parser: argparse._ActionsContainer, required: bool) -> None:
-    """Declare ``-i`` and ``-n``: samples, and what makes arrays of them."""
+def add_sample_files(
+    parser: argparse._ActionsContainer, required: bool, processes: int = 1, meaning: str = "1"
+) -> None:
+    """Declare samples, what makes arrays of them, and how it runs.
+
+    Args:
+        parser: Of the command, or a group of it.
+        required: Whether samples have to be given.
+        processes: Default of ``--num-process``.
+        meaning: That default in words.
+    """
     parser.add_argument(
         "-i",
         "--image",
@@ -66,6 +120,20 @@ def add_sample_files(parser: argparse._ActionsContainer, required: bool) -> None
         metavar="SCRIPTS",
         help="Python files with image_preprocess(path, norm=True), or names of built-in preprocessing, with "
         "commas between the inputs",
+    )
+    parser.add_argument(
+        "--num-process",
+        type=positive,
+        default=processes,
+        metavar="N",
+        help=f"processes that read samples (default: {meaning})",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=positive,
+        default=300,
+        metavar="S",
+        help="seconds that a script has for a sample (default: %(default)s)",
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.host import read_host
-from tvm_ipu.cli.arguments import add_sample_files, add_target, positive
+from tvm_ipu.cli.arguments import add_model, add_sample_files, add_target, given_model, positive
 from tvm_ipu.cli.terminal import print_facts, progress, size
 
 if TYPE_CHECKING:
@@ -21,10 +21,7 @@ _PROCESSES = 10
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("stage", type=Path, nargs="?", metavar="STAGE", help="float stage (.sim)")
-    parser.add_argument(
-        "-m", "--model", "--model-file", dest="option", type=Path, metavar="STAGE", help="the same"
-    )
+    add_model(parser, "STAGE", "float stage (.sim)")
     parser.add_argument(
         "--input-config",
         type=Path,
@@ -46,7 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def add_samples(parser: argparse._ActionsContainer, required: bool) -> None:
     """Declare what to calibrate with, and how."""
-    add_sample_files(parser, required)
+    add_sample_files(
+        parser, required, min(read_host().cores, _PROCESSES), f"one a core, at most {_PROCESSES}"
+    )
     parser.add_argument(
         "--quant-level",
         metavar="LEVEL",
@@ -65,13 +64,6 @@ def add_samples(parser: argparse._ActionsContainer, required: bool) -> None:
         help="ranges and bits to use, JSON or Pickle, as export writes",
     )
     parser.add_argument(
-        "--num-process",
-        type=positive,
-        default=min(read_host().cores, _PROCESSES),
-        metavar="N",
-        help=f"processes that read samples (default: one a core, at most {_PROCESSES})",
-    )
-    parser.add_argument(
         "--memory-saving",
         action="store_true",
         help="go over the samples several times, with few tensors each",
@@ -81,9 +73,6 @@ def add_samples(parser: argparse._ActionsContainer, required: bool) -> None:
         type=positive,
         metavar="N",
         help="for scripts of other toolchains: samples are read one at a time, however many there are",
-    )
-    parser.add_argument(
-        "--timeout", type=positive, metavar="S", help="seconds that a script has for a sample (default: 300)"
     )
 
 
@@ -99,7 +88,6 @@ def calibration_options(args: argparse.Namespace) -> tuple[SampleFiles, Calibrat
         raise OptionError("an image needs samples to calibrate with", "give -i and -n, or write a .sim")
     if args.quant_level and args.q_mode:
         raise OptionError("--quant-level and -q exclude each other", "give one of them")
-    timeout = {"timeout": float(args.timeout)} if args.timeout else {}
     options = Calibration(
         args.q_mode or args.quant_level or _LEVEL,
         args.num_process,
@@ -107,16 +95,14 @@ def calibration_options(args: argparse.Namespace) -> tuple[SampleFiles, Calibrat
         args.quant_config,
         args.quant_param,
     )
-    return SampleFiles(args.image, args.preprocess, **timeout), options
+    return SampleFiles(args.image, args.preprocess, float(args.timeout)), options
 
 
 def execute(args: argparse.Namespace) -> int:
     """Calibrate, and say what came out."""
-    if (args.stage is None) == (args.option is None):
-        raise OptionError("give one stage, as STAGE or as -m/--model")
     from tvm_ipu import fixed_point
 
-    source = args.stage or args.option
+    source = given_model(args, "STAGE")
     output = _fixed_path(source, args.output)
     samples, options = calibration_options(args)
     with progress(args.verbose) as report:

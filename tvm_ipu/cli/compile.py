@@ -9,10 +9,18 @@ from pathlib import Path
 
 from tvm_ipu.base.batch import BATCH_MODES, N_BUF, ONE_BUF
 from tvm_ipu.base.category import CATEGORIES
-from tvm_ipu.base.errors import OptionError
-from tvm_ipu.base.options import PRECISIONS, CompileOptions
+from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.program import Program
-from tvm_ipu.cli.arguments import add_input_shapes, add_target, numbers, positive
+from tvm_ipu.cli.arguments import (
+    add_input_shapes,
+    add_model,
+    add_precision,
+    add_target,
+    add_tuning_records,
+    given_model,
+    numbers,
+    positive,
+)
 from tvm_ipu.cli.inspect import print_float_layers
 from tvm_ipu.cli.sources import MODELS, add_arrays, add_source, load_options
 from tvm_ipu.cli.terminal import print_facts, progress, scaled, size
@@ -21,12 +29,7 @@ from tvm_ipu.image.schema import STAGE_SUFFIX
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument(
-        "model", type=Path, nargs="?", metavar="MODEL", help=f"stage (.sim), or model: {MODELS}"
-    )
-    parser.add_argument(
-        "-m", "--model", "--model-file", dest="model_option", type=Path, metavar="MODEL", help="the same"
-    )
+    add_model(parser, "MODEL", f"stage (.sim), or model: {MODELS}")
     add_target(parser, None)
     parser.add_argument(
         "-o",
@@ -38,12 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "a stage's name with _sgsimg.img beside it",
     )
     add_input_shapes(parser)
-    parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="fp32",
-        help="type of weights and activations inside; inputs and outputs keep the model's (default: fp32)",
-    )
+    add_precision(parser)
     parser.add_argument(
         "--samples",
         type=Path,
@@ -92,14 +90,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_arrays(parser, "--outputs")
     add_source(parser)
-    parser.add_argument(
-        "--tuning-records",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="RECORDS",
-        help="records that tune wrote; may be repeated, and then the last one counts",
-    )
+    add_tuning_records(parser, "records that tune wrote; may be repeated, and then the last one counts")
     parser.add_argument(
         "--no-tuning-records",
         action="store_true",
@@ -131,9 +122,7 @@ def execute(args: argparse.Namespace) -> int:
     """Compile, and print what was made."""
     from tvm_ipu import driver
 
-    if (args.model is None) == (args.model_option is None):
-        raise OptionError("give one model, as MODEL or as -m/--model")
-    model = args.model or args.model_option
+    model = given_model(args, "MODEL")
     options = CompileOptions(
         precision=args.precision,
         max_error=args.max_error,

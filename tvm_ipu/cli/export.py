@@ -5,17 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tvm_ipu.base.errors import OptionError
+from tvm_ipu.cli.arguments import add_model, given_model
 
 _PARAMETERS = {"JSON": ".json", "Pickle": ".pkl"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("stage", type=Path, nargs="?", metavar="STAGE", help="float or fixed stage (.sim)")
-    parser.add_argument(
-        "-m", "--model", "--model-file", dest="option", type=Path, metavar="STAGE", help="the same"
-    )
+    add_model(parser, "STAGE", "float or fixed stage (.sim)")
     parser.add_argument(
         "-o",
         "--output",
@@ -35,11 +32,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Export, and name the result."""
-    if (args.stage is None) == (args.option is None):
-        raise OptionError("give one stage, as STAGE or as -m/--model")
     from tvm_ipu import fixed_point
 
-    stage = args.stage or args.option
+    stage = given_model(args, "STAGE")
     output = args.output or stage.with_suffix(_PARAMETERS.get(args.output_mode, ".onnx"))
     if args.output_mode == "ONNX":
         fixed_point.export_stage(stage, output)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tvm_ipu.base.category import CATEGORIES, TOP
 from tvm_ipu.base.errors import OptionError
-from tvm_ipu.cli.arguments import add_sample_files, add_threads, positive, thread_count
+from tvm_ipu.cli.arguments import add_sample_files, add_threads, thread_count
 from tvm_ipu.cli.terminal import print_table, progress
 
 if TYPE_CHECKING:
@@ -50,20 +50,6 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="INI",
         help="the configuration that the model was made with; it is in the model, and only compared",
-    )
-    parser.add_argument(
-        "--num-process",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="processes that read samples (default: 1)",
-    )
-    parser.add_argument(
-        "--timeout",
-        type=positive,
-        default=300,
-        metavar="S",
-        help="seconds that a script has for a sample (default: %(default)s)",
     )
 
 

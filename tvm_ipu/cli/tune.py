@@ -11,8 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvm_ipu.base.errors import OptionError
-from tvm_ipu.base.options import PRECISIONS, CompileOptions
-from tvm_ipu.cli.arguments import add_input_shapes, add_target, comma_list, count, numbers, positive
+from tvm_ipu.base.options import CompileOptions
+from tvm_ipu.cli.arguments import (
+    add_input_shapes,
+    add_precision,
+    add_target,
+    add_tuning_records,
+    comma_list,
+    count,
+    numbers,
+    positive,
+)
 from tvm_ipu.cli.sources import MODELS, add_arrays, add_source, load_options
 from tvm_ipu.cli.terminal import Progress as Loading, print_facts, print_table, progress
 
@@ -45,12 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ".records.jsonl, in this folder",
     )
     add_input_shapes(parser)
-    parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="fp32",
-        help="type of weights and activations inside, as for compile (default: fp32)",
-    )
+    add_precision(parser)
     parser.add_argument(
         "-b", "--batch", type=numbers, default=(), metavar="N,N", help="batch sizes, as for compile"
     )
@@ -92,14 +96,7 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
         help="what picks decisions to try: xgb and its variants for MetaSchedule's cost model (default: xgb)",
     )
     parser.add_argument("--seed", type=count, default=0, metavar="N", help="of random choices (default: 0)")
-    parser.add_argument(
-        "--tuning-records",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="RECORDS",
-        help="records of an earlier run to start from; may be repeated",
-    )
+    add_tuning_records(parser, "records of an earlier run to start from; may be repeated")
 
 
 def _add_measurement(parser: argparse.ArgumentParser) -> None:
