@@ -15,7 +15,8 @@ from tvm_ipu.quantize.reference import Meaning, Operand
 
 
 def _silu(x: Array) -> Array:
-    return x / (1 + np.exp(-x))
+    with np.errstate(over="ignore"):  # far below zero the quotient is 0
+        return x / (1 + np.exp(-x))
 
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])

@@ -124,7 +124,9 @@ def test_runner_by_the_cross_gcc(cache: Path, tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(build, "_zig", lambda *options: None)
     monkeypatch.setattr(build, "_gcc", find)
-    target = Target(name="t", description="", arch="riscv64", triple="", zig_triple="riscv64-linux-musl")
+    target = Target(
+        name="t", description="", arch="riscv64", triple="riscv64-unknown-linux-gnu", zig_triple=""
+    )
     assert build.build_runner(target).name == "ipu-run"
     assert asked == [("riscv64-linux-gnu-gcc", "-static")]
 

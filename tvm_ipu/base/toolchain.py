@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -67,7 +66,7 @@ def find_toolchain(target: Target) -> Toolchain:
     found = next(toolchains(target), None)
     if found is None:
         native = target.arch == host_arch()
-        cross = " or ".join(_cross_prefixes(target))
+        cross = " or ".join(cross_prefixes(target))
         raise ToolError(
             f"no compiler and linker found for target '{target.name}'",
             "install gcc and binutils, or run: pip install 'tvm_ipu[cross]'"
@@ -83,7 +82,7 @@ def toolchains(target: Target) -> Iterator[Toolchain]:
     if target.arch == "x86_64":
         flags = _VECTOR_FLAGS.get(target.vector_bits, ())
     prefixes = [""] if target.arch == host_arch() else []
-    for prefix in prefixes + _cross_prefixes(target):
+    for prefix in prefixes + cross_prefixes(target):
         linker = shutil.which(f"{prefix}ld")
         for name in ("gcc", "cc", "clang"):
             compiler = shutil.which(prefix + name)
@@ -100,7 +99,7 @@ def toolchains(target: Target) -> Iterator[Toolchain]:
         yield Toolchain("clang", command, (lld,), Path(clang).resolve())
 
 
-def _cross_prefixes(target: Target) -> list[str]:
+def cross_prefixes(target: Target) -> list[str]:
     """Prefixes of cross compilers, such as ``aarch64-linux-gnu-``."""
     abi = target.triple.rsplit("-", 1)[-1]
     return [f"{target.arch}-linux-{abi}-", f"{target.triple}-"]
@@ -136,12 +135,6 @@ def run_tool(command: Sequence[str], cwd: Path | None = None) -> str:
             f"the command was: {' '.join(command)}",
         )
     return done.stdout
-
-
-def cache_dir() -> Path:
-    """Folder of this user for what compilers made; it may be deleted at any time."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "tvm_ipu"
 
 
 def installed_tools(names: Sequence[str]) -> list[Tool]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tvm_ipu.base.errors import ToolError
+from tvm_ipu.base.files import cache_dir
 from tvm_ipu.base.target import Target
-from tvm_ipu.base.toolchain import Toolchain, cache_dir, find_toolchain, run_tool
+from tvm_ipu.base.toolchain import Toolchain, find_toolchain, run_tool
 from tvm_ipu.codegen.elf import SHF_ALLOC, SHN_UNDEF, SHT_SYMTAB, STB_GLOBAL, ElfFile
 
 _SUPPORT_SOURCE = Path(__file__).with_name("support.c")

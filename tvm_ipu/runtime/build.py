@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvm_ipu.base.errors import ToolError
+from tvm_ipu.base.files import cache_dir
 
 if TYPE_CHECKING:
     from tvm_ipu.base.target import Target
@@ -26,13 +27,6 @@ _PREBUILT_DIR = SOURCE_DIR.parent / "_native"
 _RUNNER_SOURCE = "ipu_run.c"
 _FLAGS = ("-std=c11", "-O2", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64", "-Wall", "-Wextra", "-pthread")
 _LIBRARY_FLAGS = ("-fPIC", "-fvisibility=hidden")
-_CROSS_GCC = {
-    "aarch64": "aarch64-linux-gnu-gcc",
-    "arm": "arm-linux-gnueabihf-gcc",
-    "riscv64": "riscv64-linux-gnu-gcc",
-    "x86_64": "x86_64-linux-gnu-gcc",
-}
-"""Debian's cross compilers, which serve where ziglang is not installed."""
 SHARED_NAME, STATIC_NAME, RUNNER_NAME = "libtvm_ipu.so", "libtvm_ipu.a", "ipu-run"
 
 
@@ -87,29 +81,33 @@ def build_runner(target: Target) -> Path:
     """
     cpu = (f"-mcpu={target.zig_cpu}",) if target.zig_cpu else ()
     zig = _zig("-target", target.zig_triple, *cpu, "-static") if target.zig_triple else None
-    compiler = zig or _gcc(_CROSS_GCC.get(target.arch, ""), "-static")
-    if compiler:
+    if compiler := zig or _cross_gcc(target):
         return _cached(RUNNER_NAME, compiler)
     if target.arch == os.uname().machine:
         return native_runner()
     raise ToolError(f"no compiler can make a runner for target '{target.name}'", "install tvm_ipu[cross]")
 
 
+def _cross_gcc(target: Target) -> Compiler | None:
+    """A distribution's cross compiler, which serves where ziglang is not installed."""
+    from tvm_ipu.base.toolchain import cross_prefixes
+
+    found = (_gcc(f"{prefix}gcc", "-static") for prefix in cross_prefixes(target))
+    return next(filter(None, found), None)
+
+
 def _gcc(name: str, *options: str) -> Compiler | None:
     from shutil import which
 
-    path = which(name) if name else None
+    path = which(name)
     return Compiler((path, *options), (which("ar") or "ar",), Path(path).resolve()) if path else None
 
 
 def _zig(*options: str) -> Compiler | None:
-    from importlib.util import find_spec
+    from tvm_ipu.base.toolchain import find_zig
 
-    spec = find_spec("ziglang")
-    if spec is None or spec.origin is None:
-        return None
-    zig = (sys.executable, "-m", "ziglang")
-    return Compiler((*zig, "cc", *options), (*zig, "ar"), Path(spec.origin))
+    zig = find_zig()
+    return Compiler((*zig, "cc", *options), (*zig, "ar"), Path(zig[0])) if zig else None
 
 
 def _native(name: str) -> Path:
@@ -130,7 +128,7 @@ def _native(name: str) -> Path:
 
 def _cached(name: str, compiler: Compiler) -> Path:
     """File ``name`` made by ``compiler``, from the cache if it is there."""
-    path = _cache_dir() / f"native-{_key(compiler)}" / name
+    path = cache_dir() / f"native-{_key(compiler)}" / name
     if not path.is_file():
         from tempfile import TemporaryDirectory
 
@@ -144,12 +142,6 @@ def _cached(name: str, compiler: Compiler) -> Path:
                 f"cannot build the runtime in {path.parent}: {err.strerror or err}", "set XDG_CACHE_HOME"
             ) from err
     return path
-
-
-def _cache_dir() -> Path:
-    """Cache folder of this user."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "tvm_ipu"
 
 
 def _key(compiler: Compiler) -> str:
@@ -174,33 +166,21 @@ def _key(compiler: Compiler) -> str:
 
 def _compile(name: str, compiler: Compiler, folder: Path) -> Path:
     """Make the file ``name`` in ``folder``."""
+    from tvm_ipu.base.toolchain import run_tool
+
     made = folder / name
     library = [str(f) for f in sorted(SOURCE_DIR.glob("*.c")) if f.name != _RUNNER_SOURCE]
     command = [*compiler.command, *_FLAGS]
     if name == RUNNER_NAME:
-        _execute([*command, "-s", "-o", str(made), *library, str(SOURCE_DIR / _RUNNER_SOURCE), "-lm"])
+        run_tool([*command, "-s", "-o", str(made), *library, str(SOURCE_DIR / _RUNNER_SOURCE), "-lm"])
     elif name == SHARED_NAME:
-        _execute([*command, *_LIBRARY_FLAGS, "-shared", "-s", "-o", str(made), *library])
+        run_tool([*command, *_LIBRARY_FLAGS, "-shared", "-s", "-o", str(made), *library])
     else:
         objects = [str(folder / f"tvm_ipu_{Path(source).stem}.o") for source in library]
         for source, compiled in zip(library, objects, strict=True):
-            _execute([*command, *_LIBRARY_FLAGS, "-c", "-o", compiled, source])
-        _execute([*compiler.archiver, "rcs", str(made), *objects])
+            run_tool([*command, *_LIBRARY_FLAGS, "-c", "-o", compiled, source])
+        run_tool([*compiler.archiver, "rcs", str(made), *objects])
     return made
-
-
-def _execute(command: Sequence[str]) -> None:
-    import subprocess
-
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    except OSError as err:
-        raise ToolError(f"cannot run {command[0]}: {err.strerror or err}") from err
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        raise ToolError(
-            f"{' '.join(command)} failed: {lines[-1] if lines else f'exit code {done.returncode}'}"
-        )
 
 
 def main(arguments: list[str]) -> int:

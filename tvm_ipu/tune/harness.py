@@ -9,8 +9,9 @@ from pathlib import Path
 from tvm_ffi import libinfo
 
 from tvm_ipu.base.errors import ToolError
+from tvm_ipu.base.files import cache_dir
 from tvm_ipu.base.target import Target
-from tvm_ipu.base.toolchain import cache_dir, find_toolchain, run_tool
+from tvm_ipu.base.toolchain import find_toolchain, run_tool
 
 _SOURCE = Path(__file__).with_name("measure.c")
 _FLAGS = (
