@@ -63,12 +63,11 @@ class Described:
     @property
     def extents(self) -> tuple[int, int]:
         """Height and width of the first picture."""
-        layouts = {one.name: one.layout for one in self.contract.inputs}
+        contracts = {one.name: one for one in self.contract.inputs}
         for spec in self.inputs:
             if len(spec.shape) == 4:
-                planar = layouts.get(spec.name, "NCHW") == "NCHW"
-                height, width = spec.shape[2:] if planar else spec.shape[1:3]
-                return height, width
+                one = contracts.get(spec.name)
+                return one.extents(spec.shape) if one else (spec.shape[2], spec.shape[3])
         return 1, 1
 
     def check_config(self, path: Path) -> None:
@@ -114,14 +113,7 @@ def _picture(spec: TensorSpec, contract: InputContract | None) -> TensorSpec:
     """The float model's input behind a frame, as large as the frame with its padding."""
     if contract is None or contract.is_raw:
         return spec
-    n, rows, columns = spec.shape[:3]
-    if contract.layout == "NCHW" and contract.input_format != "YUV_NV12":
-        rows, columns = spec.shape[2:]
-    if contract.input_format == "YUV_NV12":
-        rows = rows * 2 // 3
-    channels = contract.channels
-    shape = (n, channels, rows, columns) if contract.layout == "NCHW" else (n, rows, columns, channels)
-    return TensorSpec(spec.name, shape, DType.FLOAT32)
+    return TensorSpec(spec.name, contract.picture_shape(spec.shape), DType.FLOAT32)
 
 
 def samples_for(model: Described, images: Path, preprocess: str, timeout: float = TIMEOUT) -> Samples:

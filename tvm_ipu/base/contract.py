@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tvm_ipu.base.errors import ModelError
 from tvm_ipu.base.plain import from_plain
 
-IMAGE_FORMATS = ("RGB", "BGR", "GRAY", "RGBA", "BGRA", "YUV_NV12")
+CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4, "YUV_NV12": 3}
+"""Channels of a pixel in memory; a frame in YUV_NV12 has 3 when it is taken apart."""
+IMAGE_FORMATS = tuple(CHANNELS)
 RAW_FORMATS = ("RAWDATA_U8_NHWC", "RAWDATA_S16_NHWC", "RAWDATA_U16_NHWC", "RAWDATA_F32_NHWC")
 LAYOUTS = ("NHWC", "NCHW")
 
@@ -52,6 +55,50 @@ class InputContract:
     def is_raw(self) -> bool:
         """Whether the input is data and no picture."""
         return self.input_format in RAW_FORMATS
+
+    @property
+    def is_planar(self) -> bool:
+        """Whether pictures are [N, C, H, W] and not [N, H, W, C]."""
+        return self.layout == "NCHW"
+
+    def extents(self, picture: tuple[int, ...]) -> tuple[int, int]:
+        """Height and width of a picture of that shape."""
+        height, width = picture[2:4] if self.is_planar else picture[1:3]
+        return height, width
+
+    def padded(self, picture: tuple[int, ...]) -> tuple[int, int]:
+        """Rows and columns of the frame that a picture of that shape lies in."""
+        height, width = self.extents(picture)
+        rows, columns = self.height_alignment, self.width_alignment
+        return -(-height // rows) * rows, -(-width // columns) * columns
+
+    def frame_shape(self, picture: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the uint8 array that is fed for such pictures: [N, rows * 3/2, columns] for YUV_NV12.
+
+        Raises:
+            ModelError: A frame in YUV_NV12 has an odd number of rows or columns.
+        """
+        n, (rows, columns) = picture[0], self.padded(picture)
+        if self.input_format == "YUV_NV12":
+            if rows % 2 or columns % 2:
+                raise ModelError(
+                    f"input '{self.name}': YUV_NV12 needs an even number of rows and columns, "
+                    f"found {rows} x {columns}",
+                    "set input_width_alignment and input_height_alignment to 2 or a multiple",
+                )
+            return n, rows * 3 // 2, columns
+        return self._picture(n, rows, columns, CHANNELS[self.input_format])
+
+    def picture_shape(self, frame: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of a picture of the trained format that fills a frame of ``frame_shape``."""
+        if self.input_format == "YUV_NV12":
+            rows, columns = frame[1] * 2 // 3, frame[2]
+        else:
+            rows, columns = self.extents(frame)
+        return self._picture(frame[0], rows, columns, self.channels)
+
+    def _picture(self, n: int, rows: int, columns: int, channels: int) -> tuple[int, ...]:
+        return (n, channels, rows, columns) if self.is_planar else (n, rows, columns, channels)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def _array(step: Step, path: Path, norm: bool) -> Array:
 def _is_planar(step: Step) -> bool:
     """Whether the float model takes channels before rows."""
     if step.contract is not None:
-        return step.contract.layout == "NCHW"
+        return step.contract.is_planar
     return len(step.spec.shape) == 4 and step.spec.shape[1] in (1, 3)
 
 

@@ -29,10 +29,9 @@ def to_raw(array: Array, contract: InputContract) -> Array:
     """
     if contract.input_format in RAW_FORMATS:
         return array
-    planar = contract.layout == "NCHW"
-    pixels = array.transpose(0, 2, 3, 1) if planar else array
-    rows, columns = -pixels.shape[1] % contract.height_alignment, -pixels.shape[2] % contract.width_alignment
-    pixels = np.pad(pixels, ((0, 0), (0, rows), (0, columns), (0, 0)), mode="edge")
+    pixels = array.transpose(0, 2, 3, 1) if contract.is_planar else array
+    missing = np.subtract(contract.padded(array.shape), contract.extents(array.shape))
+    pixels = np.pad(pixels, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
     if contract.input_format == "YUV_NV12":
         return _nv12(pixels, contract.training_format)
     if contract.training_format == "GRAY":
@@ -43,7 +42,7 @@ def to_raw(array: Array, contract: InputContract) -> Array:
         pixels = np.concatenate([pixels, opaque], 3)[
             ..., [named[channel] for channel in contract.input_format]
         ]
-    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2) if planar else pixels)
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2) if contract.is_planar else pixels)
 
 
 def _nv12(pixels: Array, trained: str) -> Array:

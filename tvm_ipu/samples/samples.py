@@ -141,11 +141,8 @@ def _fits_frame(shape: tuple[int, ...], step: Step) -> bool:
     contract = step.contract
     if contract is None or contract.is_raw or len(shape) != 4:
         return False
-    at = 2 if contract.layout == "NCHW" else 1
-    aligned = list(shape)
-    for axis, alignment in ((at, contract.height_alignment), (at + 1, contract.width_alignment)):
-        aligned[axis] = -(-shape[axis] // alignment) * alignment
-    return tuple(aligned) == step.spec.shape
+    at = 2 if contract.is_planar else 1
+    return (*shape[:at], *contract.padded(shape), *shape[at + 2 :]) == step.spec.shape
 
 
 def _is_nhwc(step: Step) -> bool:

@@ -90,8 +90,7 @@ def _picture_sizes(model: Model, contracts: dict[str, InputContract]) -> dict[st
     sizes = {}
     for spec in model.inputs:
         if spec.name in contracts and not contracts[spec.name].is_raw:
-            _, height, width = Frame(contracts[spec.name], spec.shape).size
-            sizes[spec.name] = [height, width]
+            sizes[spec.name] = list(contracts[spec.name].extents(spec.shape))
     return {"picture_sizes": sizes} if sizes else {}
 
 
@@ -171,11 +170,11 @@ class _Picture(_Input):
         super().__init__(rewriter, old, contract, dtype)
 
     def _raw_shape(self) -> tuple[int, ...]:
-        return self._frame.raw_shape
+        return self._contract.frame_shape(self._old.shape)
 
     @property
     def _axis(self) -> int:
-        return 1 if self._frame.is_planar else 3
+        return 1 if self._contract.is_planar else 3
 
     def pixels(self) -> relax.Expr:
         """The picture as the model was trained on."""
@@ -234,7 +233,7 @@ def _is_index(reader: relax.Expr) -> bool:
 
 def _check_picture(spec: TensorSpec, contract: InputContract) -> None:
     channels = contract.channels
-    axis = 1 if contract.layout == "NCHW" else 3
+    axis = 1 if contract.is_planar else 3
     if len(spec.shape) != 4 or spec.shape[axis] != channels:
         wanted = f"[N, {channels}, H, W]" if axis == 1 else f"[N, H, W, {channels}]"
         raise ModelError(

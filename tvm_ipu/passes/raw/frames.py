@@ -9,16 +9,12 @@ from fractions import Fraction
 import numpy as np
 from tvm import relax
 
-from tvm_ipu.base.contract import InputContract
-from tvm_ipu.base.errors import ModelError
+from tvm_ipu.base.contract import CHANNELS, InputContract
 from tvm_ipu.passes.rewrite import make_constant
 
 R = relax.op
 
 Emit = Callable[[relax.Expr], relax.Expr]
-
-CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4, "YUV_NV12": 3}
-"""Channels of a pixel in memory; a frame in YUV_NV12 has 3 when it is taken apart."""
 
 YUV_BITS = 20
 """Fractional bits of the coefficients from YUV to RGB: sums stay below 2**30."""
@@ -57,43 +53,6 @@ class Frame:
     contract: InputContract
     shape: tuple[int, ...]
 
-    @property
-    def is_planar(self) -> bool:
-        """Whether the model's input is NCHW."""
-        return self.contract.layout == "NCHW"
-
-    @property
-    def size(self) -> tuple[int, int, int]:
-        """N, H and W of the model's input."""
-        height, width = self.shape[2:] if self.is_planar else self.shape[1:3]
-        return self.shape[0], height, width
-
-    @property
-    def aligned(self) -> tuple[int, int]:
-        """Rows and columns in memory."""
-        _, height, width = self.size
-        rows, columns = self.contract.height_alignment, self.contract.width_alignment
-        return -(-height // rows) * rows, -(-width // columns) * columns
-
-    @property
-    def raw_shape(self) -> tuple[int, ...]:
-        """Shape of the uint8 array that is fed: [N, rows * 3/2, columns] for YUV_NV12.
-
-        Raises:
-            ModelError: A frame in YUV_NV12 has an odd number of rows or columns.
-        """
-        n, (rows, columns) = self.shape[0], self.aligned
-        if self.contract.input_format == "YUV_NV12":
-            if rows % 2 or columns % 2:
-                raise ModelError(
-                    f"input '{self.contract.name}': YUV_NV12 needs an even number of rows and columns, "
-                    f"found {rows} x {columns}",
-                    "set input_width_alignment and input_height_alignment to 2 or a multiple",
-                )
-            return (n, rows * 3 // 2, columns)
-        channels = CHANNELS[self.contract.input_format]
-        return (n, channels, rows, columns) if self.is_planar else (n, rows, columns, channels)
-
     def pixels(self, raw: relax.Expr, emit: Emit) -> relax.Expr:
         """The picture in the model's shape and trained format: uint8, or int32 where it was computed.
 
@@ -103,10 +62,10 @@ class Frame:
         """
         if self.contract.input_format == "YUV_NV12":
             return self._from_nv12(raw, emit)
-        channel, row = (1, 2) if self.is_planar else (3, 1)
-        _, height, width = self.size
-        if self.aligned != (height, width):
-            raw = _slice(raw, [row, row + 1], [0, 0], [height, width])
+        channel, row = (1, 2) if self.contract.is_planar else (3, 1)
+        extents = self.contract.extents(self.shape)
+        if self.contract.padded(self.shape) != extents:
+            raw = _slice(raw, [row, row + 1], [0, 0], list(extents))
         order = _order(self.contract.input_format, self.contract.training_format)
         if order == list(range(len(order))):
             fewer = len(order) < CHANNELS[self.contract.input_format]
@@ -114,8 +73,8 @@ class Frame:
         return R.take(raw, make_constant(np.array(order, np.int64)), axis=channel)
 
     def _from_nv12(self, raw: relax.Expr, emit: Emit) -> relax.Expr:
-        n, height, width = self.size
-        rows, columns = self.aligned
+        n, (height, width) = self.shape[0], self.contract.extents(self.shape)
+        rows, columns = self.contract.padded(self.shape)
         luma = R.reshape(emit(_slice(raw, [1, 2], [0, 0], [height, width])), (n, height, width, 1))
         halves = ((height + 1) // 2, (width + 1) // 2)
         chroma_rows = emit(_slice(raw, [1], [rows], [rows * 3 // 2]))
@@ -134,7 +93,7 @@ class Frame:
             total = R.add(R.multiply(R.astype(plane, "int32"), make_constant(factor[order])), total)
         shifted = R.right_shift(total, relax.const(YUV_BITS, "int32"))
         found = R.clip(shifted, 0, 255)
-        return R.permute_dims(found, [0, 3, 1, 2]) if self.is_planar else found
+        return R.permute_dims(found, [0, 3, 1, 2]) if self.contract.is_planar else found
 
 
 def _order(fed: str, trained: str) -> list[int]:
