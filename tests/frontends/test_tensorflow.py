@@ -342,7 +342,7 @@ def broken(files: Path, folder: Path) -> Iterator[tuple[Path, str]]:
     for part, size in (("damaged", len(saved) // 3), ("nothing", 0), ("lost", len(saved))):
         (folder / part).mkdir()
         (folder / part / "saved_model.pb").write_bytes(saved[:size])
-        yield folder / part, "cannot be read" if part == "lost" else "truncated"
+        yield folder / part, {"damaged": "truncated", "nothing": "is empty", "lost": "cannot be read"}[part]
     yield files / "saved" / "saved_model.pb", "give the folder of the SavedModel"
 
 

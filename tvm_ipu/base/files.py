@@ -44,16 +44,24 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deep") from err
 
 
-def read_model_file(path: Path, kind: str = "model file") -> bytes:
-    """The bytes of a file that a user gave; ``kind`` says in messages what it should be.
+def read_model_file(path: Path, kind: str = "model file", size: int = -1) -> bytes:
+    """The bytes of a file that a user gave.
+
+    Args:
+        path: The file.
+        kind: What it should be, for messages.
+        size: How many bytes; all of them by default.
 
     Raises:
-        ModelError: It is missing, empty or cannot be read.
+        ModelError: It is missing, a folder, empty, or cannot be read.
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(size)
     except FileNotFoundError as err:
         raise ModelError(f"{kind} '{path}' does not exist") from err
+    except IsADirectoryError as err:
+        raise ModelError(f"'{path}' is a folder", f"give the {kind} in it") from err
     except OSError as err:
         raise ModelError(f"cannot read {kind} '{path}': {err.strerror}") from err
     if not content:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import FunctionProto, GraphProto, ModelProto, version_converter
 
 from tvm_ipu.base.errors import ModelError
+from tvm_ipu.base.files import read_model_file
 from tvm_ipu.frontends.loaders import FORMAT, OnnxSource
 from tvm_ipu.frontends.onnx.check import check_graph, check_nodes
 from tvm_ipu.frontends.onnx.graph import Array
@@ -71,22 +73,14 @@ def parse_file(path: Path) -> ModelProto:
     Raises:
         ModelError: It is missing, empty, truncated or no ONNX model.
     """
-    try:
-        if path.is_dir():
-            raise ModelError(f"'{path}' is a folder", "give the model file in it")
-        size = path.stat().st_size
-        if size == 0:
-            raise ModelError(f"'{path}' is empty")
-        if size > PROTOBUF_LIMIT:
+    with suppress(OSError):  # reading the file tells what is wrong
+        if path.stat().st_size > PROTOBUF_LIMIT:
             raise ModelError(
                 f"'{path}' is larger than 2 GB, which no ONNX file can be",
                 "save the model with its weights as external data",
             )
-        return ModelProto.FromString(path.read_bytes())
-    except FileNotFoundError as err:
-        raise ModelError(f"model file '{path}' does not exist") from err
-    except OSError as err:
-        raise ModelError(f"cannot read model file '{path}': {err.strerror}") from err
+    try:
+        return ModelProto.FromString(read_model_file(path))
     except DecodeError as err:
         raise ModelError(f"'{path}' is not an ONNX model, or it is truncated") from err
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_ipu.base.errors import ModelError, OptionError
+from tvm_ipu.base.files import read_model_file
 from tvm_ipu.frontends.tensorflow.frozen import Frozen, check_operators, node_of
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -84,7 +85,7 @@ def _meta_graph(folder: Path) -> Any:
     if not path.exists():
         raise ModelError(f"'{folder}' is not a SavedModel: there is no 'saved_model.pb' in it")
     try:
-        model = SavedModel.FromString(path.read_bytes())
+        model = SavedModel.FromString(read_model_file(path))
     except DecodeError as err:
         raise ModelError(f"'{path}' is not a SavedModel, or it is truncated") from err
     graphs = {" and ".join(graph.meta_info_def.tags): graph for graph in model.meta_graphs}

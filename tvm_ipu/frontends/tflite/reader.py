@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tvm_ipu.base.errors import ModelError
+from tvm_ipu.base.files import read_model_file
 from tvm_ipu.frontends.extras import require
 from tvm_ipu.frontends.tflite.model import DTYPES, Array, Operator, Subgraph, Tensor, no_scale, numpy_type
 
@@ -43,15 +44,7 @@ def read_file(path: Path, signature: str = "") -> Subgraph:
     Raises:
         ModelError: It is missing, truncated, damaged, no TensorFlow Lite model, or has no such signature.
     """
-    try:
-        if path.is_dir():
-            raise ModelError(f"'{path}' is a folder", "give the .tflite file in it")
-        buffer = path.read_bytes()
-    except FileNotFoundError as err:
-        raise ModelError(f"model file '{path}' does not exist") from err
-    except OSError as err:
-        raise ModelError(f"cannot read model file '{path}': {err.strerror}") from err
-    return read_bytes(buffer, str(path), signature)
+    return read_bytes(read_model_file(path), str(path), signature)
 
 
 def read_bytes(buffer: bytes, label: str, signature: str = "") -> Subgraph:

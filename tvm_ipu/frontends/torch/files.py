@@ -13,6 +13,7 @@ from unittest import mock
 import torch
 
 from tvm_ipu.base.errors import ModelError
+from tvm_ipu.base.files import read_model_file
 from tvm_ipu.frontends.extras import require_trust
 from tvm_ipu.frontends.loaders import LoadOptions
 from tvm_ipu.frontends.torch.modules import quiet
@@ -31,14 +32,7 @@ def read_file(path: Path, options: LoadOptions) -> Any:
     Raises:
         ModelError: There is no model in it, it is damaged, or it is a pickle and pickles are not trusted.
     """
-    try:
-        start = path.open("rb").read(4)
-    except FileNotFoundError as err:
-        raise ModelError(f"model file '{path}' does not exist") from err
-    except OSError as err:
-        raise ModelError(f"cannot read model file '{path}': {err.strerror}") from err
-    if not start:
-        raise ModelError(f"'{path}' is empty")
+    start = read_model_file(path, size=4)
     with quiet():
         if start.startswith(_OLD_PICKLE):
             return _load_pickle(path, options)
