@@ -49,16 +49,20 @@ class Described:
     """A stage or an image, before it is opened.
 
     Attributes:
+        path: The file.
         phase: One of ``PHASES``.
         inputs: What preprocessing gives: the float model's inputs. An image knows its frames' sizes only.
         contract: What the bytes mean.
         target: Chip that it is for.
+        graph: A stage's network; None for an image.
     """
 
+    path: Path
     phase: str
     inputs: tuple[TensorSpec, ...]
     contract: Contract
     target: str
+    graph: Graph | None
 
     @property
     def extents(self) -> tuple[int, int]:
@@ -69,6 +73,18 @@ class Described:
                 one = contracts.get(spec.name)
                 return one.extents(spec.shape) if one else (spec.shape[2], spec.shape[3])
         return 1, 1
+
+    def open(self, threads: int = 1) -> Simulator:
+        """The simulator; ``threads`` share the work.
+
+        Raises:
+            TvmIpuError: The network cannot be compiled, or an operator has no definition.
+        """
+        if self.graph is None:
+            return open_offline(self.path, threads)
+        if self.phase == "Float":
+            return _float_simulator(self.graph, threads)
+        return _fixed_simulator(self.graph, self.contract, self.target)
 
     def check_config(self, path: Path) -> None:
         """Refuse a configuration other than the model's own.
@@ -102,11 +118,12 @@ def describe_model(path: Path, phase: str = "") -> Described:
     if phase and phase != found:
         raise OptionError(f"-t {phase}: {path} is of the phase {found}")
     if stage is not None:
-        return Described(found, graph_from_onnx(stage.model).inputs, stage.contract, stage.target)
+        graph = graph_from_onnx(stage.model)
+        return Described(path, found, graph.inputs, stage.contract, stage.target, graph)
     image = read_image(path)
     contracts = {one.name: one for one in image.contract.inputs}
     inputs = tuple(_picture(spec, contracts.get(spec.name)) for spec in image.plans[0].inputs)
-    return Described(found, inputs, image.contract, image.target.name)
+    return Described(path, found, inputs, image.contract, image.target.name, None)
 
 
 def _picture(spec: TensorSpec, contract: InputContract | None) -> TensorSpec:
@@ -138,10 +155,7 @@ def open_simulator(path: Path, phase: str = "", threads: int = 1) -> Simulator:
         OptionError: The file is of another phase.
         ImageError: It is none of them, or damaged.
     """
-    found = describe_model(path, phase).phase
-    if found == "Offline":
-        return open_offline(path, threads)
-    return open_float(path, threads) if found == "Float" else open_fixed(path)
+    return describe_model(path, phase).open(threads)
 
 
 def open_float(path: Path, threads: int = 1) -> Simulator:
@@ -150,8 +164,7 @@ def open_float(path: Path, threads: int = 1) -> Simulator:
     Raises:
         TvmIpuError: The file is no float stage, or cannot be compiled.
     """
-    graph = graph_from_onnx(read_stage(path, FLOAT).model)
-    return Simulator(graph.inputs, graph.outputs, compile_runner(graph, threads), float_tensors(graph))
+    return _float_simulator(graph_from_onnx(read_stage(path, FLOAT).model), threads)
 
 
 def open_fixed(path: Path, target: str = "", batch: int = 0) -> Simulator:
@@ -166,11 +179,7 @@ def open_fixed(path: Path, target: str = "", batch: int = 0) -> Simulator:
         TvmIpuError: The file is no fixed stage, or has an operator without a definition.
     """
     stage = read_stage(path, FIXED)
-    graph = graph_from_onnx(stage.model)
-    interpreter = fixed_interpreter(
-        rebatch(graph, batch) if batch else graph, stage.contract, target or stage.target
-    )
-    return Simulator(interpreter.inputs, interpreter.outputs, interpreter.run, fixed_tensors(graph))
+    return _fixed_simulator(graph_from_onnx(stage.model), stage.contract, target or stage.target, batch)
 
 
 def open_offline(path: Path, threads: int = 1) -> Simulator:
@@ -185,6 +194,15 @@ def open_offline(path: Path, threads: int = 1) -> Simulator:
         return session.run(dict(feeds))
 
     return Simulator(session.inputs, session.outputs, run)
+
+
+def _float_simulator(graph: Graph, threads: int) -> Simulator:
+    return Simulator(graph.inputs, graph.outputs, compile_runner(graph, threads), float_tensors(graph))
+
+
+def _fixed_simulator(graph: Graph, contract: Contract, target: str, batch: int = 0) -> Simulator:
+    interpreter = fixed_interpreter(rebatch(graph, batch) if batch else graph, contract, target)
+    return Simulator(interpreter.inputs, interpreter.outputs, interpreter.run, fixed_tensors(graph))
 
 
 def compile_runner(graph: Graph, threads: int = 1, options: CompileOptions | None = None) -> Runner:

@@ -58,7 +58,7 @@ def execute(args: argparse.Namespace) -> int:
     from tvm_ipu.base.category import check_category
     from tvm_ipu.bench.data import save_arrays
     from tvm_ipu.samples.raw import raw_feeds
-    from tvm_ipu.simulation import describe_model, open_simulator, samples_for
+    from tvm_ipu.simulation import describe_model, samples_for
 
     model = describe_model(args.model, args.phase or "")
     if args.input_config is not None:
@@ -67,7 +67,7 @@ def execute(args: argparse.Namespace) -> int:
     with progress(args.verbose) as report:
         if report:
             report(f"opening {args.model}", 0, 0)
-        simulator = open_simulator(args.model, model.phase, thread_count(args))
+        simulator = model.open(thread_count(args))
     check_category(args.category, simulator.outputs)
     if args.output is not None:
         args.output.mkdir(parents=True, exist_ok=True)
