@@ -9,6 +9,7 @@ register tiles are divided by their sums at the end.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -209,6 +210,31 @@ def emit(problem: Problem, decision: Decision, steps: Epilogue, epilogue: Epilog
     return Kernel(tirx.PrimFunc(params, e.finish()), extent, grain, flops)
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows of queries of a head.
+
+    Attributes:
+        height: How many.
+        pitch: Elements from a row of scores to the next.
+        query: First element of the queries.
+        score: Number of the first row of scores among all heads'.
+        result: Number of the result's first row.
+        powers: float32 [rows, pitch]: scores, then their exponentials.
+        weights: The same in the type that values are multiplied with.
+        scale: float32 [rows]: what a row of the result is multiplied with.
+    """
+
+    height: int
+    pitch: int
+    query: Expr
+    score: Expr
+    result: Expr
+    powers: tirx.Buffer
+    weights: tirx.Buffer
+    scale: tirx.Buffer
+
+
 class _Body:
     """Statements inside a unit."""
 
@@ -268,96 +294,100 @@ class _Body:
     def block(self, head: Expr, row: Expr, height: int) -> None:
         """The result's rows from ``row`` on, for ``height`` queries."""
         e, p, d = self.e, self._p, self._d
-        first_dot, second_dot = self._score_dot, self._value_dot
+        rows = self._rows(head, row, height)
+        scores = self._tile_scores if self.tiles else self._scores
+        context = self._tile_context if self.tiles else self._context
+        Blocks(p.keys, d.score_vectors * p.lanes, p.key_panels).emit(
+            e, "column", 0, lambda column, width: scores(rows, column, width)
+        )
+        exponentials(e, rows.powers, height, p.key_panels, p.lanes, rows.scale, rows.weights, self._has_bf16)
+        Blocks(p.width, d.value_vectors * p.lanes, p.value_panels).emit(
+            e, "column", 0, lambda column, width: context(rows, column, width)
+        )
+
+    def _rows(self, head: Expr, row: Expr, height: int) -> _Rows:
+        e, p, d = self.e, self._p, self._d
         pitch = p.key_panels * p.lanes
         powers = e.alloc("powers", d.rows * pitch, "float32", "global")
         weights = powers
         if p.weights != "float32":
             weights = e.alloc("weights", d.rows * pitch, p.weights, "global")
         scale = e.alloc("scale", d.rows, "float32", "global")
-        query_at = e.bind("query_at", self._start("query_head", head, p.query) + row * p.query.row)
-        score_row = e.bind("score_row", head * p.queries + row)
+        query = e.bind("query_at", self._start("query_head", head, p.query) + row * p.query.row)
+        score = e.bind("score_row", head * p.queries + row)
         first = self._start("result_head", head, p.result) + row * p.result.row
-        result_row = e.bind("result_row", tirx.floordiv(first, p.width))
+        result = e.bind("result_row", tirx.floordiv(first, p.width))
+        return _Rows(height, pitch, query, score, result, powers, weights, scale)
 
-        def keep(m: Expr, at: Expr, value: Expr) -> None:
-            e.store(powers, m * pitch + at, value)
+    def _keep(self, rows: _Rows) -> Callable[[Expr, Expr, Expr], None]:
+        """Stores scores."""
+        return lambda m, at, value: self.e.store(rows.powers, m * rows.pitch + at, value)
 
-        def tile_scores(product: TileProduct, column: Expr, width: int) -> None:
-            left, panel_at = (
-                (self.query, query_at, p.query.row),
-                e.bind("panel_at", column * first_dot.steps(p.depth)),
-            )
-            sums = product.emit(left, (self._keys, panel_at), p.depth, width)
-            widths = column_widths(width, p.lanes)
-            with e.loop("m", 0, height) as m:
-                at = m * product.pitch
-                self._steps.emit_row(e, sums, at, widths, p.lanes, score_row + m, column, m, keep)
+    def _scores(self, rows: _Rows, column: Expr, width: int) -> None:
+        """Scores of keys from ``column`` on, by register tiles."""
+        e, p, dot = self.e, self._p, self._score_dot
+        registers = RegisterTile(e, rows.height, column_widths(width, p.lanes), p.lanes, dot.acc)
+        steps = dot.steps(p.depth)
+        panel_at = e.bind("panel_at", column * steps)
+        registers.add_dots(
+            dot,
+            p.depth,
+            lambda m, k, count: load_group(
+                e, self.query, rows.query + (k + m * p.query.row), count, dot.group
+            ),
+            lambda v, step: self._pack_keys.elements(
+                e.load(self._keys, panel_at + (step + v * steps) * p.lanes, p.lanes)
+            ),
+        )
+        if width % p.lanes:
+            for m in range(rows.height):
+                last = zero("float32", p.lanes) - broadcast(tirx.infinity("float32"), p.lanes)
+                e.store(rows.powers, m * rows.pitch + rows.pitch - p.lanes, last, p.lanes)
+        self._steps.emit(e, registers, rows.score, column, finish=self._keep(rows))
 
-        def tile_context(product: TileProduct, column: Expr, width: int) -> None:
-            left, panel_at = (weights, index(0), pitch), e.bind("panel_at", column * second_dot.steps(p.keys))
-            sums = product.emit(left, (self._values, panel_at), p.keys, width)
-            widths = column_widths(width, p.lanes)
-            with e.loop("m", 0, height) as m:
-                factor = broadcast(e.bind("factor", e.load(scale, m)), p.lanes)
-                for v in range(len(widths)):
-                    at = e.bind("at", m * product.pitch + v * p.lanes)
-                    e.store(sums, at, e.load(sums, at, p.lanes) * factor, p.lanes)
-                row = result_row + m * (p.result.row // p.width)
-                self._epilogue.emit_row(e, sums, m * product.pitch, widths, p.lanes, row, column)
+    def _tile_scores(self, rows: _Rows, column: Expr, width: int) -> None:
+        """The same by a matrix unit."""
+        e, p, product = self.e, self._p, self.tiles
+        assert product is not None
+        panel_at = e.bind("panel_at", column * self._score_dot.steps(p.depth))
+        sums = product.emit((self.query, rows.query, p.query.row), (self._keys, panel_at), p.depth, width)
+        widths = column_widths(width, p.lanes)
+        with e.loop("m", 0, rows.height) as m:
+            at = m * product.pitch
+            self._steps.emit_row(e, sums, at, widths, p.lanes, rows.score + m, column, m, self._keep(rows))
 
-        def scores(column: Expr, width: int) -> None:
-            if self.tiles:
-                tile_scores(self.tiles, column, width)
-                return
-            registers = RegisterTile(e, height, column_widths(width, p.lanes), p.lanes, first_dot.acc)
-            steps = first_dot.steps(p.depth)
-            panel_at = e.bind("panel_at", column * steps)
-            registers.add_dots(
-                first_dot,
-                p.depth,
-                lambda m, k, count: load_group(
-                    e, self.query, query_at + (k + m * p.query.row), count, first_dot.group
-                ),
-                lambda v, step: self._pack_keys.elements(
-                    e.load(self._keys, panel_at + (step + v * steps) * p.lanes, p.lanes)
-                ),
-            )
-            if width % p.lanes:
-                for m in range(height):
-                    last = zero("float32", p.lanes) - broadcast(tirx.infinity("float32"), p.lanes)
-                    e.store(powers, m * pitch + pitch - p.lanes, last, p.lanes)
-            self._steps.emit(
-                e,
-                registers,
-                score_row,
-                column,
-                finish=keep,
-            )
+    def _context(self, rows: _Rows, column: Expr, width: int) -> None:
+        """Columns of the result from ``column`` on, by register tiles."""
+        e, p, dot = self.e, self._p, self._value_dot
+        registers = RegisterTile(e, rows.height, column_widths(width, p.lanes), p.lanes, "float32")
+        steps = dot.steps(p.keys)
+        panel_at = e.bind("panel_at", column * steps)
+        registers.add_dots(
+            dot,
+            p.keys,
+            lambda m, k, count: load_group(e, rows.weights, k + m * rows.pitch, count, dot.group),
+            lambda v, step: self._pack_values.elements(
+                e.load(self._values, panel_at + (step + v * steps) * p.lanes, p.lanes)
+            ),
+        )
+        for m in range(rows.height):
+            factor = broadcast(e.bind("factor", e.load(rows.scale, m)), p.lanes)
+            for v in range(len(registers.widths)):
+                at = registers.at(m, v)
+                e.store(registers.buffer, at, e.load(registers.buffer, at, p.lanes) * factor, p.lanes)
+        self._epilogue.emit(e, registers, rows.result, column, row_step=p.result.row // p.width)
 
-        def context(column: Expr, width: int) -> None:
-            if self.tiles:
-                tile_context(self.tiles, column, width)
-                return
-            registers = RegisterTile(e, height, column_widths(width, p.lanes), p.lanes, "float32")
-            steps = second_dot.steps(p.keys)
-            panel_at = e.bind("panel_at", column * steps)
-            registers.add_dots(
-                second_dot,
-                p.keys,
-                lambda m, k, count: load_group(e, weights, k + m * pitch, count, second_dot.group),
-                lambda v, step: self._pack_values.elements(
-                    e.load(self._values, panel_at + (step + v * steps) * p.lanes, p.lanes)
-                ),
-            )
-            for m in range(height):
-                factor = broadcast(e.bind("factor", e.load(scale, m)), p.lanes)
-                for v in range(len(registers.widths)):
-                    at = registers.at(m, v)
-                    e.store(registers.buffer, at, e.load(registers.buffer, at, p.lanes) * factor, p.lanes)
-            step = p.result.row // p.width
-            self._epilogue.emit(e, registers, result_row, column, row_step=step)
-
-        Blocks(p.keys, d.score_vectors * p.lanes, p.key_panels).emit(e, "column", 0, scores)
-        exponentials(e, powers, height, p.key_panels, p.lanes, scale, weights, self._has_bf16)
-        Blocks(p.width, d.value_vectors * p.lanes, p.value_panels).emit(e, "column", 0, context)
+    def _tile_context(self, rows: _Rows, column: Expr, width: int) -> None:
+        """The same by a matrix unit."""
+        e, p, product = self.e, self._p, self.tiles
+        assert product is not None
+        panel_at = e.bind("panel_at", column * self._value_dot.steps(p.keys))
+        sums = product.emit((rows.weights, index(0), rows.pitch), (self._values, panel_at), p.keys, width)
+        widths = column_widths(width, p.lanes)
+        with e.loop("m", 0, rows.height) as m:
+            factor = broadcast(e.bind("factor", e.load(rows.scale, m)), p.lanes)
+            for v in range(len(widths)):
+                at = e.bind("at", m * product.pitch + v * p.lanes)
+                e.store(sums, at, e.load(sums, at, p.lanes) * factor, p.lanes)
+            row = rows.result + m * (p.result.row // p.width)
+            self._epilogue.emit_row(e, sums, m * product.pitch, widths, p.lanes, row, column)
