@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, files that people give, and the folder of this user's cache."""
+"""Files that appear whole or not at all, and files that people give."""
 
 from __future__ import annotations
 
@@ -67,9 +67,3 @@ def read_model_file(path: Path, kind: str = "model file", size: int = -1) -> byt
     if not content:
         raise ModelError(f"'{path}' is empty")
     return content
-
-
-def cache_dir() -> Path:
-    """Folder of this user for what compilers made; it may be deleted at any time."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "tvm_ipu"

@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tvm_ipu.base.cache import cache_dir
 from tvm_ipu.base.errors import ToolError
-from tvm_ipu.base.files import cache_dir
 from tvm_ipu.base.target import Target
 from tvm_ipu.base.toolchain import Toolchain, find_toolchain, run_tool
 from tvm_ipu.codegen.elf import SHF_ALLOC, SHN_UNDEF, SHT_SYMTAB, STB_GLOBAL, ElfFile

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tvm_ipu.base.cache import cache_dir
 from tvm_ipu.base.errors import ToolError
-from tvm_ipu.base.files import cache_dir
 
 if TYPE_CHECKING:
     from tvm_ipu.base.target import Target

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tvm_ffi import libinfo
 
+from tvm_ipu.base.cache import cache_dir
 from tvm_ipu.base.errors import ToolError
-from tvm_ipu.base.files import cache_dir
 from tvm_ipu.base.target import Target
 from tvm_ipu.base.toolchain import find_toolchain, run_tool
 
