@@ -9,7 +9,6 @@ from typing import Any
 from tvm import relax, te, tirx
 
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
-from tvm_ipu.frontends.onnx.ops.cast import convert, element_type
 from tvm_ipu.frontends.onnx.ops.common import (
     attr_bool,
     broadcast_index,
@@ -24,6 +23,7 @@ from tvm_ipu.frontends.onnx.ops.common import (
 )
 from tvm_ipu.frontends.onnx.ops.norm import working_type
 from tvm_ipu.frontends.onnx.ops.shape import permute, reshape
+from tvm_ipu.frontends.onnx.ops.types import convert, element_type
 
 R = relax.op
 

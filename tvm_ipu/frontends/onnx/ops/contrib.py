@@ -9,7 +9,6 @@ from tvm import relax
 
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
 from tvm_ipu.frontends.onnx.ops import activation as act, conv as conv_ops, matmul as mm
-from tvm_ipu.frontends.onnx.ops.cast import convert
 from tvm_ipu.frontends.onnx.ops.common import (
     attr_bool,
     in_float32,
@@ -21,6 +20,7 @@ from tvm_ipu.frontends.onnx.ops.index import gather_axis
 from tvm_ipu.frontends.onnx.ops.norm import normalize
 from tvm_ipu.frontends.onnx.ops.quantize import int_matmul
 from tvm_ipu.frontends.onnx.ops.shape import permute
+from tvm_ipu.frontends.onnx.ops.types import convert
 
 R = relax.op
 MS = "com.microsoft"

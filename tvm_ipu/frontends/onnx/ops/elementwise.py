@@ -22,6 +22,7 @@ from tvm_ipu.frontends.onnx.ops.common import (
     scalar,
     value_limits,
 )
+from tvm_ipu.frontends.onnx.ops.types import saturate
 
 _UNARY: dict[str, Callable[[relax.Expr], relax.Expr]] = {
     "Abs": relax.op.abs,
@@ -181,7 +182,6 @@ def power(ctx: Context, node: Node) -> relax.Expr:
         return elementwise(ctx, "power", lambda x, y: tirx.power(x, y.astype(kind(x))), base, exponent)
     if not is_float(other):
         return elementwise(ctx, "int_power", _int_power, base, exponent)
-    from tvm_ipu.frontends.onnx.ops.cast import saturate
 
     def through_float64(x: Any, y: Any) -> Any:
         return saturate(tirx.power(x.astype("float64"), y.astype("float64")), dtype)

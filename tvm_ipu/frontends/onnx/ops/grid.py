@@ -9,7 +9,6 @@ from typing import Any
 from tvm import relax, te, tirx
 
 from tvm_ipu.frontends.onnx.context import Context, Node, converter
-from tvm_ipu.frontends.onnx.ops.cast import saturate
 from tvm_ipu.frontends.onnx.ops.common import (
     attr_bool,
     attr_text,
@@ -19,6 +18,7 @@ from tvm_ipu.frontends.onnx.ops.common import (
     number,
     required,
 )
+from tvm_ipu.frontends.onnx.ops.types import saturate
 
 _CUBIC_ALPHA = -0.75
 

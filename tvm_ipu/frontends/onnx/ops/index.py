@@ -13,7 +13,6 @@ from tvm.script.ir_builder import tirx as T
 
 from tvm_ipu.base.model import GATHER_ATTR
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
-from tvm_ipu.frontends.onnx.ops.cast import convert
 from tvm_ipu.frontends.onnx.ops.common import (
     attr_text,
     choose,
@@ -25,6 +24,7 @@ from tvm_ipu.frontends.onnx.ops.common import (
     wrap_index,
 )
 from tvm_ipu.frontends.onnx.ops.shape import reshape, take_ranges
+from tvm_ipu.frontends.onnx.ops.types import convert
 
 _REDUCTIONS: dict[str, Callable[[Any, Any], Any]] = {
     "none": lambda old, new: new,

@@ -9,10 +9,10 @@ from tvm import relax, te, tirx
 from tvm.script.ir_builder import tirx as T
 
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
-from tvm_ipu.frontends.onnx.ops.cast import element_type
 from tvm_ipu.frontends.onnx.ops.common import local, loops, number, required
 from tvm_ipu.frontends.onnx.ops.norm import working_type
 from tvm_ipu.frontends.onnx.ops.shape import reshape
+from tvm_ipu.frontends.onnx.ops.types import element_type
 
 
 @converter("Trilu")

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from tvm import relax, te, tirx
 
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
-from tvm_ipu.frontends.onnx.ops.cast import convert
 from tvm_ipu.frontends.onnx.ops.common import (
     attr_text,
     choose,
@@ -20,6 +19,7 @@ from tvm_ipu.frontends.onnx.ops.common import (
     required,
     scalar,
 )
+from tvm_ipu.frontends.onnx.ops.types import convert
 
 R = relax.op
 ML = "ai.onnx.ml"

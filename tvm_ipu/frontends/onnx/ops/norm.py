@@ -13,7 +13,6 @@ from tvm import relax, te, tirx
 
 from tvm_ipu.base.model import NORMALISATION_ATTR
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
-from tvm_ipu.frontends.onnx.ops.cast import convert, element_type
 from tvm_ipu.frontends.onnx.ops.common import (
     HALF_TYPES,
     attr_bool,
@@ -27,6 +26,7 @@ from tvm_ipu.frontends.onnx.ops.common import (
 )
 from tvm_ipu.frontends.onnx.ops.conv import reshape_weight
 from tvm_ipu.frontends.onnx.ops.shape import reshape
+from tvm_ipu.frontends.onnx.ops.types import convert, element_type
 
 R = relax.op
 

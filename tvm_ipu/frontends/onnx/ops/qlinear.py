@@ -14,10 +14,10 @@ from tvm import relax
 
 from tvm_ipu.frontends.onnx.context import CONVERTERS, Context, Node, UnsupportedNode, converter
 from tvm_ipu.frontends.onnx.ops import matmul as mm
-from tvm_ipu.frontends.onnx.ops.cast import convert
 from tvm_ipu.frontends.onnx.ops.common import attr_bool, elementwise, required
 from tvm_ipu.frontends.onnx.ops.conv import reshape_weight
 from tvm_ipu.frontends.onnx.ops.quantize import for_rows, int_conv, int_matmul, to_integer
+from tvm_ipu.frontends.onnx.ops.types import convert
 
 R = relax.op
 MS = "com.microsoft"

@@ -12,7 +12,6 @@ from tvm import relax, te, tirx
 
 from tvm_ipu.frontends.onnx.context import Array, Context, Node, UnsupportedNode, converter
 from tvm_ipu.frontends.onnx.ops import small
-from tvm_ipu.frontends.onnx.ops.cast import convert, element_type, saturate
 from tvm_ipu.frontends.onnx.ops.common import (
     elementwise,
     is_float,
@@ -23,6 +22,7 @@ from tvm_ipu.frontends.onnx.ops.common import (
 )
 from tvm_ipu.frontends.onnx.ops.conv import convolve, reshape_weight
 from tvm_ipu.frontends.onnx.ops.shape import pad_constant
+from tvm_ipu.frontends.onnx.ops.types import convert, element_type, saturate
 from tvm_ipu.frontends.onnx.ops.window import read_window
 
 R = relax.op

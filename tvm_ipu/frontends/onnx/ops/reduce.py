@@ -9,7 +9,6 @@ from typing import Any
 from tvm import relax, te, tirx
 
 from tvm_ipu.frontends.onnx.context import Context, Node, converter
-from tvm_ipu.frontends.onnx.ops.cast import convert
 from tvm_ipu.frontends.onnx.ops.common import (
     attr_bool,
     full,
@@ -22,6 +21,7 @@ from tvm_ipu.frontends.onnx.ops.common import (
     scalar,
     value_limits,
 )
+from tvm_ipu.frontends.onnx.ops.types import convert
 
 R = relax.op
 

@@ -13,7 +13,6 @@ from tvm import relax, te, tirx
 
 from tvm_ipu.base.model import INTERPOLATION_ATTR
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
-from tvm_ipu.frontends.onnx.ops.cast import convert
 from tvm_ipu.frontends.onnx.ops.common import (
     attr_bool,
     attr_text,
@@ -25,6 +24,7 @@ from tvm_ipu.frontends.onnx.ops.common import (
     required,
 )
 from tvm_ipu.frontends.onnx.ops.shape import positions_attribute
+from tvm_ipu.frontends.onnx.ops.types import convert
 
 _COORDINATES = (
     "half_pixel",

@@ -11,7 +11,6 @@ from tvm import relax, tirx
 from tvm.script.ir_builder import tirx as T
 
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
-from tvm_ipu.frontends.onnx.ops.cast import convert
 from tvm_ipu.frontends.onnx.ops.common import (
     HALF_TYPES,
     attr_bool,
@@ -24,6 +23,7 @@ from tvm_ipu.frontends.onnx.ops.common import (
 )
 from tvm_ipu.frontends.onnx.ops.rnn_cell import Cell, Function, Layer
 from tvm_ipu.frontends.onnx.ops.shape import cut, permute, reshape
+from tvm_ipu.frontends.onnx.ops.types import convert
 
 R = relax.op
 _DEFAULTS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}

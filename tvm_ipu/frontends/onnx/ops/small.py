@@ -15,6 +15,7 @@ from tvm import relax, te, tirx
 
 from tvm_ipu.frontends.onnx.context import Array, Context, UnsupportedNode
 from tvm_ipu.frontends.onnx.ops.common import cast, elementwise, kind, number
+from tvm_ipu.frontends.onnx.ops.types import convert
 
 _F32 = "float32"
 _MAGNITUDE, _INFINITY = 0x7FFFFFFF, 0x7F800000
@@ -119,8 +120,6 @@ def to_small(
         saturate: See above.
         round_mode: Of exponents: ``up``, ``down`` or ``nearest``.
     """
-    from tvm_ipu.frontends.onnx.ops.cast import convert
-
     small = _SMALL[label]
     if small.carrier == _F32:
         wide = cast(ctx, values, _F32)

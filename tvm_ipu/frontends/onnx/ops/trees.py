@@ -12,8 +12,8 @@ from tvm import relax, tirx
 from tvm.script.ir_builder import tirx as T
 
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode, converter
-from tvm_ipu.frontends.onnx.ops.cast import convert
 from tvm_ipu.frontends.onnx.ops.common import is_float, local, loops, number, required, scalar
+from tvm_ipu.frontends.onnx.ops.types import convert
 
 R = relax.op
 _MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ", "BRANCH_MEMBER")
