@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         export_onnx as export_onnx,
         tune_model as tune_model,
     )
-    from tvm_ipu.frontends.loaders import LoadOptions as LoadOptions
+    from tvm_ipu.frontends.options import LoadOptions as LoadOptions
     from tvm_ipu.inspection import inspect_file as inspect_file, inspect_model as inspect_model
     from tvm_ipu.runtime import Session as Session
     from tvm_ipu.tune.tuner import TuneOptions as TuneOptions, TuneReport as TuneReport
@@ -42,7 +42,7 @@ _HOME = {
     "CompileReport": "tvm_ipu.driver",
     "DType": "tvm_ipu.base.tensor",
     "ImageError": "tvm_ipu.base.errors",
-    "LoadOptions": "tvm_ipu.frontends.loaders",
+    "LoadOptions": "tvm_ipu.frontends.options",
     "ModelError": "tvm_ipu.base.errors",
     "OptionError": "tvm_ipu.base.errors",
     "RunError": "tvm_ipu.base.errors",

@@ -15,7 +15,8 @@ import numpy as np
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.shapes import InputShapes, parse_input_shapes
 from tvm_ipu.base.tensor import DType
-from tvm_ipu.frontends.loaders import LoadOptions, as_onnx
+from tvm_ipu.frontends.loaders import as_onnx
+from tvm_ipu.frontends.options import LoadOptions
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -23,10 +23,11 @@ from tvm_ipu.base.target import Target, load_target
 from tvm_ipu.bench.data import fill
 from tvm_ipu.codegen.build import build_program
 from tvm_ipu.codegen.kernel_set import KernelSet, Progress
-from tvm_ipu.frontends.loaders import LoadOptions, as_onnx, load_model
+from tvm_ipu.frontends.loaders import as_onnx, load_model
 from tvm_ipu.frontends.onnx.convert import convert
 from tvm_ipu.frontends.onnx.plain import graph_from_onnx, graph_to_onnx
 from tvm_ipu.frontends.onnx.rebatch import rebatch
+from tvm_ipu.frontends.options import LoadOptions
 from tvm_ipu.image.schema import STAGE_SUFFIX
 from tvm_ipu.image.stage import FLOAT, Stage, read_stage
 from tvm_ipu.image.writer import write_image

@@ -22,8 +22,9 @@ from tvm_ipu.base.quant_config import QuantConfig, read_quant_config
 from tvm_ipu.base.ranges import TensorRange
 from tvm_ipu.base.target import Target, load_target
 from tvm_ipu.driver import compile_model
-from tvm_ipu.frontends.loaders import LoadOptions, load_platform
+from tvm_ipu.frontends.loaders import load_platform
 from tvm_ipu.frontends.onnx.plain import graph_from_onnx, graph_to_onnx
+from tvm_ipu.frontends.options import LoadOptions
 from tvm_ipu.image.schema import STAGE_SUFFIX
 from tvm_ipu.image.stage import FIXED, FLOAT, Stage, read_stage, write_stage
 from tvm_ipu.quantize.calibrate import CalibrationOptions, calibrate

@@ -11,8 +11,8 @@ from tvm_ipu.base.shapes import parse_input_shapes
 from tvm_ipu.image.reader import ImageInfo, is_image, read_image
 
 if TYPE_CHECKING:
-    from tvm_ipu.frontends.loaders import LoadOptions
     from tvm_ipu.frontends.onnx.summary import ModelSummary
+    from tvm_ipu.frontends.options import LoadOptions
     from tvm_ipu.image.stage import Stage
 
 
@@ -62,8 +62,9 @@ def inspect_model(
     Raises:
         TvmIpuError: Anything the user can mend.
     """
-    from tvm_ipu.frontends.loaders import LoadOptions, as_onnx
+    from tvm_ipu.frontends.loaders import as_onnx
     from tvm_ipu.frontends.onnx.summary import summarize
+    from tvm_ipu.frontends.options import LoadOptions
 
     options = loading or LoadOptions()
     options = replace(options, input_shapes=parse_input_shapes(input_shapes) or options.input_shapes)

@@ -27,9 +27,10 @@ from tvm_ipu.base.files import whole_file
 from tvm_ipu.base.shapes import parse_input_shapes
 from tvm_ipu.driver import compile_model as compile_file
 from tvm_ipu.fixed_point import Calibration, ModelFile, calibrate_stage, make_float_stage
-from tvm_ipu.frontends.loaders import LoadOptions, as_onnx
+from tvm_ipu.frontends.loaders import as_onnx
 from tvm_ipu.frontends.onnx.memory import declared_shapes, in_memory, save
 from tvm_ipu.frontends.onnx.plain import graph_from_onnx
+from tvm_ipu.frontends.options import LoadOptions
 from tvm_ipu.image.schema import STAGE_SUFFIX
 from tvm_ipu.image.stage import Stage, write_stage
 from tvm_ipu.quantize.levels import DEFAULT

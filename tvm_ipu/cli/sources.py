@@ -12,7 +12,7 @@ from tvm_ipu.base.tensor import DType
 from tvm_ipu.cli.arguments import comma_list
 
 if TYPE_CHECKING:
-    from tvm_ipu.frontends.loaders import LoadOptions
+    from tvm_ipu.frontends.options import LoadOptions
 
 MODELS = ".onnx .pt .pth .pt2 .tflite .h5 .keras .pb .prototxt .pdmodel .py, or a SavedModel's folder"
 """What a model file can be, for help texts."""
@@ -103,7 +103,7 @@ def load_options(args: argparse.Namespace) -> LoadOptions:
     Raises:
         OptionError: An example cannot be read, or a type is unknown.
     """
-    from tvm_ipu.frontends.loaders import LoadOptions
+    from tvm_ipu.frontends.options import LoadOptions
 
     example = getattr(args, "example_input", None)
     return LoadOptions(

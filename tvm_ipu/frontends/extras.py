@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tvm_ipu.base.errors import ModelError, ToolError
-from tvm_ipu.frontends.loaders import LoadOptions
+from tvm_ipu.frontends.options import LoadOptions
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -20,9 +20,9 @@ from tvm_ipu.frontends.caffe import elementwise, shapes, windows
 from tvm_ipu.frontends.caffe.network import Layer, Network, read_network
 from tvm_ipu.frontends.cutting import cut_hint
 from tvm_ipu.frontends.damage import refuse_damage
-from tvm_ipu.frontends.loaders import LoadOptions
 from tvm_ipu.frontends.onnx.inputs import fix_inputs, unknown_names
 from tvm_ipu.frontends.onnx.model_builder import ModelBuilder
+from tvm_ipu.frontends.options import LoadOptions
 
 _log = logging.getLogger(__name__)
 

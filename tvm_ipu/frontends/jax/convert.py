@@ -20,8 +20,8 @@ from tvm_ipu.frontends.extras import require
 from tvm_ipu.frontends.jax import control, elementwise, products, shapes
 from tvm_ipu.frontends.jax.context import Context, Rule
 from tvm_ipu.frontends.jax.script import read_script
-from tvm_ipu.frontends.loaders import LoadOptions
 from tvm_ipu.frontends.onnx.model_builder import ModelBuilder
+from tvm_ipu.frontends.options import LoadOptions
 
 RULES: dict[str, Rule] = elementwise.RULES | products.RULES | shapes.RULES | control.RULES
 """Rules by primitive."""

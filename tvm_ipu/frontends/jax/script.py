@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tvm_ipu.base.errors import ModelError, OptionError
-from tvm_ipu.frontends.loaders import TYPES, LoadOptions
+from tvm_ipu.frontends.loaders import TYPES
+from tvm_ipu.frontends.options import LoadOptions
 
 EXAMPLE = "example_input"
 """The file's own arguments of its function, where the user gives none."""

@@ -7,7 +7,6 @@ from pathlib import Path
 import onnx
 
 from tvm_ipu.base.errors import ModelError, OptionError
-from tvm_ipu.frontends.loaders import LoadOptions, OnnxSource
 from tvm_ipu.frontends.onnx.downgrade import downgrade
 from tvm_ipu.frontends.onnx.evaluate import find_schema
 from tvm_ipu.frontends.onnx.fold_batchnorm import fold_batchnorm
@@ -15,6 +14,7 @@ from tvm_ipu.frontends.onnx.half import to_half
 from tvm_ipu.frontends.onnx.load import MIN_OPSET, change_opset, read_source
 from tvm_ipu.frontends.onnx.prepare import prepare
 from tvm_ipu.frontends.onnx.write import data_file, save, to_proto
+from tvm_ipu.frontends.options import LoadOptions, OnnxSource
 
 PRECISIONS = ("fp32", "fp16")
 

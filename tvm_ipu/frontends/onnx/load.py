@@ -12,10 +12,10 @@ from onnx import FunctionProto, GraphProto, ModelProto, version_converter
 
 from tvm_ipu.base.errors import ModelError
 from tvm_ipu.base.files import read_model_file
-from tvm_ipu.frontends.loaders import FORMAT, OnnxSource
 from tvm_ipu.frontends.onnx.check import check_graph, check_nodes
 from tvm_ipu.frontends.onnx.graph import Array
 from tvm_ipu.frontends.onnx.tensors import densify, read_tensor
+from tvm_ipu.frontends.options import FORMAT, OnnxSource
 
 MIN_OPSET = 7
 """Oldest opset that converters know; older models are converted to it first."""

@@ -12,12 +12,12 @@ from onnx import ModelProto, TensorProto, external_data_helper
 from tvm_ipu.base.errors import ModelError
 from tvm_ipu.base.files import whole_file
 from tvm_ipu.base.shapes import InputShapes
-from tvm_ipu.frontends.loaders import LoadOptions, OnnxSource
 from tvm_ipu.frontends.onnx.crop import crop, known_types, reads
 from tvm_ipu.frontends.onnx.inputs import set_shapes, static_shape
 from tvm_ipu.frontends.onnx.load import parse_bytes, parse_file, read_proto, read_source
 from tvm_ipu.frontends.onnx.tensors import read_tensor
 from tvm_ipu.frontends.onnx.write import INLINE_LIMIT
+from tvm_ipu.frontends.options import LoadOptions, OnnxSource
 
 
 def in_memory(source: OnnxSource, options: LoadOptions, example_shapes: InputShapes = ()) -> ModelProto:

@@ -12,7 +12,6 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoPr
 from tvm_ipu.base import graph as plain
 from tvm_ipu.base.errors import ModelError
 from tvm_ipu.base.tensor import DType, TensorSpec
-from tvm_ipu.frontends.loaders import LoadOptions, OnnxSource
 from tvm_ipu.frontends.onnx.evaluate import find_schema
 from tvm_ipu.frontends.onnx.fold_batchnorm import fold_batchnorm
 from tvm_ipu.frontends.onnx.fuse_norms import fuse_norms, split_norms
@@ -29,6 +28,7 @@ from tvm_ipu.frontends.onnx.importer import supports
 from tvm_ipu.frontends.onnx.load import change_opset, parse_bytes, read_proto, read_source
 from tvm_ipu.frontends.onnx.prepare import prepare
 from tvm_ipu.frontends.onnx.write import INLINE_LIMIT, to_proto
+from tvm_ipu.frontends.options import LoadOptions, OnnxSource
 
 OPSET = 21
 """The oldest opset of a plain graph: the first in which tensors are quantised to 16 and to 4 bits."""

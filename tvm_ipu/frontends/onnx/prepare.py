@@ -9,12 +9,12 @@ import numpy as np
 from onnx import ValueInfoProto, helper
 
 from tvm_ipu.base.errors import OptionError
-from tvm_ipu.frontends.loaders import LoadOptions
 from tvm_ipu.frontends.onnx.crop import crop
 from tvm_ipu.frontends.onnx.graph import Array, Graph
 from tvm_ipu.frontends.onnx.inputs import fix_inputs, unknown_names
 from tvm_ipu.frontends.onnx.load import Source
 from tvm_ipu.frontends.onnx.simplify import Supports, simplify
+from tvm_ipu.frontends.options import LoadOptions
 
 
 def prepare(source: Source, options: LoadOptions, supports: Supports) -> Graph:

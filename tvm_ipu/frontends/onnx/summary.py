@@ -11,7 +11,6 @@ import numpy as np
 from onnx import NodeProto, ValueInfoProto, helper
 
 from tvm_ipu.base.errors import ModelError
-from tvm_ipu.frontends.loaders import LoadOptions, OnnxSource
 from tvm_ipu.frontends.onnx.cost import Cost, node_cost
 from tvm_ipu.frontends.onnx.crop import crop, reads
 from tvm_ipu.frontends.onnx.graph import Graph, domain_of, dtype_label, node_label
@@ -20,6 +19,7 @@ from tvm_ipu.frontends.onnx.inputs import declared_shape
 from tvm_ipu.frontends.onnx.load import Source, read_source
 from tvm_ipu.frontends.onnx.prepare import prepare
 from tvm_ipu.frontends.onnx.simplify import handles
+from tvm_ipu.frontends.options import LoadOptions, OnnxSource
 
 
 @dataclass(frozen=True)

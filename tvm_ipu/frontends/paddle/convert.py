@@ -10,9 +10,9 @@ from onnx import ModelProto, helper
 from tvm_ipu.base.errors import ModelError, OptionError, UnsupportedOperatorError
 from tvm_ipu.frontends.cutting import cut_hint
 from tvm_ipu.frontends.damage import refuse_damage
-from tvm_ipu.frontends.loaders import LoadOptions
 from tvm_ipu.frontends.onnx.inputs import unknown_names
 from tvm_ipu.frontends.onnx.model_builder import ModelBuilder
+from tvm_ipu.frontends.options import LoadOptions
 from tvm_ipu.frontends.paddle import elementwise, shapes, windows
 from tvm_ipu.frontends.paddle.context import Context
 from tvm_ipu.frontends.paddle.pir import read_json

@@ -9,7 +9,7 @@ from onnx import ModelProto
 
 from tvm_ipu.base.errors import ModelError
 from tvm_ipu.frontends.extras import require
-from tvm_ipu.frontends.loaders import LoadOptions
+from tvm_ipu.frontends.options import LoadOptions
 from tvm_ipu.frontends.tensorflow.export import export, inlined
 from tvm_ipu.frontends.tensorflow.frozen import Frozen
 from tvm_ipu.frontends.tensorflow.graphdef import crop, read_graphdef

@@ -8,9 +8,9 @@ from typing import Any
 
 from tvm_ipu.base.errors import ModelError, OptionError
 from tvm_ipu.base.files import read_model_file
-from tvm_ipu.frontends.loaders import LoadOptions
 from tvm_ipu.frontends.onnx.inputs import unknown_names
 from tvm_ipu.frontends.onnx.nchw import TO_NHWC
+from tvm_ipu.frontends.options import LoadOptions
 from tvm_ipu.frontends.tensorflow.frozen import Frozen, canonical, check, data_inputs, live_nodes, node_of
 
 _NORMALIZATIONS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")

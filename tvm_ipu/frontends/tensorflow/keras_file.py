@@ -10,7 +10,7 @@ from typing import Any
 
 from tvm_ipu.base.errors import ModelError, ToolError
 from tvm_ipu.frontends.extras import require, require_trust
-from tvm_ipu.frontends.loaders import LoadOptions
+from tvm_ipu.frontends.options import LoadOptions
 
 _CODE = ("Lambda", "__lambda__", "FlaxLayer", "JaxLayer", "TorchModuleWrapper")
 """Classes in a model's configuration that hold Python's byte code or a pickle."""

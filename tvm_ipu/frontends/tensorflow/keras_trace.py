@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tvm_ipu.base.errors import ModelError, OptionError
-from tvm_ipu.frontends.loaders import LoadOptions
+from tvm_ipu.frontends.options import LoadOptions
 from tvm_ipu.frontends.tensorflow.frozen import Frozen, node_of
 
 

@@ -14,8 +14,8 @@ from onnx import ModelProto, helper
 from tvm_ipu.base.errors import ModelError, OptionError, UnsupportedOperatorError
 from tvm_ipu.base.shapes import InputShapes, Shape
 from tvm_ipu.frontends.damage import refuse_damage
-from tvm_ipu.frontends.loaders import LoadOptions
 from tvm_ipu.frontends.onnx.inputs import fix_inputs, unknown_names
+from tvm_ipu.frontends.options import LoadOptions
 from tvm_ipu.frontends.tflite.builder import Builder
 from tvm_ipu.frontends.tflite.call import Call, Refused
 from tvm_ipu.frontends.tflite.model import Operator, Subgraph, Tensor, numpy_type

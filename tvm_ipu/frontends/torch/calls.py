@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from tvm_ipu.base.errors import OptionError
-from tvm_ipu.frontends.loaders import LoadOptions
 from tvm_ipu.frontends.onnx.inputs import unknown_names
+from tvm_ipu.frontends.options import LoadOptions
 
 Shape = tuple[int, ...]
 

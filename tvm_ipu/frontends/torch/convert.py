@@ -15,7 +15,7 @@ from onnx import ModelProto
 
 from tvm_ipu.base.errors import ModelError, UnsupportedOperatorError
 from tvm_ipu.frontends.extras import require
-from tvm_ipu.frontends.loaders import LoadOptions
+from tvm_ipu.frontends.options import LoadOptions
 
 if TYPE_CHECKING:
     from tvm_ipu.frontends.torch.calls import Call

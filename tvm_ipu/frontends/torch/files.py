@@ -15,7 +15,7 @@ import torch
 from tvm_ipu.base.errors import ModelError
 from tvm_ipu.base.files import read_model_file
 from tvm_ipu.frontends.extras import require_trust
-from tvm_ipu.frontends.loaders import LoadOptions
+from tvm_ipu.frontends.options import LoadOptions
 from tvm_ipu.frontends.torch.modules import quiet
 
 _OLD_PICKLE = b"\x80"
