@@ -21,7 +21,6 @@ docs/calibrator-custom.md lists every name.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvm_ipu.base.contract import InputContract
+from tvm_ipu.base.copies import map_in_copies
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.target import load_target
 from tvm_ipu.base.tensor import DType, TensorSpec
@@ -133,7 +133,9 @@ class SIM_Calibrator:  # noqa: N801  the toolchain's name
         Args:
             img_gen: A list of arrays for each sample: the arguments of ``forward``.
             fix_model: A file for each model, in the order in which ``__init__`` sets them.
-            num_process: Tensors that are looked at at a time; ``forward`` runs one sample after the other.
+            num_process: Samples that run at a time, each in a forked copy of this process, where what
+                ``forward`` leaves in objects is lost with the copy; and tensors that are looked at at a
+                time. The result does not depend on it.
             quant_level: ``L1`` to ``L5``, or ``Q10`` to ``Q23``.
             quant_param: File of ranges and bits to use, JSON or Pickle.
 
@@ -150,17 +152,23 @@ class SIM_Calibrator:  # noqa: N801  the toolchain's name
             quant_level, num_process, parameters=None if quant_param is None else Path(quant_param)
         )
         with tempfile.TemporaryDirectory(prefix="tvm_ipu-") as folder:
-            kept = [_Feeds(Path(folder) / str(number)) for number in range(len(models))]
-            for model, feeds in zip(models, kept, strict=True):
-                model._seen = feeds.add
-            try:
-                for inputs in img_gen:
-                    self.forward(*inputs)
-            finally:
-                for model in models:
-                    model._seen = None
+            kept = [_Feeds(Path(folder) / str(number), model) for number, model in enumerate(models)]
+
+            def run(numbered: tuple[int, Sequence[Array]]) -> list[int]:
+                for model, feeds in zip(models, kept, strict=True):
+                    model._seen = feeds.of_sample(numbered[0])
+                try:
+                    self.forward(*numbered[1])
+                finally:
+                    for model in models:
+                        model._seen = None
+                return [feeds.calls for feeds in kept]
+
+            for calls in map_in_copies(run, enumerate(img_gen), num_process):
+                for feeds, count in zip(kept, calls, strict=True):
+                    feeds.counts.append(count)
             for model, feeds, output in zip(models, kept, fix_model, strict=True):
-                if not feeds.count:
+                if not any(feeds.counts):
                     raise OptionError(f"{model.path}: forward did not run the model, or there are no samples")
                 calibrate_stage(model.stage, Path(output), feeds.read, options)
 
@@ -173,31 +181,46 @@ class SIM_Simulator:  # noqa: N801  the toolchain's name
         raise NotImplementedError("write the method forward")
 
     def __call__(self, img_gen: Iterable[Sequence[Array]], num_process: int = 1) -> list[Any]:
-        """What ``forward`` returns for each sample; samples run one after the other."""
-        return [self.forward(*inputs) for inputs in img_gen]
+        """What ``forward`` returns for each sample.
+
+        Args:
+            img_gen: A list of arrays for each sample: the arguments of ``forward``.
+            num_process: Samples that run at a time, as for ``SIM_Calibrator.convert``.
+        """
+        return list(map_in_copies(lambda inputs: self.forward(*inputs), img_gen, num_process))
 
 
 class _Feeds:
-    """Arrays that a model was fed, in files, so that memory does not grow with the samples."""
+    """Arrays that a model was fed, in files, so that memory does not grow with the samples.
 
-    def __init__(self, folder: Path) -> None:
+    Attributes:
+        calls: How often the sample that runs has called the model.
+        counts: How often each sample did.
+    """
+
+    def __init__(self, folder: Path, model: calibrator) -> None:
         folder.mkdir()
         self._folder = folder
-        self.count = 0
+        self._names = [spec.name for spec in model.inputs]
+        self.calls = 0
+        self.counts: list[int] = []
 
-    def add(self, feeds: Mapping[str, Array]) -> None:
-        """Keep one sample."""
-        np.savez(self._folder / f"{self.count}.npz", *feeds.values())
-        if not self.count:
-            (self._folder / "names.json").write_text(json.dumps(list(feeds)), encoding="utf-8")
-        self.count += 1
+    def of_sample(self, number: int) -> Callable[[Mapping[str, Array]], None]:
+        """What keeps the arrays of each call while a sample runs."""
+        self.calls = 0
+
+        def add(feeds: Mapping[str, Array]) -> None:
+            np.savez(self._folder / f"{number}-{self.calls}.npz", *(feeds[name] for name in self._names))
+            self.calls += 1
+
+        return add
 
     def read(self) -> Iterator[dict[str, Array]]:
-        """All samples, in order."""
-        names = json.loads((self._folder / "names.json").read_text(encoding="utf-8"))
-        for number in range(self.count):
-            with np.load(self._folder / f"{number}.npz") as arrays:
-                yield {name: arrays[f"arr_{n}"] for n, name in enumerate(names)}
+        """All that the model was fed, in the order of the samples."""
+        for number, count in enumerate(self.counts):
+            for call in range(count):
+                with np.load(self._folder / f"{number}-{call}.npz") as arrays:
+                    yield {name: arrays[f"arr_{n}"] for n, name in enumerate(self._names)}
 
 
 def float_simulator(model_path: str | Path) -> Simulator:

@@ -28,7 +28,7 @@ from tvm_ipu.frontends.loaders import load_model
 from tvm_ipu.frontends.onnx.plain import graph_from_onnx, graph_to_proto
 from tvm_ipu.frontends.onnx.rebatch import rebatch
 from tvm_ipu.image.memory import map_image
-from tvm_ipu.image.reader import read_image
+from tvm_ipu.image.reader import ImageInfo, read_image
 from tvm_ipu.image.schema import STAGE_SUFFIX
 from tvm_ipu.image.stage import FIXED, FLOAT, read_stage
 from tvm_ipu.passes.pipeline import run_phases
@@ -55,6 +55,7 @@ class Described:
         contract: What the bytes mean.
         target: Chip that it is for.
         graph: A stage's network; None for an image.
+        batch: Samples of a run, stacked in the first dimension.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Described:
     contract: Contract
     target: str
     graph: Graph | None
+    batch: int = 1
 
     @property
     def extents(self) -> tuple[int, int]:
@@ -81,10 +83,10 @@ class Described:
             TvmIpuError: The network cannot be compiled, or an operator has no definition.
         """
         if self.graph is None:
-            return open_offline(self.path, threads)
+            return open_offline(self.path, threads, self.batch)
         if self.phase == "Float":
-            return _float_simulator(self.graph, threads)
-        return _fixed_simulator(self.graph, self.contract, self.target)
+            return _float_simulator(stacked(self.graph, self.batch), threads)
+        return _fixed_simulator(self.graph, self.contract, self.target, self.batch)
 
     def check_config(self, path: Path) -> None:
         """Refuse a configuration other than the model's own.
@@ -100,15 +102,16 @@ class Described:
             )
 
 
-def describe_model(path: Path, phase: str = "") -> Described:
+def describe_model(path: Path, phase: str = "", batch: int = 1) -> Described:
     """What a stage or an image takes.
 
     Args:
         path: A ``.sim``, or an image.
         phase: One of ``PHASES``, where only that will do.
+        batch: Samples of a run, stacked in the first dimension.
 
     Raises:
-        OptionError: The file is of another phase.
+        OptionError: The file is of another phase, or an image for other batches.
         ImageError: It is none of them, or damaged.
     """
     stage = read_stage(path) if path.suffix.lower() == STAGE_SUFFIX else None
@@ -119,11 +122,37 @@ def describe_model(path: Path, phase: str = "") -> Described:
         raise OptionError(f"-t {phase}: {path} is of the phase {found}")
     if stage is not None:
         graph = graph_from_onnx(stage.model)
-        return Described(path, found, graph.inputs, stage.contract, stage.target, graph)
+        return Described(path, found, graph.inputs, stage.contract, stage.target, graph, batch)
     image = read_image(path)
     contracts = {one.name: one for one in image.contract.inputs}
-    inputs = tuple(_picture(spec, contracts.get(spec.name)) for spec in image.plans[0].inputs)
-    return Described(path, found, inputs, image.contract, image.target.name, None)
+    plan = image.plans[find_plan(image, batch)]
+    specs = (replace(s, shape=(s.shape[0] // batch, *s.shape[1:])) if batch > 1 else s for s in plan.inputs)
+    inputs = tuple(_picture(spec, contracts.get(spec.name)) for spec in specs)
+    return Described(path, found, inputs, image.contract, image.target.name, None, batch)
+
+
+def find_plan(image: ImageInfo, batch: int) -> int:
+    """Number of the plan of an image that takes so many samples at once.
+
+    Raises:
+        OptionError: There is none.
+    """
+    if batch == 1:
+        return 0
+    sizes = [plan.inputs[0].shape[0] if plan.inputs and plan.inputs[0].shape else 1 for plan in image.plans]
+    if batch not in sizes:
+        raise OptionError(
+            f"--batch: the image has no plan for {batch} samples at once, only for "
+            f"{', '.join(map(str, sizes))}",
+            f"compile with --batch {batch} --batch_mode one_buf",
+        )
+    return sizes.index(batch)
+
+
+def stacked(graph: Graph, batch: int) -> Graph:
+    """The network for so many samples."""
+    (first, *_) = graph.inputs[0].shape or (1,)
+    return rebatch(graph, batch * first) if batch > 1 else graph
 
 
 def _picture(spec: TensorSpec, contract: InputContract | None) -> TensorSpec:
@@ -167,13 +196,13 @@ def open_float(path: Path, threads: int = 1) -> Simulator:
     return _float_simulator(graph_from_onnx(read_stage(path, FLOAT).model), threads)
 
 
-def open_fixed(path: Path, target: str = "", batch: int = 0) -> Simulator:
+def open_fixed(path: Path, target: str = "", batch: int = 1) -> Simulator:
     """The fixed model of a stage, computed in numpy: an image compiled from it gives the same bytes.
 
     Args:
         path: A fixed stage.
         target: Chip whose integers are simulated; by default the stage's own.
-        batch: Elements at once, where the network can be stacked; 0 keeps the stage's.
+        batch: Samples that are stacked in the first dimension, where the network can be.
 
     Raises:
         TvmIpuError: The file is no fixed stage, or has an operator without a definition.
@@ -182,13 +211,14 @@ def open_fixed(path: Path, target: str = "", batch: int = 0) -> Simulator:
     return _fixed_simulator(graph_from_onnx(stage.model), stage.contract, target or stage.target, batch)
 
 
-def open_offline(path: Path, threads: int = 1) -> Simulator:
+def open_offline(path: Path, threads: int = 1, batch: int = 1) -> Simulator:
     """An image, run by the C runtime.
 
     Raises:
+        OptionError: It is for other batches.
         ImageError: The file is no image for this machine.
     """
-    session = Session(path, threads=threads)
+    session = Session(path, find_plan(read_image(path), batch) if batch > 1 else None, threads)
 
     def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
         return session.run(dict(feeds))
@@ -200,8 +230,8 @@ def _float_simulator(graph: Graph, threads: int) -> Simulator:
     return Simulator(graph.inputs, graph.outputs, compile_runner(graph, threads), float_tensors(graph))
 
 
-def _fixed_simulator(graph: Graph, contract: Contract, target: str, batch: int = 0) -> Simulator:
-    interpreter = fixed_interpreter(rebatch(graph, batch) if batch else graph, contract, target)
+def _fixed_simulator(graph: Graph, contract: Contract, target: str, batch: int) -> Simulator:
+    interpreter = fixed_interpreter(stacked(graph, batch), contract, target)
     return Simulator(interpreter.inputs, interpreter.outputs, interpreter.run, fixed_tensors(graph))
 
 

@@ -1,4 +1,4 @@
-"""Softmax and normalisations on integers: images equal the oracle bit for bit, and are near real numbers."""
+"""Softmax, normalisations and quotients on integers: images equal the oracle and are near real numbers."""
 
 from __future__ import annotations
 
@@ -46,6 +46,52 @@ def test_softmax(family: str, dtype: str):
     for y, wanted, real in zip(g.run(TARGETS[family]), expected, exact, strict=True):
         np.testing.assert_array_equal(y, wanted)
         assert np.abs(y - real).max() < (0.51 if bits == 8 else 1.5)
+
+
+@families
+@widths
+def test_log_softmax(family: str, dtype: str):
+    bits = np.iinfo(dtype).bits
+    g, expected, exact = Graph(), [], []
+    for shape, axis in [((5, 16, 6), 1), ((3, 1), 1), ((2, 500), -1)]:
+        for span in (0.5, 300.0):
+            x_is, x = whole(dtype, span / 2**bits), integers(len(shape), dtype, *shape)
+            low = max(span, 8.0) * 2.0**-bits
+            y_is = Meaning("uint8", np.float32(low), 255) if bits == 8 else Meaning("int16", np.float32(low))
+            g.result(g.op("LogSoftmax", [g.input(x, x_is)], axis=axis), y_is)
+            expected.append(ref.log_softmax(x, x_is, y_is, axis))
+            distance = (x - x.max(axis, keepdims=True).astype(np.int64)) * np.float64(x_is.scale)
+            real = distance - np.log(np.exp(distance).sum(axis, keepdims=True))
+            exact.append(np.clip(real / np.float64(y_is.scale) + y_is.zero, *y_is.bounds))
+    for y, wanted, real in zip(g.run(TARGETS[family]), expected, exact, strict=True):
+        np.testing.assert_array_equal(y, wanted)
+        assert np.abs(y - real).max() < 0.51
+
+
+@families
+@widths
+def test_quotients(family: str, dtype: str):
+    """Of tensors of one shape and of broadcast ones; divisors around 0, and 0 itself."""
+    random, bits = np.random.default_rng(4), np.iinfo(dtype).bits
+    g, expected, exact = Graph(), [], []
+    for shapes in [((4, 60), (4, 60)), ((3, 5, 40), (5, 1)), ((1, 7), (64, 7))]:
+        for span in (1e-3, 500.0):
+            a_is, b_is = whole(dtype, span / 2**bits), whole(dtype, 2.0 / 2**bits)
+            y_is = Meaning(dtype, np.float32(span * 8 / 2**bits), 0 if bits == 16 else 3)
+            a, b = (integers(int(random.integers(99)), dtype, *shape) for shape in shapes)
+            b.flat[:3], a.flat[:3] = b_is.zero, [a_is.zero, a_is.zero + 1, a_is.zero - 1]
+            g.result(g.op("Div", [g.input(a, a_is), g.input(b, b_is)]), y_is)
+            expected.append(ref.quotient(a, a_is, b, b_is, y_is))
+            above, below = (
+                (q.astype(np.float64) - meaning.zero) * np.float64(meaning.scale)
+                for q, meaning in ((a, a_is), (b, b_is))
+            )
+            with np.errstate(divide="ignore", invalid="ignore"):
+                real = np.nan_to_num(above / below, posinf=1e9, neginf=-1e9)
+            exact.append(np.clip(real / np.float64(y_is.scale) + y_is.zero, *y_is.bounds))
+    for y, wanted, real in zip(g.run(TARGETS[family]), expected, exact, strict=True):
+        np.testing.assert_array_equal(y, wanted)
+        assert np.abs(y - real).max() < 0.50001
 
 
 CASES = [((6, 3, 48), [2], True), ((4, 10), [1], False), ((3, 5, 8, 9), [2, 3], True), ((2, 768), [1], True)]

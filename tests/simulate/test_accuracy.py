@@ -17,6 +17,7 @@ from tvm_ipu.accuracy import Bound, float_runner, measure, mend, paired, promote
 from tvm_ipu.base.contract import Contract
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.cli.main import main
+from tvm_ipu.driver import compile_model
 from tvm_ipu.frontends.onnx.plain import graph_from_onnx, graph_to_onnx
 from tvm_ipu.image.stage import read_stage, write_stage
 from tvm_ipu.simulate.compare import BINS, Comparison
@@ -196,6 +197,24 @@ def test_the_command_writes_a_table_json_and_a_page(folder: Path, capsys: pytest
     assert sorted(name for name in bits if bits[name] == 16 and name in data["promoted"]) == sorted(
         data["promoted"]
     )
+
+
+def test_figures_do_not_depend_on_the_batch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four samples at a time, and the last two by themselves; the image takes four at a time too."""
+    compile_model(folder / "fixed.sim", "host", folder / "model.img", batches=(1, 4))
+    found = []
+    for batch in ("1", "4"):
+        more = ["--offline", str(folder / "model.img"), "-b", batch, "-o", str(folder / batch)]
+        assert main([*accuracy_of(folder), "-c", "Classification", *more]) == 0
+        found.append(json.loads((folder / batch / "accuracy.json").read_text()))
+    alone, together = found
+    assert alone["scores"] == together["scores"]
+    assert set(alone["scores"]) == {"float", "fixed", "offline"}
+    assert alone["image_differs"] == together["image_differs"] == []
+    for one, two in zip(alone["activations"], together["activations"], strict=True):
+        assert one["mse"] == pytest.approx(two["mse"], rel=1e-4)
+        assert one["worst_sample"] == two["worst_sample"]
+        assert one["histogram"]["fixed"] == two["histogram"]["fixed"]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +124,52 @@ def test_two_segments_are_calibrated_and_simulated(calibrated: Path) -> None:
         assert np.abs(a[0] - b[0]).max() < 0.08 * np.abs(a[0]).max()
 
 
+class Repeated(Calibrated):
+    """Runs the second segment more than once, as a network does that looks at each of its proposals."""
+
+    def forward(self, x: Array) -> list[Array]:
+        found = super().forward(x)
+        for _ in range(1 + int(x[0, 0, 0, 0] > 0)):
+            self.second_model.set_input(1, found[0] / 2)
+            self.second_model.invoke()
+        return found
+
+
+def test_number_of_processes_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    made = []
+    for count in (1, 2, 3):
+        paths = [tmp_path / f"{name}_{count}.sim" for name in ("main", "second")]
+        Repeated(folder).convert(generator(3), fix_model=paths, num_process=count, quant_level="L3")
+        made.append([path.read_bytes() for path in paths])
+    assert made[0] == made[1] == made[2]
+    seen = [read_stage(path).metadata["samples"] for path in paths]
+    assert seen[0] == 4
+    assert seen[1] > 4
+
+
+def test_samples_run_side_by_side(folder: Path) -> None:
+    class Meeting(calibrator_custom.SIM_Simulator):
+        """A sample ends when two of them have begun."""
+
+        def __init__(self) -> None:
+            self.barrier = get_context("fork").Barrier(2)
+
+        def forward(self, x: Array) -> int:
+            self.barrier.wait(60)
+            return int(x[0])
+
+    assert Meeting()(([np.array([n])] for n in range(4)), num_process=2) == [0, 1, 2, 3]
+
+
+def test_a_process_that_ends(folder: Path) -> None:
+    class Ending(calibrator_custom.SIM_Simulator):
+        def forward(self, x: Array) -> None:
+            os._exit(3)
+
+    with pytest.raises(RunError, match=r"2 processes ended before its sample was done .with num_process=1"):
+        Ending()([[np.zeros(1)]], num_process=2)
+
+
 def test_ranges_are_those_of_what_forward_feeds(calibrated: Path) -> None:
     first, second = (read_stage(calibrated / f"{name}_fixed.sim") for name in ("main", "second"))
     model = calibrator_custom.float_simulator(calibrated / "main_float.sim")
@@ -168,8 +216,13 @@ def test_mistakes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_failing_forward_leaves_the_models_usable(folder: Path) -> None:
     net = Calibrated(folder)
-    with pytest.raises(RunError):
-        net.convert([[np.zeros((1, 2), np.float32)]], fix_model=[folder / "a.sim", folder / "b.sim"])
+    for count in (1, 2):
+        with pytest.raises(RunError, match="input 'x' is float32"):
+            net.convert(
+                [[np.zeros((1, 2), np.float32)]],
+                fix_model=[folder / "a.sim", folder / "b.sim"],
+                num_process=count,
+            )
     assert not (folder / "a.sim").exists()
     assert net.forward(*next(generator(1)))[0].shape == (1, CLASSES)
 

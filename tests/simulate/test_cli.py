@@ -56,6 +56,23 @@ def test_outputs_are_written_by_sample(folder: Path, model: str) -> None:
             assert found["scores"].tobytes() == scores.tobytes()
 
 
+@pytest.mark.parametrize("model", ["float.sim", "fixed.sim", "pairs.img"])
+def test_samples_that_run_together(folder: Path, model: str) -> None:
+    """Two at a time, and the third by itself."""
+    if model == "pairs.img":
+        compile_model(folder / "fixed.sim", "host", folder / model, batches=(2,))
+    words = ["simulate", "-m", str(folder / model), "-i", str(folder / "in"), "-n", "letterbox"]
+    alone, together = folder / f"alone-{model}", folder / f"together-{model}"
+    assert main([*words, "-b", "2", "-o", str(together)]) == 0
+    words[2] = words[2].replace("pairs", "model")
+    assert main([*words, "-o", str(alone)]) == 0
+    for number in range(3):
+        name = f"{number:05d}_{number}.npz"
+        with np.load(alone / name) as one, np.load(together / name) as two:
+            tolerance = 1e-5 if model == "float.sim" else 0
+            np.testing.assert_allclose(one["scores"], two["scores"], rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize(("model", "phase"), [("float.sim", "Float"), ("fixed.sim", "Fixed")])
 def test_classes_are_printed(folder: Path, model: str, phase: str, capsys) -> None:
     words = ["-m", str(folder / model), "-i", str(folder / "in" / "1.png"), "-n", "letterbox", "-t", phase]
@@ -73,12 +90,14 @@ def test_classes_are_printed(folder: Path, model: str, phase: str, capsys) -> No
     [
         (["-t", "Offline"], "-t Offline: .*fixed.sim is of the phase Fixed"),
         (["-c", "Detection"], "Detection is for models with 4 outputs"),
+        (["-m", "MODEL", "--batch", "3"], "no plan for 3 samples at once, only for 1"),
         (["--input_config", "INI"], "is not the configuration that the model was made with"),
     ],
 )
 def test_mistakes(folder: Path, capsys, more: list[str], message: str) -> None:
     (folder / "other.ini").write_text(INI)
-    more = [str(folder / "other.ini") if word == "INI" else word for word in more]
+    files = {"INI": folder / "other.ini", "MODEL": folder / "model.img"}
+    more = [str(files.get(word, word)) for word in more]
     words = ["-m", str(folder / "fixed.sim"), "-i", str(folder / "in"), "-n", "letterbox"]
     assert main(["simulate", *words, *more]) == 1
     assert re.search(message, capsys.readouterr().err)

@@ -21,7 +21,15 @@ from tvm_ipu.quantize.equalise import equalised
 from tvm_ipu.quantize.migrate import migrated
 from tvm_ipu.samples.raw import raw_feeds
 from tvm_ipu.simulate.compare import Comparison
-from tvm_ipu.simulation import Runner, compile_runner, fixed_interpreter, fixed_tensors, open_offline
+from tvm_ipu.simulate.stacking import chunks, run_stacked
+from tvm_ipu.simulation import (
+    Runner,
+    compile_runner,
+    fixed_interpreter,
+    fixed_tensors,
+    open_offline,
+    stacked,
+)
 
 Array = NDArray[Any]
 Pair = tuple[Mapping[str, Array], Mapping[str, Array]]
@@ -81,9 +89,10 @@ def _channels(stage: Stage, fact: str) -> dict[str, Array]:
     return {name: np.array(one, np.float32) for name, one in found.items()}
 
 
-def float_runner(models: Models) -> Runner:
-    """The float network with every tensor that the fixed one quantises as an output."""
-    return compile_runner(models.floating.with_outputs(_made(models.floating, _shown(models))))
+def float_runner(models: Models, batch: int = 1) -> Runner:
+    """The float network, for so many samples, with every tensor that the fixed one quantises as an output."""
+    network = models.floating.with_outputs(_made(models.floating, _shown(models)))
+    return compile_runner(stacked(network, batch))
 
 
 def _shown(models: Models) -> list[str]:
@@ -102,6 +111,7 @@ def measure(
     image: Path | None = None,
     progress: Progress | None = None,
     target: str = "",
+    batch: int = 1,
 ) -> Report:
     """Run the samples through both models, and compare every tensor that the fixed one quantises.
 
@@ -115,38 +125,44 @@ def measure(
         image: An image of the fixed model that runs too.
         progress: Told how far it is.
         target: Chip whose integers are simulated; by default the stage's.
+        batch: Samples that run at once, ``floating`` and the image included; the figures do not depend on it.
     """
     report = Report(*_comparisons(models), labelled=bool(labels), names=list(names))
     shown = {one.name: one for one in (*report.activations, *report.outputs)}
     results = {name: result for name, result in _results(models.fixed).items() if name in shown}
+    outputs = dict.fromkeys([*results.values(), *(s.name for s in models.fixed.outputs)])
     inner = fixed_interpreter(
-        models.fixed.with_outputs(
-            dict.fromkeys([*results.values(), *(s.name for s in models.fixed.outputs)])
-        ),
+        stacked(models.fixed.with_outputs(outputs), batch),
         replace(models.contract, outputs=()),
         target or models.stage.target,
     )
     report.float_layers = inner.float_layers
-    offline = open_offline(image) if image else None
-    exact = fixed_interpreter(models.fixed, models.contract, target or models.stage.target) if image else None
-    classes = models.fixed.outputs[0].name
-    for number, (real, raw) in enumerate(samples):
+    runs = {"float": floating, "fixed": inner.run}
+    if image:
+        network = stacked(models.fixed, batch)
+        runs["offline"] = open_offline(image, batch=batch).run
+        runs["exact"] = fixed_interpreter(network, models.contract, target or models.stage.target).run
+    classes, number = models.fixed.outputs[0].name, 0
+    for chunk in chunks(samples, batch):
         if progress:
             progress("samples", number, len(names))
-        expected, found = {**real, **floating(real)}, inner.run(raw)
-        for name, one in shown.items():
-            one.add(_scaled(expected[name], models.factors.get(name)), found[results.get(name, name)], number)
-        if classify:
-            label = labels[number] if labels else None
-            reference = int(np.argmax(expected[classes]))
-            _score(report, "float", expected[classes], label, reference)
-            _score(report, "fixed", found[classes], label, reference)
-        if offline and exact:
-            simulated, outputs = exact.run(raw), offline.run(raw)
-            if any(simulated[name].tobytes() != value.tobytes() for name, value in outputs.items()):
+        reals, raws = zip(*chunk, strict=True)
+        every = {
+            model: run_stacked(run, reals if model == "float" else raws, batch) for model, run in runs.items()
+        }
+        for real, *ran in zip(reals, *every.values(), strict=True):
+            found = dict(zip(every, ran, strict=True))
+            expected = {**real, **found["float"]}
+            for name, one in shown.items():
+                values = _scaled(expected[name], models.factors.get(name))
+                one.add(values, found["fixed"][results.get(name, name)], number)
+            if image and any(found["exact"][n].tobytes() != v.tobytes() for n, v in found["offline"].items()):
                 report.differing.append(names[number])
             if classify:
-                _score(report, "offline", outputs[classes], label, reference)
+                label, reference = labels[number] if labels else None, int(np.argmax(expected[classes]))
+                for model in [one for one in every if one != "exact"]:
+                    _score(report, model, found[model][classes], label, reference)
+            number += 1
     report.extremes = _extremes(models.stage)
     return report
 

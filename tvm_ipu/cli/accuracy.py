@@ -86,7 +86,7 @@ def execute(args: argparse.Namespace) -> int:
     samples = open_samples(args.image, args.preprocess, models.floating.inputs, models.contract, args.timeout)
     names = [", ".join(file.name for file in files) for files in samples.files]
     labels = _read_labels(args.labels, samples) if args.labels else []
-    floating = float_runner(models)
+    floating = float_runner(models, args.batch)
     with progress(args.verbose) as report:
 
         def run(one: Models) -> Report:
@@ -94,7 +94,9 @@ def execute(args: argparse.Namespace) -> int:
                 samples.read(True, args.num_process), samples.read(False, args.num_process), models.contract
             )
             offline = args.offline if one is models else None
-            return measure(one, floating, pairs, names, labels, is_classifier, offline, report)
+            return measure(
+                one, floating, pairs, names, labels, is_classifier, offline, report, batch=args.batch
+            )
 
         found = run(models)
         if args.fix is not None:

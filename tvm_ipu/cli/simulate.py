@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,15 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="INI",
         help="the configuration that the model was made with; it is in the model, and only compared",
     )
+    parser.add_argument(
+        "-b",
+        "--batch",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="samples that run at once, stacked in the first dimension: faster for small networks; an image "
+        "must have been compiled for that batch with one_buf (default: 1)",
+    )
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -58,9 +68,10 @@ def execute(args: argparse.Namespace) -> int:
     from tvm_ipu.base.category import check_category
     from tvm_ipu.bench.data import save_arrays
     from tvm_ipu.samples.raw import raw_feeds
+    from tvm_ipu.simulate.stacking import chunks, run_stacked
     from tvm_ipu.simulation import describe_model, samples_for
 
-    model = describe_model(args.model, args.phase or "")
+    model = describe_model(args.model, args.phase or "", args.batch)
     if args.input_config is not None:
         model.check_config(args.input_config)
     samples = samples_for(model, args.image, args.preprocess, args.timeout)
@@ -74,8 +85,10 @@ def execute(args: argparse.Namespace) -> int:
         if not args.output.is_dir():
             raise OptionError(f"--output: {args.output} is no folder")
     is_float = model.phase == "Float"
-    for number, arrays in enumerate(samples.read(is_float, args.num_process)):
-        results = simulator.run(arrays if is_float else raw_feeds(arrays, model.contract))
+    read = samples.read(is_float, args.num_process)
+    feeds = read if is_float else (raw_feeds(arrays, model.contract) for arrays in read)
+    runs = (run_stacked(simulator.run, chunk, args.batch) for chunk in chunks(feeds, args.batch))
+    for number, results in enumerate(chain.from_iterable(runs)):
         name = ", ".join(str(file) for file in samples.files[number])
         if args.output is not None:
             save_arrays(args.output / f"{number:05d}_{samples.files[number][0].stem}.npz", results)

@@ -1,4 +1,4 @@
-"""Functions of whole rows in integers, in plain numpy: softmax and normalisations of docs/numerics.md.
+"""Functions of whole rows, and quotients, in integers and in plain numpy (docs/numerics.md).
 
 The same in both families of numerics. Roots and quotients are those of Python's integers, of any length.
 """
@@ -13,10 +13,47 @@ import numpy as np
 from tvm_ipu.quantize.reference import Array, Meaning, requantize
 
 EXP2 = (45425, -15743, 3664, -628)
+LOG2 = (1549081952, -774532405, 516125028, -384720696, 295516526, -210709970, 120078775, -45038110, 7940753)
 
 
 def softmax(q: Array, x: Meaning, result: Meaning, axis: int = -1) -> Array:
     """exp over its sum along an axis."""
+    power = _exponentials(q, x, axis)
+    places = 57 - math.floor(math.log2(1 / float(result.scale)))
+    factor = round(2.0**places / float(result.scale)) // power.sum(axis, keepdims=True)
+    return _stored((power * factor + 2 ** (places - 1)) >> places, result)
+
+
+def log_softmax(q: Array, x: Meaning, result: Meaning, axis: int = -1) -> Array:
+    """The logarithm of the same quotients."""
+    total = _exponentials(q, x, axis).sum(axis, keepdims=True)
+    logarithm = np.vectorize(_log2, otypes=[np.int64])(total)
+    ratio, unit = float(x.scale) / float(result.scale), math.log(2) / 2.0**30 / float(result.scale)
+    places = min(60, 45 - math.frexp(ratio)[1], 24 - math.frexp(unit)[1])
+    wide = q.astype(np.int64)
+    distance = (wide - wide.max(axis, keepdims=True)) * round(ratio * 2.0**places)
+    steps = distance - logarithm * round(unit * 2.0**places)
+    return _stored((steps + 2 ** (places - 1)) >> places, result)
+
+
+def quotient(a: Array, a_is: Meaning, b: Array, b_is: Meaning, result: Meaning) -> Array:
+    """a / b, broadcast; what is divided by 0 is the bound on its side, and 0 / 0 is 0."""
+    ratio = float(a_is.scale) / float(b_is.scale) / float(result.scale)
+    places = min(60, 45 - math.frexp(ratio)[1])
+    factor = round(ratio * 2.0**places)
+
+    def steps(dividend: int, divisor: int) -> int:
+        if not divisor:
+            return (dividend > 0) * 2**40 - (dividend < 0) * 2**40
+        towards_zero = abs(dividend) * factor // abs(divisor)
+        return ((towards_zero if dividend * divisor >= 0 else -towards_zero) + 2 ** (places - 1)) >> places
+
+    wide = (value.astype(object) - int(meaning.zero) for value, meaning in ((a, a_is), (b, b_is)))
+    return _stored(np.vectorize(steps, otypes=[np.int64])(*wide), result)
+
+
+def _exponentials(q: Array, x: Meaning, axis: int) -> Array:
+    """2 to minus the distance from the peak, with 28 fractional bits."""
     rate = min(float(x.scale) * math.log2(math.e), 31.0)
     limit = min(int(np.iinfo(x.dtype).max) - int(np.iinfo(x.dtype).min), math.ceil(31 / rate))
     bits = min(30, math.floor(math.log2((2**31 - 1) / (limit * rate + 0.5))))
@@ -28,10 +65,18 @@ def softmax(q: Array, x: Meaning, result: Meaning, axis: int = -1) -> Array:
     for coefficient in EXP2[2::-1]:
         g = ((f * g) >> 16) + coefficient
     shift = np.minimum(whole + 1, 31)
-    power = (2**29 - ((f * g) >> 3) + (1 << (shift - 1))) >> shift
-    places = 57 - math.floor(math.log2(1 / float(result.scale)))
-    factor = round(2.0**places / float(result.scale)) // power.sum(axis, keepdims=True)
-    return _stored((power * factor + 2 ** (places - 1)) >> places, result)
+    return np.asarray((2**29 - ((f * g) >> 3) + (1 << (shift - 1))) >> shift)
+
+
+def _log2(total: int) -> int:
+    """Logarithm to base 2 of a number of 28 fractional bits, with 30 fractional bits."""
+    total = int(total)
+    top = total.bit_length() - 1
+    f = ((total << 62 - top) >> 32) - 2**30
+    g = LOG2[-1]
+    for coefficient in LOG2[-2::-1]:
+        g = ((f * g) >> 30) + coefficient
+    return ((top - 28) << 30) + ((f * g) >> 30)
 
 
 def normalise(

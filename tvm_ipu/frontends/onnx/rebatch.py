@@ -33,7 +33,7 @@ def rebatch(graph: Graph, batch: int) -> Graph:
         raise ModelError(
             f"--batch: the inputs of '{graph.name}' have no common first dimension "
             f"({', '.join(map(str, graph.inputs))})",
-            "compile without --batch",
+            "leave --batch out",
         )
     (before,) = old
     if batch == before:
@@ -72,6 +72,6 @@ def _scaled(spec: TensorSpec, before: int, batch: int, name: str) -> TensorSpec:
     if not spec.shape or spec.shape[0] % before:
         raise ModelError(
             f"--batch: output {spec} of '{name}' does not begin with the batch",
-            "compile without --batch, or with other outputs",
+            "leave --batch out, or choose other outputs",
         )
     return replace(spec, shape=(spec.shape[0] // before * batch, *spec.shape[1:]))
