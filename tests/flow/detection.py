@@ -11,7 +11,7 @@ from tests.unit.frontend_kit import constant, node, value
 
 CANDIDATES, BOXES = 24, 10
 """How many boxes are compared with each other, and how many there may be in the end."""
-OVERLAP, CONFIDENCE = 0.5, 0.25
+OVERLAP, CONFIDENCE = 0.4, 0.25
 
 OUTPUTS = ("boxes", "classes", "scores", "count")
 INI = """[INPUT_CONFIG]
@@ -33,10 +33,10 @@ def with_anchors(model: ModelProto) -> ModelProto:
     _, rows, cells = (one.dim_value for one in output.type.tensor_type.shape.dim)
     side = round(cells**0.5)
     gains = np.full((1, rows, 1), 4, np.float32)
-    gains[0, :4, 0] = 0.2, 0.2, 0.4, 0.4
+    gains[0, :4, 0] = 0.2, 0.2, 0.9, 0.9
     offsets = np.full((1, rows, cells), -1.6, np.float32)
     middles = (np.arange(side, dtype=np.float32) + 0.5) / side - 0.1
-    offsets[0, :4] = 0
+    offsets[0, :4], offsets[0, 6] = 0, -1.95  # the third class would be everywhere
     offsets[0, :2] = np.tile(middles, side), np.repeat(middles, side)
     made = ModelProto()
     made.CopyFrom(model)

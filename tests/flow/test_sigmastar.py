@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +21,6 @@ from tests.unit.frontend_kit import constant, make_model, node, value
 from tvm_ipu.cli.main import main
 from tvm_ipu.image.stage import read_stage
 from tvm_ipu.runtime import Session
-from tvm_ipu.samples import Samples
 from tvm_ipu.simulation import open_fixed
 
 CONVERT = "convert onnx --model_file yolo.onnx --input_config input_config.ini"
@@ -105,28 +109,61 @@ def test_stage_tells_how_it_was_made(made: Path, capsys: pytest.CaptureFixture[s
     (made / "ranges.json").unlink()
 
 
-def test_interrupted_calibration_goes_on(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("yolo_float.sim", "yolo.py", "input_config.ini"):
+STOPPING = """
+import os, time
+def image_preprocess(image_file, norm=True):
+    with open("calls", "a") as file:
+        file.write(".")
+    if os.path.getsize("calls") == int(os.environ["STOP_AT"]):
+        open("stopped", "w").close()
+        time.sleep(600)
+    return preprocessed(image_file, norm)
+"""
+"""Preprocessing that stops in one of its calls, as slow work does that Ctrl-C ends."""
+
+CHILD = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in what runs in the background
+from tvm_ipu.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def interrupted(words: list[str], call: int) -> tuple[int, str]:
+    """Exit code and messages of a command that Ctrl-C ends while preprocessing is called for the ``call``-th time."""
+    command = [sys.executable, "-c", CHILD, *words]
+    environment = {**os.environ, "STOP_AT": str(call)}
+    with subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE) as child:
+        while not Path("stopped").exists() and child.poll() is None:
+            time.sleep(0.02)
+        os.killpg(child.pid, signal.SIGINT)  # a terminal sends it to the workers too
+        messages = child.communicate(timeout=120)[1].decode()
+    Path("stopped").unlink()
+    return child.returncode, messages
+
+
+def test_interrupted_calibration_goes_on(made: Path, tmp_path: Path, monkeypatch, caplog) -> None:
+    """Ctrl-C at the third of four samples, and again while the network is measured."""
+    for name in ("yolo_float.sim", "input_config.ini"):
         shutil.copy(made / name, tmp_path / name)
+    script = (made / "yolo.py").read_text().replace("image_preprocess", "preprocessed")
+    (tmp_path / "yolo.py").write_text(script + STOPPING)
     shutil.copytree(made / "pictures", tmp_path / "pictures")
     monkeypatch.chdir(tmp_path)
     before = {path.name for path in tmp_path.iterdir()}
-    read = Samples.read
-
-    def interrupted(self: Samples, norm: bool = True, processes: int = 1) -> Iterator[dict[str, np.ndarray]]:
-        for number, sample in enumerate(read(self, norm, processes)):
-            if number == 2:
-                raise KeyboardInterrupt
-            yield sample
-
-    words = f"{CALIBRATE} --quant_level L2".split()
-    with monkeypatch.context() as patch:
-        patch.setattr(Samples, "read", interrupted)
-        assert main(words) == 130
-    assert {path.name for path in tmp_path.iterdir()} == before | {"yolo_fixed.sim.statistics"}
-    assert main(words) == 0
-    assert (tmp_path / "yolo_fixed.sim").read_bytes() == (made / "yolo_fixed.sim").read_bytes()
-    assert {path.name for path in tmp_path.iterdir()} == before | {"yolo_fixed.sim"}
+    words = f"{CALIBRATE} --quant_level L5 --num_process 1".split()
+    goes_on = "calibration goes on after 2 samples of 'yolo_fixed.sim.statistics'\n"
+    for call, messages in ((3, ""), (3 + 4 + 1, goes_on)):
+        assert interrupted(words, call) == (130, messages)
+        assert {path.name for path in tmp_path.iterdir()} == before | {"calls", "yolo_fixed.sim.statistics"}
+    monkeypatch.setenv("STOP_AT", "0")
+    with caplog.at_level("WARNING"):
+        assert main(words) == 0
+    assert "calibration goes on after 4 samples" in caplog.text
+    assert {path.name for path in tmp_path.iterdir()} == before | {"calls", "yolo_fixed.sim"}
+    resumed = (tmp_path / "yolo_fixed.sim").read_bytes()
+    assert main([*words, "-o", "whole.sim"]) == 0
+    assert (tmp_path / "whole.sim").read_bytes() == resumed
 
 
 TWO_INPUTS = """[INPUT_CONFIG]

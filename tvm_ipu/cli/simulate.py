@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tvm_ipu.base.category import CATEGORIES, TOP
 from tvm_ipu.base.errors import OptionError
-from tvm_ipu.cli.arguments import add_sample_files, add_threads, thread_count
+from tvm_ipu.cli.arguments import add_sample_files, add_threads, positive, thread_count
 from tvm_ipu.cli.terminal import print_table, progress
 
 if TYPE_CHECKING:

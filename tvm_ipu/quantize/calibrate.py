@@ -11,6 +11,7 @@ from tvm_ipu.base.contract import Contract
 from tvm_ipu.base.graph import Array, Graph
 from tvm_ipu.base.quant_config import QuantConfig
 from tvm_ipu.base.ranges import RangeTable, TensorRange
+from tvm_ipu.quantize import checkpoint
 from tvm_ipu.quantize.bias import corrected, with_biases
 from tvm_ipu.quantize.bits import configured, initial_bits, promoted
 from tvm_ipu.quantize.collect import CollectOptions, Progress, Runner, Sample, Samples, collect
@@ -91,7 +92,10 @@ def calibrate(
         OptionError: An option does not fit.
     """
     options, contract = options or CalibrationOptions(), contract or Contract()
-    return _Calibration(graph, samples, run, options, contract, progress).run()
+    found = _Calibration(graph, samples, run, options, contract, progress).run()
+    if options.checkpoint is not None:
+        checkpoint.remove(options.checkpoint)
+    return found
 
 
 class _Calibration:

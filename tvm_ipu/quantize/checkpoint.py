@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -77,11 +77,19 @@ class Checkpoint:
         except OSError as err:
             raise CalibrationError(f"cannot write '{self._path}': {err.strerror}") from err
 
-    def remove(self) -> None:
-        """Delete the file at the end."""
-        if self._path is not None:
-            with suppress(OSError):
-                self._path.unlink(missing_ok=True)
+
+def part_of(path: Path, number: int) -> Path:
+    """The file of one of several passes over the samples."""
+    return path.with_name(f"{path.name}.{number}") if number else path
+
+
+def remove(path: Path) -> None:
+    """Delete the files of all passes."""
+    for number in count():
+        try:
+            part_of(path, number).unlink()
+        except OSError:
+            return
 
 
 def graph_key(graph: Graph, *settings: object) -> str:

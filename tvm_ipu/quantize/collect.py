@@ -14,7 +14,7 @@ import numpy as np
 
 from tvm_ipu.base.errors import CalibrationError
 from tvm_ipu.base.graph import Array, Graph, Node
-from tvm_ipu.quantize.checkpoint import Checkpoint, graph_key, sample_key
+from tvm_ipu.quantize.checkpoint import Checkpoint, graph_key, part_of, sample_key
 from tvm_ipu.quantize.histogram import Histogram
 from tvm_ipu.quantize.statistics import Statistics
 
@@ -86,16 +86,11 @@ def collect(
             statistics[name].observe(graph.constants[name], -1)
         else:
             computed.append(name)
-    passes = []
     for number, group in enumerate(_groups(graph, computed, options.memory_saving)):
         part = graph.with_outputs([name for name in group if name not in inputs])
-        path = options.checkpoint
-        if path is not None and number:
-            path = path.with_name(f"{path.name}.{number}")
-        passes.append(_Pass(part, graph, group, run, replace(options, checkpoint=path), progress))
-        statistics |= passes[-1].over(samples)
-    for one in passes:
-        one.finish()
+        path = options.checkpoint and part_of(options.checkpoint, number)
+        one = _Pass(part, graph, group, run, replace(options, checkpoint=path), progress)
+        statistics |= one.over(samples)
     return {name: statistics[name] for name in dict.fromkeys(tensors)}
 
 
@@ -199,10 +194,6 @@ class _Pass:
         self._report(count)
         self._checkpoint.write(self._statistics)
         return self._statistics
-
-    def finish(self) -> None:
-        """Forget the checkpoint."""
-        self._checkpoint.remove()
 
     def _was_seen(self, number: int, sample: Sample) -> bool:
         """Whether the checkpoint knows a sample; another one than it saw makes it worthless.

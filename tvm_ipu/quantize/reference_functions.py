@@ -46,7 +46,7 @@ def quotient(a: Array, a_is: Meaning, b: Array, b_is: Meaning, result: Meaning) 
         if not divisor:
             return (dividend > 0) * 2**40 - (dividend < 0) * 2**40
         towards_zero = abs(dividend) * factor // abs(divisor)
-        return ((towards_zero if dividend * divisor >= 0 else -towards_zero) + 2 ** (places - 1)) >> places
+        return ((towards_zero if dividend * divisor >= 0 else -towards_zero) + (1 << (places - 1))) >> places
 
     wide = (value.astype(object) - int(meaning.zero) for value, meaning in ((a, a_is), (b, b_is)))
     return _stored(np.vectorize(steps, otypes=[np.int64])(*wide), result)
