@@ -130,7 +130,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def interrupted(words: list[str], call: int) -> tuple[int, str]:
-    """Exit code and messages of a command that Ctrl-C ends while preprocessing is called for the ``call``-th time."""
+    """Exit code and messages of a command that Ctrl-C ends in the ``call``-th call of preprocessing."""
     command = [sys.executable, "-c", CHILD, *words]
     environment = {**os.environ, "STOP_AT": str(call)}
     with subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE) as child:
