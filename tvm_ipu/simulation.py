@@ -24,8 +24,7 @@ from tvm_ipu.base.target import load_target
 from tvm_ipu.base.tensor import DType, TensorSpec
 from tvm_ipu.codegen.build import build_program
 from tvm_ipu.codegen.kernel_set import KernelSet
-from tvm_ipu.frontends.loaders import load_model
-from tvm_ipu.frontends.onnx.plain import graph_from_onnx, graph_to_proto
+from tvm_ipu.frontends.onnx.plain import graph_from_onnx, graph_to_relax
 from tvm_ipu.frontends.onnx.rebatch import rebatch
 from tvm_ipu.image.memory import map_image
 from tvm_ipu.image.reader import ImageInfo, read_image
@@ -239,7 +238,7 @@ def compile_runner(graph: Graph, threads: int = 1, options: CompileOptions | Non
     """A float or quantised graph as a function that an image for this machine computes."""
     chip = load_target("host")
     options = options or CompileOptions(winograd=False)
-    model = load_model(graph_to_proto(graph))
+    model = graph_to_relax(graph)
     fused = model.with_module(run_phases(model.module, chip, options))
     program = build_program([fused], chip, options.jobs, kernels=KernelSet(chip))
     image, _ = map_image(program)
@@ -253,7 +252,7 @@ def compile_runner(graph: Graph, threads: int = 1, options: CompileOptions | Non
 
 def fixed_interpreter(graph: Graph, contract: Contract, target: str) -> Interpreter:
     """The interpreter of a quantised graph with the raw bytes of its contract."""
-    model = apply_contract(load_model(graph_to_proto(graph)), contract)
+    model = apply_contract(graph_to_relax(graph), contract)
     module = run_phases(model.module, load_target(target or "host"), CompileOptions(), last="integer")
     return Interpreter(model.with_module(module))
 

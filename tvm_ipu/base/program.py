@@ -90,6 +90,27 @@ class Plan:
     tensor_bytes: int
 
 
+@dataclass
+class Pieces:
+    """Many bytes that lie in several places, as they follow each other in a file.
+
+    Attributes:
+        parts: Buffers of bytes.
+        size: Bytes of all of them.
+    """
+
+    parts: list[bytes | memoryview] = field(default_factory=list)
+    size: int = 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def append(self, part: bytes | memoryview) -> None:
+        """Add bytes behind the others."""
+        self.parts.append(part)
+        self.size += len(part)
+
+
 @dataclass(frozen=True)
 class Program:
     """A compiled model, ready to be written as an image.
@@ -107,7 +128,7 @@ class Program:
     plans: tuple[Plan, ...]
     code: bytes
     symbols: dict[str, int]
-    weights: bytes
-    consts: bytes
+    weights: bytes | Pieces
+    consts: bytes | Pieces
     metadata: dict[str, object] = field(default_factory=dict)
     contract: Contract = field(default_factory=Contract)

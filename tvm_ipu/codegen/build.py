@@ -48,8 +48,8 @@ def build_program(
         plans=tuple(draft.finish(kernels, compiled) for draft in drafts),
         code=linked.code,
         symbols={name: linked.symbols[name] for name in compiled},
-        weights=bytes(pool.weights),
-        consts=bytes(pool.consts),
+        weights=pool.weights,
+        consts=pool.consts,
         metadata={"model": models[0].name, **models[0].source, **_integer_facts(models[0])},
         contract=models[0].contract,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from tvm import relax
-from tvm.ir.expr import GenericConst
 
 from tvm_ipu.base.errors import ModelError
 from tvm_ipu.base.model import LAYERS_ATTR, SLICE, VIEW_OPS, Model
@@ -13,6 +12,7 @@ from tvm_ipu.base.program import Space
 from tvm_ipu.base.tensor import DType
 from tvm_ipu.codegen.in_place import Join, Step, dense_copy, place_parts
 from tvm_ipu.codegen.tensors import ConstantPool, Storage, Value
+from tvm_ipu.kernels.constants import constant
 
 
 def straight_line(model: Model, pool: ConstantPool) -> tuple[list[Step], list[Value]]:
@@ -47,8 +47,8 @@ class _Reader:
         """Values of an expression: one for a tensor, several for a tuple."""
         if isinstance(expr, relax.Var):
             return self.values[expr]
-        if isinstance(expr, GenericConst):
-            array = expr.value.numpy()
+        array = constant(expr)
+        if array is not None:
             dtype = DType.parse(str(expr.ty.dtype))
             return [Value(self.pool.add(array), tuple(array.shape), dtype)]
         if isinstance(expr, relax.Tuple):

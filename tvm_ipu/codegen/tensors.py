@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tvm_ipu.base.program import ALIGNMENT, Space
+from tvm_ipu.base.program import ALIGNMENT, Pieces, Space
 from tvm_ipu.base.tensor import DType
 from tvm_ipu.kernels.memory import span
 
@@ -120,12 +120,12 @@ class ConstantPool:
     constants: they are weights, and entries of tables.
     """
 
-    weights: bytearray = field(default_factory=bytearray)
-    consts: bytearray = field(default_factory=bytearray)
+    weights: Pieces = field(default_factory=Pieces)
+    consts: Pieces = field(default_factory=Pieces)
     _seen: dict[bytes, Storage] = field(default_factory=dict)
 
     def add(self, array: np.ndarray) -> Storage:
-        """Storage of ``array``'s bytes, appended unless the same bytes are there already."""
+        """Storage of ``array``'s bytes, appended unless they are there already; nobody writes to them."""
         array = np.ascontiguousarray(array)
         is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
         space = Space.WEIGHTS if is_float or array.dtype.itemsize == 1 else Space.CONSTS
@@ -133,9 +133,9 @@ class ConstantPool:
         key = hashlib.blake2b(data.data, digest_size=16, salt=bytes([space])).digest()
         if key not in self._seen:
             pool = self.weights if space is Space.WEIGHTS else self.consts
-            pool.extend(bytes(-len(pool) % ALIGNMENT))
+            pool.append(bytes(-len(pool) % ALIGNMENT))
             self._seen[key] = Storage(space, data.nbytes, offset=len(pool))
-            pool.extend(data)
+            pool.append(data.data)
         return self._seen[key]
 
 

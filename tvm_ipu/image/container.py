@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tvm_ipu.base.errors import ImageError
+from tvm_ipu.base.program import Pieces
 from tvm_ipu.image import schema
 
 DAMAGED = "the file is damaged: compile the model again, or copy the file again"
+Sections = Mapping[schema.SectionType, bytes | Pieces]
+"""Contents of the sections that there are."""
+
 _NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
@@ -103,14 +107,29 @@ def read_container(
     """
     if path.exists() and not path.is_file():
         raise ImageError(f"{path}: not a regular file")
-    noun = what.split(" ", 1)[1]
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size < schema.HEADER.size:
                 raise ImageError(f"{path}: too short for {what}", DAMAGED)
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as err:
-        raise ImageError(f"{path}: cannot read the {noun.split()[-1]}: {err.strerror or err}") from err
+        raise ImageError(f"{path}: cannot read the {what.split()[-1]}: {err.strerror or err}") from err
+    return parse_container(path, data, what, kinds, specs, verify)
+
+
+def parse_container(
+    path: Path,
+    data: memoryview,
+    what: str,
+    kinds: Collection[schema.Kind],
+    specs: Sequence[schema.SectionSpec],
+    verify: str = "",
+) -> Container:
+    """``read_container`` of a file's bytes; ``path`` is what messages call it.
+
+    Raises:
+        ImageError: As for ``read_container``.
+    """
     header = _header(path, data, what, kinds)
     return _with_sections(Container(path, data, header, {}, ()), specs, verify)
 
@@ -192,7 +211,7 @@ def write_container(
     path: Path,
     kind: schema.Kind,
     specs: Sequence[schema.SectionSpec],
-    sections: Mapping[schema.SectionType, bytes],
+    sections: Sections,
 ) -> None:
     """Write a file of ``sections``, laid out in the order of ``specs``; it appears whole or not at all.
 
@@ -203,8 +222,8 @@ def write_container(
     noun = "image" if kind == schema.Kind.IMAGE else "stage"
     try:
         with temporary.open("wb") as file:
-            for piece in _layout(kind, specs, sections):
-                file.write(piece)
+            for part in container_parts(kind, specs, sections).parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -215,19 +234,19 @@ def write_container(
         temporary.unlink(missing_ok=True)
 
 
-def _layout(
-    kind: schema.Kind,
-    specs: Sequence[schema.SectionSpec],
-    sections: Mapping[schema.SectionType, bytes],
-) -> list[bytes]:
-    """Header, section table, then every section behind its padding."""
+def container_parts(kind: schema.Kind, specs: Sequence[schema.SectionSpec], sections: Sections) -> Pieces:
+    """Bytes of a file: header, section table, then every section behind its padding."""
     specs = [spec for spec in specs if spec.type in sections]
     end = schema.HEADER.size + schema.SECTION.size * len(specs)
-    table, body = bytearray(), []
+    table, body = bytearray(), Pieces()
     for spec in specs:
         data = sections[spec.type]
         offset = -(-end // spec.alignment) * spec.alignment
-        body += [bytes(offset - end), data]
+        body.append(bytes(offset - end))
+        checksum = 0
+        for part in data.parts if isinstance(data, Pieces) else [data]:
+            body.append(part)
+            checksum = zlib.crc32(part, checksum)
         end = offset + len(data)
         table += schema.SECTION.pack(
             type=spec.type,
@@ -235,7 +254,7 @@ def _layout(
             offset=offset,
             size=len(data),
             record_size=spec.record.size if spec.record else 0,
-            crc32=zlib.crc32(data),
+            crc32=checksum,
         )
     header = schema.HEADER.pack(
         magic=schema.MAGIC,
@@ -248,4 +267,7 @@ def _layout(
     )
     covered = header[: schema.HEADER.offset_of("crc32")]
     crc = zlib.crc32(bytes(table), zlib.crc32(covered))
-    return [covered, struct.pack("<I", crc), bytes(table), *body]
+    found = Pieces()
+    for part in (covered, struct.pack("<I", crc), bytes(table), *body.parts):
+        found.append(part)
+    return found

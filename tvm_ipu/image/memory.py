@@ -1,24 +1,24 @@
-"""An image that is run where it was compiled, without a file of its own."""
+"""An image that is run where it was compiled, without a file."""
 
 from __future__ import annotations
 
 import mmap
-import tempfile
-from pathlib import Path
 
 from tvm_ipu.base.program import Program
-from tvm_ipu.image.reader import ImageInfo, read_image
-from tvm_ipu.image.writer import write_image
+from tvm_ipu.image.reader import ImageInfo, parse_image
+from tvm_ipu.image.writer import image_parts
 
 
 def map_image(program: Program) -> tuple[mmap.mmap, ImageInfo]:
     """A program's image as memory of our own, aligned so that a session uses it as it is, and what it holds.
 
     Raises:
-        ImageError: The program breaks a rule of the format, or no file can be written.
+        ImageError: The program breaks a rule of the format.
     """
-    with tempfile.TemporaryDirectory(prefix="tvm_ipu-") as folder:
-        path = Path(folder) / "host.img"
-        write_image(program, path)
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), read_image(path)
+    parts = image_parts(program)
+    memory = mmap.mmap(-1, len(parts))
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    for part in parts.parts:
+        memory.write(part)
+    return memory, parse_image(memoryview(memory), program.target.name)

@@ -12,7 +12,7 @@ from tvm_ipu.base.files import parse_json
 from tvm_ipu.base.program import Arg, Call, Plan, Space
 from tvm_ipu.base.tensor import DType, TensorSpec
 from tvm_ipu.image import schema
-from tvm_ipu.image.container import Container, Section, read_container, read_kind
+from tvm_ipu.image.container import Container, Section, parse_container, read_container, read_kind
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,16 @@ def read_image(path: str | os.PathLike[str], verify_weights: bool = False) -> Im
     verify = "weights" if verify_weights else ""
     kinds = (schema.Kind.IMAGE,)
     return _Reader(read_container(Path(path), "an offline image", kinds, schema.SECTIONS, verify)).read()
+
+
+def parse_image(data: memoryview, name: str) -> ImageInfo:
+    """What the image in ``data`` holds; messages call it ``name``.
+
+    Raises:
+        ImageError: As for ``read_image``.
+    """
+    kinds = (schema.Kind.IMAGE,)
+    return _Reader(parse_container(Path(name), data, "an offline image", kinds, schema.SECTIONS)).read()
 
 
 class _Reader:

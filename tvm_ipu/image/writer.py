@@ -11,11 +11,11 @@ import numpy as np
 
 from tvm_ipu.base.contract import Contract
 from tvm_ipu.base.errors import ImageError
-from tvm_ipu.base.program import ALIGNMENT, Arg, Call, Plan, Program, Space
+from tvm_ipu.base.program import ALIGNMENT, Arg, Call, Pieces, Plan, Program, Space
 from tvm_ipu.base.target import Target
 from tvm_ipu.base.tensor import TensorSpec
 from tvm_ipu.image import schema
-from tvm_ipu.image.container import write_container
+from tvm_ipu.image.container import Sections, container_parts, write_container
 
 
 def write_image(program: Program, path: str | os.PathLike[str]) -> None:
@@ -26,6 +26,15 @@ def write_image(program: Program, path: str | os.PathLike[str]) -> None:
     """
     sections = _Encoder(program).encode()
     write_container(Path(path), schema.Kind.IMAGE, schema.SECTIONS, sections)
+
+
+def image_parts(program: Program) -> Pieces:
+    """Bytes of the file that ``write_image`` writes.
+
+    Raises:
+        ImageError: The program breaks a rule of the format.
+    """
+    return container_parts(schema.Kind.IMAGE, schema.SECTIONS, _Encoder(program).encode())
 
 
 class _Strings:
@@ -68,7 +77,7 @@ class _Encoder:
         self._tables = {s.type: _Table(s.record) for s in schema.SECTIONS if s.record}
         self._kernels = {name: i for i, name in enumerate(program.symbols)}
 
-    def encode(self) -> dict[schema.SectionType, bytes]:
+    def encode(self) -> Sections:
         """Bytes of every section.
 
         Raises:
@@ -85,7 +94,8 @@ class _Encoder:
             metadata = json.dumps(program.metadata, ensure_ascii=False, sort_keys=True).encode()
         except (struct.error, ValueError, TypeError) as err:
             raise ImageError(f"the program does not fit the image format: {err}") from err
-        sections = {kind: bytes(table.data) for kind, table in self._tables.items()} | {
+        sections: dict[schema.SectionType, bytes | Pieces] = {
+            **{kind: bytes(table.data) for kind, table in self._tables.items()},
             schema.SectionType.STRINGS: bytes(self._strings.data),
             schema.SectionType.METADATA: metadata,
             schema.SectionType.CONSTS: program.consts,

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tvm
 from tvm import relax
-from tvm.ir.expr import GenericConst
+
+from tvm_ipu.kernels.constants import constant as constant, make_constant as make_constant
 
 
 class Rewriter:
@@ -31,6 +32,7 @@ class Rewriter:
         self._new: dict[relax.Var, relax.Expr] = {}
         self._values: dict[relax.Var, relax.Expr] = {}
         self._origin: dict[relax.Var, relax.Var] = {}
+        self._names: set[str] = set()
         self.uses: defaultdict[relax.Var, list[str]] = defaultdict(list)
         for binding in bindings(main):
             for var in used_vars(binding.value):
@@ -73,9 +75,12 @@ class Rewriter:
         value = self.substitute(binding.value)
         if isinstance(value, relax.Call):
             self.current = binding.var
-            if self._typed:
+            is_new = not value.same_as(binding.value)
+            if is_new and self._typed:
                 value = self.builder.normalize(value)
             replaced = rule(self, value)
+            if replaced is None and not is_new and self._keep(binding):
+                return
             value = value if replaced is None else replaced
         if isinstance(value, relax.TupleGetItem) and isinstance(value.tuple_value, relax.Tuple):
             value = value.tuple_value.fields[value.index]
@@ -83,9 +88,25 @@ class Rewriter:
             self._new[binding.var] = value  # an alias, a constant or a tuple: no binding of its own
             return
         var = self.builder.emit(value, name_hint=binding.var.name)
+        self._names.add(var.name)
         self._new[binding.var] = var
         self._values[var] = value
         self._origin[var] = binding.var
+
+    def _keep(self, binding: relax.VarBinding) -> bool:
+        """Emit an unchanged binding as it is; False where its name has gone to another one.
+
+        What reads it stays unchanged too then, and its types need not be inferred again.
+        """
+        var = binding.var
+        if not isinstance(var, relax.DataflowVar) or var.name in self._names or "." in var.name:
+            return False  # the builder writes "_" for "."
+        if self.builder.get_unique_name(var.name) != var.name:
+            return False
+        self._names.add(var.name)
+        self.builder.emit_normalized(binding)
+        self._new[var], self._values[var], self._origin[var] = var, binding.value, var
+        return True
 
     def substitute(self, expr: relax.Expr) -> relax.Expr:
         """``expr`` with the old variables replaced by the new ones."""
@@ -175,16 +196,6 @@ def used_vars(expr: relax.Expr) -> list[relax.Var]:
 def op_name(expr: relax.Expr) -> str:
     """Name of the operator that an expression calls, such as ``relax.add``; empty otherwise."""
     return getattr(expr.op, "name", "") if isinstance(expr, relax.Call) else ""
-
-
-def constant(expr: relax.Expr) -> np.ndarray | None:
-    """Value of a constant tensor, None for anything else."""
-    return expr.value.numpy() if isinstance(expr, GenericConst) else None
-
-
-def make_constant(array: np.ndarray) -> relax.Expr:
-    """A constant of exactly the array's type, where ``relax.const`` would narrow types of 64 bits."""
-    return relax.const(tvm.runtime.tensor(np.ascontiguousarray(array).reshape(array.shape)))
 
 
 def shape_of(expr: relax.Expr) -> tuple[int, ...]:

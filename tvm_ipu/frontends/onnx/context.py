@@ -11,6 +11,8 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
+from tvm_ipu.kernels.constants import make_constant
+
 Array = NDArray[Any]
 
 
@@ -99,7 +101,7 @@ class Context:
 
     def const(self, array: Any) -> relax.Expr:
         """``array`` as a constant of exactly its numpy type (Python numbers: float64, int64)."""
-        return relax.const(_tensor(np.asarray(array, order="C")))
+        return make_constant(np.asarray(array))
 
     def shape(self, expr: relax.Expr) -> tuple[int, ...]:
         """Static dimensions of a tensor.
@@ -133,16 +135,6 @@ class Context:
         if not isinstance(expr.ty, relax.TensorType):
             raise UnsupportedNode(f"a tensor is needed, found {expr.ty}")
         return expr.ty
-
-
-def _tensor(array: Array) -> tvm.runtime.Tensor:
-    """The array in TVM's hands: memory-mapped weights as they are, others copied."""
-    try:
-        if isinstance(array.base, np.memmap):
-            return tvm.runtime.from_dlpack(array)
-    except (BufferError, RuntimeError):  # a type that DLPack lacks, or weights at an odd place in the file
-        pass
-    return tvm.runtime.tensor(array)
 
 
 def _as_int(dim: Any) -> int | None:

@@ -1,4 +1,4 @@
-"""ONNX models as the plain graph of ``base.graph``, which calibration works on, and back."""
+"""ONNX models as the plain graph of ``base.graph``, which calibration works on, and back; also as Relax."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoPr
 
 from tvm_ipu.base import graph as plain
 from tvm_ipu.base.errors import ModelError
+from tvm_ipu.base.model import Model
 from tvm_ipu.base.tensor import DType, TensorSpec
 from tvm_ipu.frontends.onnx.evaluate import find_schema
 from tvm_ipu.frontends.onnx.fold_batchnorm import fold_batchnorm
@@ -24,10 +25,10 @@ from tvm_ipu.frontends.onnx.graph import (
     node_label,
     unique_name,
 )
-from tvm_ipu.frontends.onnx.importer import supports
+from tvm_ipu.frontends.onnx.importer import import_graph, supports
 from tvm_ipu.frontends.onnx.load import change_opset, parse_bytes, read_proto, read_source
 from tvm_ipu.frontends.onnx.prepare import prepare
-from tvm_ipu.frontends.onnx.write import INLINE_LIMIT, to_proto
+from tvm_ipu.frontends.onnx.write import INLINE_LIMIT, SMALL, to_proto
 from tvm_ipu.frontends.options import LoadOptions, OnnxSource
 
 OPSET = 21
@@ -78,6 +79,25 @@ def graph_to_onnx(graph: plain.Graph) -> bytes:
     if model.ByteSize() > INLINE_LIMIT:
         raise ModelError(f"model '{graph.name}' has more than 2 GB, which no ONNX file can have")
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def graph_to_relax(graph: plain.Graph) -> Model:
+    """The graph as Relax; the weights are those of the graph, not copies.
+
+    Raises:
+        UnsupportedOperatorError: It has nodes that cannot be compiled; all are listed.
+    """
+    outside = {
+        name: array
+        for name, array in graph.constants.items()
+        if array.nbytes > SMALL and array.dtype.type.__module__ == "numpy" and array.dtype != object
+    }
+    inside = {name: array for name, array in graph.constants.items() if name not in outside}
+    proto = graph_to_proto(replace(graph, constants=inside))
+    for name, array in outside.items():
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        proto.graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
+    return import_graph(prepare(read_proto(proto), LoadOptions(constants=outside), supports))
 
 
 def graph_to_proto(graph: plain.Graph) -> ModelProto:
