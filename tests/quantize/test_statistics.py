@@ -122,3 +122,28 @@ def test_clipped_weights_are_never_worse(bits: int, axis: int | None):
     assert (errors["least"] <= errors["largest"] * 1.0001).all()
     if bits == 4:
         assert errors["least"].sum() < 0.9 * errors["largest"].sum()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("kind", ["normal", "one large", "all equal", "zero"])
+def test_search_of_weights_finds_the_best_of_all_shares(kind: str, bits: int):
+    """Shares that cannot win are left out: the same ranges as those of a search that tries all."""
+    rng = np.random.default_rng(3)
+    value = rng.standard_normal((24, 10, 3, 3)).astype(np.float32) * rng.uniform(0.01, 9, (24, 1, 1, 1))
+    value = value.astype(np.float32)
+    if kind == "one large":
+        value[:, 4, 1, 2] *= 40
+    elif kind == "all equal":
+        value[:] = 0.5
+    elif kind == "zero":
+        value[::2] = 0
+    rows, steps = value.reshape(24, -1), {4: 7, 8: 127}[bits]
+    errors = []
+    for share in weights.SHARES[bits]:
+        scale = np.maximum(np.abs(rows).max(1).astype(np.float64) * share, 1e-30).astype(np.float32)
+        step = scale[:, None] / np.float32(steps)
+        rounded = np.clip(np.rint(rows / step), -steps, steps) * step
+        errors.append(np.square(rounded - rows).sum(1))
+    largest = np.argmin(np.array(errors)[::-1], 0)
+    wanted = np.abs(rows).max(1).astype(np.float64) * weights.SHARES[bits][::-1][largest]
+    np.testing.assert_array_equal(weights.least_error(value, 0, bits), wanted)

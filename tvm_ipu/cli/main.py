@@ -20,6 +20,7 @@ from typing import NoReturn
 
 from tvm_ipu import __version__
 from tvm_ipu.base.errors import OptionError, TvmIpuError
+from tvm_ipu.base.without_torch import import_tvm_without_torch
 
 COMMANDS = {
     "compile": "compile a model into an image for a target",
@@ -105,6 +106,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _run_command(words: Sequence[str]) -> int:
+    import_tvm_without_torch()
     try:
         words = expand(words)
         args = build_parser(words).parse_args(words)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TypeAlias
 
 from tvm import tirx
@@ -47,6 +48,7 @@ def vector_type(dtype: str, lanes: int) -> str:
     return dtype if lanes == 1 else f"{dtype}x{lanes}"
 
 
+@cache
 def item_bytes(dtype: str) -> int:
     """Bytes of one element of type ``dtype``."""
     return int(tirx.const(0, dtype).ty.dtype.bits) // 8

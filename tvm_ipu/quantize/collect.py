@@ -163,7 +163,9 @@ class _Pass:
             _log.warning("calibration goes on after %d samples of '%s'", known, self._options.checkpoint)
         function, count, saved = None, 0, monotonic()
         pending: list[Future[None]] = []
-        with ThreadPoolExecutor(max(self._options.threads, 1)) as pool:
+        # the least and largest numbers take less than the next sample's tensors, whose threads want all cores
+        threads = max(self._options.threads, 1) if self._options.histograms else 1
+        with ThreadPoolExecutor(threads) as pool:
             try:
                 for number, sample in enumerate(samples()):
                     self._report(number)

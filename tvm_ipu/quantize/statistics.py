@@ -42,7 +42,8 @@ class Statistics:
         """Remember a sample's tensor, float32; False, and nothing is, where a number is not finite."""
         if not values.size:
             return True
-        low, high = float(values.min()), float(values.max())
+        channels = None if self.peaks is None else values.max(axis=(0, *range(2, values.ndim)))
+        low, high = float(values.min()), float((values if channels is None else channels).max())
         if not math.isfinite(low) or not math.isfinite(high):
             return False
         if low < self.low:
@@ -54,8 +55,7 @@ class Statistics:
         self.count += 1
         if self.histogram is not None:
             self.histogram.add(values, low, high)
-        if self.peaks is not None:
-            channels = values.max(axis=(0, *range(2, values.ndim)))
+        if self.peaks is not None and channels is not None:
             self.peaks = np.maximum(self.peaks, channels) if self.peaks.size else channels
         return True
 

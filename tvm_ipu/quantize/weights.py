@@ -10,6 +10,9 @@ from tvm_ipu.quantize.grid import WEIGHT_STEPS
 SHARES = {4: np.linspace(0.4, 1.0, 61), 8: np.linspace(0.7, 1.0, 31)}
 """Shares of a channel's largest weight that the search tries, by bits."""
 
+_MARGIN = 1.001
+"""Room for float32's rounding when errors are compared with a bound."""
+
 
 def largest(weights: Array, axis: int | None) -> Array:
     """The largest absolute value of each channel, float64 [channels]; [1] without an axis."""
@@ -25,14 +28,19 @@ def least_error(weights: Array, axis: int | None, bits: int) -> Array:
     high = largest(weights, axis)
     if bits not in SHARES:
         return high
-    rows, steps = _rows(weights, axis).astype(np.float32), np.float32(WEIGHT_STEPS[bits])
-    best, least = high.copy(), np.full(high.size, np.inf)
+    rows, steps = _rows(weights, axis).astype(np.float32, copy=False), np.float32(WEIGHT_STEPS[bits])
+    best, least, left = high.copy(), np.full(high.size, np.inf), np.arange(high.size)
     for share in SHARES[bits][::-1]:
-        scale = np.maximum(high * share, 1e-30).astype(np.float32)[:, None] / steps
+        # less and less is worth trying where cutting off the largest weight alone costs more than was found
+        hopeful = np.square(high[left] * (1 - share)) <= least[left] * _MARGIN
+        if not hopeful.all():
+            left, rows = left[hopeful], rows[hopeful]
+        top = high[left] * share
+        scale = np.maximum(top, 1e-30).astype(np.float32)[:, None] / steps
         rounded = np.clip(np.rint(rows / scale), -steps, steps) * scale
         error = np.square(rounded - rows).sum(1)
-        better = error < least
-        best[better], least[better] = (high * share)[better], error[better]
+        better = error < least[left]
+        best[left[better]], least[left[better]] = top[better], error[better]
     return best
 
 

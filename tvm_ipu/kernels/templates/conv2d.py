@@ -113,19 +113,26 @@ def space(problem: Problem, target: Target) -> list[Decision]:
         (min(columns, problem.window.output[1]), min(vectors, panels))
         for columns, vectors in tiles.tile_shapes(target, problem.dot(target))
     }
-    ranked = sorted(shapes, key=lambda s: (_compute(problem, Decision(s[0], s[1], 1, 1), target), s))[:8]
+    costs = {shape: _compute(problem, Decision(*shape, 1, 1), target) for shape in shapes}
+    ranked = sorted(shapes, key=lambda shape: (costs[shape], shape))[:8]
     decisions = [
         Decision(columns, vectors, row_blocks, channel_blocks)
         for columns, vectors in ranked
         for row_blocks in tiles.per_unit(problem.window.output_rows)
         for channel_blocks in tiles.per_unit(math.ceil(panels / vectors))
     ]
-    plain = [replace(decision, fetch=False) for decision in decisions]
-    return sorted([*decisions, *plain], key=lambda d: (cycles(problem, d, target), not d.fetch))
+    found = [(_cycles(problem, d, target, costs[d.columns, d.vectors]), d) for d in decisions]
+    both = [(total, replace(d, fetch=fetch)) for fetch in (True, False) for total, d in found]
+    return [d for _, d in sorted(both, key=lambda one: (one[0], not one[1].fetch))]
 
 
 def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     """Modelled cycles on all cores of the target together."""
+    return _cycles(problem, decision, target, _compute(problem, decision, target))
+
+
+def _cycles(problem: Problem, decision: Decision, target: Target, compute: float) -> float:
+    """The same with what the register tiles take, however they make units."""
     p = problem
     rows, channels = decision.cut(p)
     read = [
@@ -145,7 +152,7 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
         row_tiles=rows.count * blocks,
         column_blocks=channels.count,
     )
-    total = p.groups * tiles.overlapped(_compute(p, decision, target), traffic.cycles(target))
+    total = p.groups * tiles.overlapped(compute, traffic.cycles(target))
     return total * tiles.imbalance(
         p.groups * rows.units * channels.units, target.cores, rows.filled * channels.filled
     )

@@ -95,7 +95,8 @@ def space(problem: Problem, target: Target) -> list[Decision]:
         (min(rows, problem.rows), min(vectors, math.ceil(problem.columns / problem.lanes)))
         for rows, vectors in tiles.tile_shapes(target, problem.dot(target))
     }
-    ranked = sorted(shapes, key=lambda s: (_compute(problem, Decision(s[0], s[1], 1, 1), target), s))[:8]
+    costs = {shape: _compute(problem, Decision(*shape, 1, 1), target) for shape in shapes}
+    ranked = sorted(shapes, key=lambda shape: (costs[shape], shape))[:8]
     is_long = problem.dot(target).steps(problem.depth) >= STRETCH
     decisions = [
         Decision(rows, vectors, row_blocks, column_blocks, fetch)
@@ -104,16 +105,21 @@ def space(problem: Problem, target: Target) -> list[Decision]:
         for column_blocks in tiles.per_unit(math.ceil(problem.columns / (vectors * problem.lanes)))
         for fetch in ((True, False) if is_long and row_blocks >= FEWEST_TILES else (True,))
     ]
-    return sorted(decisions, key=lambda d: cycles(problem, d, target))
+    return sorted(decisions, key=lambda d: _cycles(problem, d, target, costs[d.rows, d.vectors]))
 
 
 def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     """Modelled cycles on all cores of the target together."""
+    return _cycles(problem, decision, target, _compute(problem, decision, target))
+
+
+def _cycles(problem: Problem, decision: Decision, target: Target, compute: float) -> float:
+    """The same with what the register tiles take, however they make units."""
     rows, columns = decision.cut(problem)
     left = item_bytes(problem.left) * problem.depth
     right = problem.dot(target).right_bytes * problem.depth
     traffic = tiles.Traffic.of_matrices(rows, columns, left, right)
-    total = tiles.overlapped(_compute(problem, decision, target), traffic.cycles(target))
+    total = tiles.overlapped(compute, traffic.cycles(target))
     cold = right * problem.columns / COLD_BYTES_PER_CYCLE
     is_fetched = decision.fetch and rows.per_unit >= FEWEST_TILES
     total += cold * 2 / rows.per_unit if is_fetched else cold
