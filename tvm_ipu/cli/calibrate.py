@@ -11,11 +11,11 @@ from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.host import read_host
 from tvm_ipu.cli.arguments import add_model, add_sample_files, add_target, given_model, positive
 from tvm_ipu.cli.terminal import print_facts, progress, size
+from tvm_ipu.quantize.levels import DEFAULT
 
 if TYPE_CHECKING:
     from tvm_ipu.fixed_point import Calibration, SampleFiles
 
-_LEVEL = "L5"
 _PROCESSES = 10
 
 
@@ -49,7 +49,7 @@ def add_samples(parser: argparse._ActionsContainer, required: bool) -> None:
     parser.add_argument(
         "--quant-level",
         metavar="LEVEL",
-        help=f"L1 (fastest) to L5 (most precise), see docs/calibration.md (default: {_LEVEL})",
+        help=f"L1 (fastest) to L5 (most precise), see docs/calibration.md (default: {DEFAULT})",
     )
     parser.add_argument(
         "-q", "--q-mode", metavar="MODE", help="instead of a level, Q10 to Q13 or Q20 to Q23: bits, and how"
@@ -89,7 +89,7 @@ def calibration_options(args: argparse.Namespace) -> tuple[SampleFiles, Calibrat
     if args.quant_level and args.q_mode:
         raise OptionError("--quant-level and -q exclude each other", "give one of them")
     options = Calibration(
-        args.q_mode or args.quant_level or _LEVEL,
+        args.q_mode or args.quant_level or DEFAULT,
         args.num_process,
         args.memory_saving,
         args.quant_config,

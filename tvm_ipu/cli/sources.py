@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.tensor import DType
 from tvm_ipu.cli.arguments import comma_list
+from tvm_ipu.frontends.loaders import SUFFIXES
 
 if TYPE_CHECKING:
     from tvm_ipu.frontends.options import LoadOptions
 
-MODELS = ".onnx .pt .pth .pt2 .tflite .h5 .keras .pb .prototxt .pdmodel .py, or a SavedModel's folder"
+MODELS = f"{' '.join(SUFFIXES)}, or a SavedModel's folder"
 """What a model file can be, for help texts."""
 
 _NHWC = ("tensorflow", "tensorflow_graphdef", "keras", "tflite")

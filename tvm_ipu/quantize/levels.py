@@ -14,8 +14,7 @@ class Level:
     Attributes:
         name: As the command line gives it.
         activations: Methods of ``fit.METHODS`` for the ranges of activations; of several, the one whose
-            model is
-            nearest to the float one is taken.
+            model is nearest to the float one is taken.
         clip_weights: Whether the ranges of weights are those of least error, and not the largest weights.
         bits: Of products.
         promote: Whether sensitive products get 16 bits.
