@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.image.conftest import C_FLAGS, NATIVE_TESTS
+from tests.image.conftest import C_FLAGS, NATIVE_TESTS, WARNINGS
 from tests.image.image_kit import sample_program, sample_result
 from tvm_ipu.base.program import Program
 from tvm_ipu.base.target import load_target, target_names
@@ -71,7 +71,7 @@ def test_c_api_under_qemu(name: str, tmp_path: Path) -> None:
     image, program = tmp_path / "cross.img", tmp_path / "api"
     write_image(cross_program(name, "test-host"), image)
     runtime = [f for f in SOURCE_DIR.glob("*.c") if f.name != "ipu_run.c"]
-    command = [*cross_compiler(name), "-static", *C_FLAGS, f"-I{SOURCE_DIR}", "-o", program]
+    command = [*cross_compiler(name), "-static", *C_FLAGS, *WARNINGS, f"-I{SOURCE_DIR}", "-o", program]
     subprocess.run([*command, NATIVE_TESTS / "api.c", *runtime], check=True)
     done = emulate(name, program, image)
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
@@ -82,6 +82,16 @@ def test_image_of_another_machine_is_refused(sample: Path) -> None:
     assert done.returncode == 1
     assert "made for target test-host" in done.stderr
     assert "this machine is aarch64, 64 bits" in done.stderr
+
+
+def test_file_beyond_the_addresses_of_32_bits(sample: Path, tmp_path: Path) -> None:
+    path = tmp_path / "large.img"
+    path.write_bytes(sample.read_bytes())
+    with path.open("r+b") as file:
+        file.truncate(3 << 30)  # sparse
+    done = run("armv7-neon", path)
+    assert done.returncode == 1
+    assert f"{path}: 3221225472 bytes do not fit the addresses of this process" in done.stderr
 
 
 def test_missing_feature_is_refused_under_qemu(tmp_path: Path) -> None:

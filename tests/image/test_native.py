@@ -40,6 +40,24 @@ def test_every_flip_and_truncation_under_address_sanitizer(build_c: Builder, tmp
     assert refused > 3 * 2000  # header, tables, code and constants
 
 
+def test_runner_under_address_and_undefined_sanitizers(
+    build_c: Builder, sample: Path, tmp_path: Path
+) -> None:
+    """All that ``ipu-run`` prints and writes; leaks count as errors, after a failure too."""
+    program = build_c(SOURCE_DIR / "ipu_run.c", *ADDRESS)
+    np.ones(2000, np.float32).tofile(tmp_path / "x.bin")
+    every = ("--threads", 2, "--warmup", 1, "--repeat", 3, "--print-time", "--profile", "--verify")
+    files = ("--inputs", tmp_path / "x.bin", "--output", tmp_path)
+    assert "/gather" in run(program, sample, "--plan", 1, *every, *files)
+    assert np.fromfile(tmp_path / "output_0.bin", np.float32)[7] == 2 * (1 + 7)
+    assert run(program, sample, "--list").startswith("input 0  x  float32[1000]")
+    for wrong in ((tmp_path / "x.bin",), (sample, "--plan", 9), (sample, *files), (sample, "--bogus")):
+        done = subprocess.run([str(c) for c in (program, *wrong)], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert "Sanitizer" not in done.stderr
+
+
 def test_sessions_in_threads_under_thread_sanitizer(build_c: Builder, sample: Path) -> None:
     assert run(build_c(NATIVE_TESTS / "threads.c", "-fsanitize=thread"), sample) == "ok\n"
 
