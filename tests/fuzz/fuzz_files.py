@@ -37,7 +37,7 @@ from tests.fuzz.reader import Files, InternalError, Reader
 
 READERS = MODELS | OTHERS
 
-SECONDS, WALL = 10, 90
+SECONDS, WALL = 10, 180
 """Processor time of one file, and time on the clock; the machine may have other work."""
 
 MEMORY = 2**31
@@ -64,9 +64,9 @@ class Watch:
         self.seen: list[str] = []
         self._roots = (str(folder), str(Path.home() / ".cache"), "/dev/")
         self._programs = () if programs else _PROGRAMS
-        sys.addaudithook(self._hook)
 
-    def _hook(self, event: str, args: tuple[Any, ...]) -> None:
+    def notice(self, event: str, args: tuple[Any, ...]) -> None:
+        """One of Python's audit events."""
         if event in self._programs:
             self.seen.append(f"{event}: {args}")
         elif event == "open" and isinstance(args[0], str | bytes):
@@ -84,6 +84,7 @@ def work(name: str, seed: str, start: int, folder: Path, connection: Connection[
     words = reader.words()
     read_files(reader, examples[0], folder / CASE)
     watch = Watch(folder, reader.programs)
+    sys.addaudithook(watch.notice)
     clear(folder / TEMPORARY)
     limit = _bytes("data") + MEMORY
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
