@@ -207,7 +207,10 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("attributes", "message"),
-    [({"axis": "one"}, "has operands or attributes that do not fit its type"), ({"axis": [1]}, "'y'")],
+    [
+        ({"axis": "one"}, r"'y' \(concat\) is damaged, or of a form"),
+        ({"axis": [1]}, "'y'"),
+    ],
 )
 def test_operators_that_are_not_of_their_type(attributes: dict, message: str, tmp_path: Path) -> None:
     p = Program()

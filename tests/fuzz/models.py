@@ -239,5 +239,5 @@ MODELS: dict[str, Reader] = {
     "h5": Reader(made("h5"), convert(".h5", "1,3")),
     "torchscript": Reader(torch_seeds("pt"), convert(".pt", "1,3")),
     "exported-program": Reader(torch_seeds("pt2"), convert(".pt2")),
-    "torch-pickle": Reader(torch_seeds("pth"), convert(".pth", "1,3")),
+    "torch-pickle": Reader(torch_seeds("pth"), convert(".pth", "1,3"), refuses=True),
 }

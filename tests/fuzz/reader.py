@@ -24,12 +24,14 @@ class Reader:
         read: Reads what lies in a folder, to where the command has finished with it.
         words: Names that the format knows, for mutations.
         programs: Whether the command starts programs, such as a linker.
+        refuses: Whether even whole files are refused, as those are that would run code.
     """
 
     seeds: Callable[[Path], Iterator[Files]]
     read: Read
     words: Callable[[], Sequence[str]] = tuple
     programs: bool = False
+    refuses: bool = False
 
 
 class InternalError(Exception):

@@ -130,9 +130,9 @@ def _read_labels(path: Path, samples: Samples) -> list[int]:
     Raises:
         OptionError: A line is no number, or samples are missing.
     """
-    lines = [line.replace(",", " ").split() for line in path.read_text(encoding="utf-8").splitlines()]
-    lines = [line for line in lines if line]
     try:
+        text = path.read_text(encoding="utf-8-sig")
+        lines = [line for line in (row.replace(",", " ").split() for row in text.splitlines()) if line]
         if all(len(line) == 1 for line in lines):
             found = [int(line[0]) for line in lines]
         else:

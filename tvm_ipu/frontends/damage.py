@@ -23,6 +23,5 @@ def refuse_damage(label: object) -> Iterator[None]:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as err:
         first = next(iter(str(err).strip().splitlines()), "")
         raise ModelError(
-            f"{label} has operands or attributes that do not fit its type: {type(err).__name__}: {first}",
-            "the file may be damaged",
+            f"{label} is damaged, or of a form that is not known: {type(err).__name__}: {first}"
         ) from err

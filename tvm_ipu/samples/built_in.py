@@ -80,7 +80,7 @@ def _mode(step: Step) -> str:
 
 def _open(path: Path, mode: str) -> Any:
     try:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
     except ImportError as err:
         raise OptionError(
             "built-in preprocessing of pictures needs Pillow", "pip install 'tvm_ipu[pictures]'"
@@ -88,7 +88,7 @@ def _open(path: Path, mode: str) -> Any:
     try:
         with Image.open(path) as picture:
             return picture.convert(mode)
-    except (UnidentifiedImageError, OSError) as err:
+    except Exception as err:  # Pillow's decoders raise errors of all kinds
         raise OptionError(f"{path} is no picture that Pillow reads ({err})") from err
 
 

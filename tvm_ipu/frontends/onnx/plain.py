@@ -13,6 +13,8 @@ from tvm_ipu.base import graph as plain
 from tvm_ipu.base.errors import ModelError
 from tvm_ipu.base.model import Model
 from tvm_ipu.base.tensor import DType, TensorSpec
+from tvm_ipu.frontends.damage import refuse_damage
+from tvm_ipu.frontends.onnx.check import check_graph
 from tvm_ipu.frontends.onnx.evaluate import find_schema
 from tvm_ipu.frontends.onnx.fold_batchnorm import fold_batchnorm
 from tvm_ipu.frontends.onnx.fuse_norms import fuse_norms, split_norms
@@ -63,10 +65,13 @@ def graph_from_onnx(model: bytes) -> plain.Graph:
     """The graph that ``graph_to_onnx`` wrote, as it is.
 
     Raises:
-        ModelError: It is not an ONNX model.
+        ModelError: It is not an ONNX model, or damaged.
     """
     proto = parse_bytes(model)
-    return _plain(proto, {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer})
+    opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in proto.opset_import}
+    check_graph(proto.graph, opsets)
+    with refuse_damage(f"model '{proto.graph.name}'"):
+        return _plain(proto, {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer})
 
 
 def graph_to_onnx(graph: plain.Graph) -> bytes:
