@@ -206,24 +206,22 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("attributes", "message"),
+    ("kind", "attributes", "message"),
     [
-        ({"axis": "one"}, r"'y' \(concat\) is damaged, or of a form"),
-        ({"axis": [1]}, "'y'"),
+        ("slice", {"axes": "one"}, r"'y' \(slice\) is damaged, or of a form"),
+        ("split", {"axis": 9, "sections": [-1]}, r"'y' \(split\) is damaged"),
     ],
 )
-def test_operators_that_are_not_of_their_type(attributes: dict, message: str, tmp_path: Path) -> None:
+def test_operators_that_are_not_of_their_type(
+    kind: str, attributes: dict, message: str, tmp_path: Path
+) -> None:
     p = Program()
     p.input("x", (1, 3))
+    p.parameter("w", np.ones((1, 3), np.float32))
     p.variable("y", (1, 3))
-    p.op("concat", {"X": ["x"]}, {"Out": ["y"]}, **attributes)
+    p.op(kind, {"X": ["x"], "Input": ["w"]}, {"Out": ["y"]}, **attributes)
     with pytest.raises(ModelError, match=message):
-        to_onnx(p.write(tmp_path, ["y"]), LoadOptions(weights=_empty(tmp_path)))
-
-
-def _empty(folder: Path) -> Path:
-    (folder / "empty.pdiparams").write_bytes(b"")
-    return folder / "empty.pdiparams"
+        to_onnx(p.write(tmp_path, ["y"]), LoadOptions())
 
 
 def unpack(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:

@@ -53,7 +53,7 @@ def _entries(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as err:
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as err:
         raise ModelError(f"'{path}' is no PyTorch model, or it is truncated") from err
 
 
