@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -321,6 +322,34 @@ def test_wrong_example_files(made: Any, tmp_path: Path, capsys: pytest.CaptureFi
         code, err = run(["inspect", str(path), "--example-input", str(tmp_path / name)], capsys)
         assert code == 1
         assert f"--example-input: cannot read '{tmp_path / name}'" in err
+
+
+def test_archives_that_python_does_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An archive that says it needs a newer version of its format."""
+    path = tmp_path / "net.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("net/data.pkl", b"x")
+    content = path.read_bytes()
+    at = content.index(b"PK\1\2")
+    path.write_bytes(content[: at + 6] + b"\xff" + content[at + 7 :])
+    code, err = run(["inspect", str(path)], capsys)
+    assert code == 1
+    assert f"'{path}' is no PyTorch model" in err
+
+
+@pytest.mark.skipif("keras" not in READY, reason="Keras has no loader yet")
+def test_hdf5_that_its_library_does_not_survive(
+    made: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The size of a block in the heap of strings is 0: the library looks for the next block for ever."""
+    content = bytearray(made("h5")[0].read_bytes())
+    at = content.index(b"GCOL") + 16
+    content[at : at + 16] = bytes(16)
+    path = tmp_path / "net.h5"
+    path.write_bytes(content)
+    code, err = run(["inspect", str(path)], capsys)
+    assert code == 1
+    assert f"'{path}' is not a Keras model, or it is truncated: " in err
 
 
 @pytest.mark.parametrize("words", ["a=int64,float32", "x=quaternion"])

@@ -13,8 +13,10 @@ from tvm_ipu.base.contract import Contract, InputContract
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.tensor import DType, TensorSpec
 from tvm_ipu.samples import open_samples
+from tvm_ipu.samples.built_in import preprocess
 from tvm_ipu.samples.files import find_samples
 from tvm_ipu.samples.samples import ScriptError
+from tvm_ipu.samples.steps import parse_steps
 
 SPEC = (TensorSpec("x", (1, 4, 6, 3), DType.FLOAT32),)
 PICTURE = Contract(
@@ -175,6 +177,18 @@ def picture(path: Path, pixels: np.ndarray) -> Path:
 
     Image.fromarray(pixels).save(path)
     return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"P6\n8 1\xd69 255\n", b"P6\n100000 100000 255\n", b"\x89PNG\r\n\x1a\n" + bytes(40)],
+    ids=["number", "huge", "blocks"],
+)
+def test_pictures_that_are_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "p.png").write_bytes(content)
+    (step,) = parse_steps("letterbox", SPEC, PICTURE.inputs)
+    with pytest.raises(OptionError, match=r"p\.png is no picture that Pillow reads"):
+        preprocess(step, tmp_path / "p.png", True)
 
 
 @pytest.mark.parametrize("training", ["RGB", "BGR"])

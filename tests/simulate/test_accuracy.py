@@ -223,12 +223,14 @@ def test_figures_do_not_depend_on_the_batch(folder: Path, capsys: pytest.Capture
         (["--fix", "x.sim"], "--fix needs a bound"),
         (["--max-drop", "1%"], "--max-drop is for classifiers"),
         (["--max-drop", "many"], "'many' is not a number of points"),
-        (["--labels", "LABELS"], "has 1 labels, and there are 6 samples"),
+        (["--labels", "one"], "has 1 labels, and there are 6 samples"),
+        (["--labels", "bytes"], "bytes.txt: 'utf-8' codec can't decode"),
     ],
 )
 def test_options_that_do_not_go_together(folder: Path, capsys, more, message: str) -> None:
     (folder / "one.txt").write_text("3\n")
-    more = [str(folder / "one.txt") if word == "LABELS" else word for word in more]
+    (folder / "bytes.txt").write_bytes(b"\xff\n")
+    more = [str(folder / f"{word}.txt") if word in ("one", "bytes") else word for word in more]
     assert main([*accuracy_of(folder), *more]) == 1
     assert message in capsys.readouterr().err
 

@@ -11,6 +11,7 @@ from typing import Any
 from tvm_ipu.base.errors import ModelError, ToolError
 from tvm_ipu.frontends.extras import require, require_trust
 from tvm_ipu.frontends.options import LoadOptions
+from tvm_ipu.frontends.tensorflow.hdf5_probe import probe
 
 _CODE = ("Lambda", "__lambda__", "FlaxLayer", "JaxLayer", "TorchModuleWrapper")
 """Classes in a model's configuration that hold Python's byte code or a pickle."""
@@ -42,6 +43,7 @@ def read_keras(path: Path, options: LoadOptions) -> Any:
     keras = _keras()
     if not path.is_file():
         raise ModelError(f"model file '{path}' does not exist")
+    probe(path)
     try:
         config = _config(path)
         held = next((one for one in _classes(config) if one in _CODE), None)
