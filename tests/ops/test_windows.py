@@ -31,6 +31,10 @@ CONVS = [
     conv("1-D", (2, 4, 30), (5, 4, 5), pads=[2, 2], dilations=[2]),
     conv("1-D depthwise", (1, 6, 30), (6, 1, 3), group=6, strides=[2]),
     conv("3-D", (1, 2, 5, 6, 7), (3, 2, 2, 3, 3), pads=[0, 1, 1, 1, 1, 0], strides=[1, 2, 2]),
+    conv("1-D, wide window", (1, 8, 50), (20, 4, 65), group=2, pads=[32, 31]),
+    conv("3-D, groups", (2, 4, 5, 5, 6), (6, 2, 3, 3, 3), group=2, pads=[1] * 6, dilations=[2, 1, 1]),
+    conv("3-D, depthwise", (1, 5, 4, 5, 6), (5, 1, 3, 3, 3), group=5, pads=[1] * 6),
+    conv("3-D, weights at run time", (1, 2, 5, 6, 7), (3, 2, 2, 3, 3), fixed=False, strides=[2, 1, 1]),
     conv("weights at run time", (1, 3, 9, 8), (4, 3, 3, 3), fixed=False, pads=[1, 1, 1, 1]),
     conv("grouped weights at run time", (1, 6, 9, 8), (4, 3, 3, 3), fixed=False, group=2),
 ]

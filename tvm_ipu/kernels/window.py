@@ -101,6 +101,14 @@ class Window:
 
     def segments(self, block: int) -> list[Segment]:
         """Cut an output row into blocks of ``block`` columns, runs of equal ones together."""
+        return self._looped_segments(block) if self.loops_over_taps(block) else self._static_segments(block)
+
+    def loops_over_taps(self, block: int) -> bool:
+        """Whether ``segments`` has so many products that taps are a loop, and edges blocks of one column."""
+        found = self._static_segments(block)
+        return sum(stop - first for one in found for first, stop in one.taps) > MAX_STATIC_PRODUCTS
+
+    def _static_segments(self, block: int) -> list[Segment]:
         found: list[Segment] = []
         for start in range(0, self.output[1], block):
             width = min(block, self.output[1] - start)
@@ -110,8 +118,7 @@ class Window:
                 found[-1] = Segment(previous.start, previous.count + 1, width, taps)
             else:
                 found.append(Segment(start, 1, width, taps))
-        products = sum(stop - first for segment in found for first, stop in segment.taps)
-        return found if products <= MAX_STATIC_PRODUCTS else self._looped_segments(block)
+        return found
 
     def _looped_segments(self, block: int) -> list[Segment]:
         """The same for a kernel so wide that its taps are a loop; columns at the edges are blocks of one."""

@@ -121,6 +121,10 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
             x = rewriter.emit(around)
         compute = partial(computes.conv2d, channels=channels, right=dot.stored and dot.right, **window)
         return call_te(rewriter, "conv2d", compute, [x, packed])
+    if on_vectors and any(padding[1::2]) and _is_wide(problem, target):
+        above, left, below, after = padding
+        x = rewriter.emit(relax.op.nn.pad(x, [0, 0, 0, 0, left, after, 0, 0], pad_value=pad_value))
+        window["padding"] = (above, 0, below, 0)
     pack = partial(packing.pack_conv2d, dot=dot, groups=groups)
     pack_te = partial(packing.pack_conv2d_te, dot=dot, groups=groups)
     compute = partial(computes.conv2d, channels=channels, right=dot.stored and dot.right, **window)
@@ -201,6 +205,11 @@ def _with_padding(rewriter: Rewriter, call: relax.Call) -> tuple[relax.Expr, com
         if not (n0 or n1 or c0 or c1 or is_filled) and min(top, bottom, first, last) >= 0:
             return pad.args[0], (above + top, left + first, below + bottom, right + last), value
     return x, (above, left, below, right), 0.0
+
+
+def _is_wide(problem: conv2d.Problem, target: Target) -> bool:
+    """True where a window has so many columns that those outside the image cost more than storing zeros."""
+    return problem.window.loops_over_taps(conv2d.space(problem, target)[0].columns)
 
 
 def _prefers_whole_rows(call: relax.Call, dot: Dot) -> bool:

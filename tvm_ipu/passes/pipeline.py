@@ -13,6 +13,7 @@ from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.model import VIEW_OPS
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.target import Target
+from tvm_ipu.passes.flatten_depth import flatten_depth
 from tvm_ipu.passes.fold_constants import fold_constants
 from tvm_ipu.passes.fold_division import fold_division
 from tvm_ipu.passes.fold_scale import fold_scale
@@ -24,6 +25,7 @@ from tvm_ipu.passes.lower_operators import lower_operators
 from tvm_ipu.passes.mark_parts import mark_parts
 from tvm_ipu.passes.refuse_floats import refuse_floats
 from tvm_ipu.passes.simplify_transposes import simplify_transposes
+from tvm_ipu.passes.sink_reshapes import sink_reshapes
 from tvm_ipu.passes.sink_transposes import sink_transposes
 from tvm_ipu.passes.to_integer import to_integer
 from tvm_ipu.passes.to_mixed_precision import to_mixed_precision
@@ -61,6 +63,7 @@ def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
         ],
         "canonical": [
             fold_constants,
+            sink_reshapes,
             fold_division,
             fuse_gelu,
             fold_scale,  # before to_nhwc: it reads OIHW weights
@@ -68,10 +71,12 @@ def phases(target: Target, options: CompileOptions) -> dict[str, list[Pass]]:
         ],
         "layout": [
             to_nhwc,
+            flatten_depth,
             fold_constants,
             simplify_transposes,
             sink_transposes,
             simplify_transposes,
+            sink_reshapes,
             fold_constants,
         ],
         "precision": precision,
