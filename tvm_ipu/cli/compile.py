@@ -41,6 +41,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "a stage's name with _sgsimg.img beside it",
     )
     add_input_shapes(parser)
+    _add_accuracy(parser)
+    _add_batches(parser)
+    parser.add_argument(
+        "-c",
+        "--category",
+        choices=CATEGORIES,
+        default="Unknown",
+        help="what the outputs are, for printing results: the five best classes of one output, or boxes from "
+        "the four outputs of a detector's post-processing (default: Unknown)",
+    )
+    add_arrays(parser, "--outputs")
+    add_source(parser)
+    _add_records(parser)
+    _add_development(parser)
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        type=positive,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="threads that generate code (default: one a core)",
+    )
+
+
+def _add_accuracy(parser: argparse.ArgumentParser) -> None:
     add_precision(parser)
     parser.add_argument(
         "--samples",
@@ -64,6 +89,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="sum the products of 3x3 convolutions one by one, where Winograd's minimal filtering would be "
         "faster, with errors of float32 about twice as large and larger weights",
     )
+
+
+def _add_batches(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-b",
         "--batch",
@@ -80,22 +108,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "most 10); n_buf: any number of elements up to --batch, each in buffers of its own (default: n_buf "
         "for a stage, one_buf for a model)",
     )
-    parser.add_argument(
-        "-c",
-        "--category",
-        choices=CATEGORIES,
-        default="Unknown",
-        help="what the outputs are, for printing results: the five best classes of one output, or boxes from "
-        "the four outputs of a detector's post-processing (default: Unknown)",
-    )
-    add_arrays(parser, "--outputs")
-    add_source(parser)
+
+
+def _add_records(parser: argparse.ArgumentParser) -> None:
     add_tuning_records(parser, "records that tune wrote; may be repeated, and then the last one counts")
     parser.add_argument(
         "--no-tuning-records",
         action="store_true",
         help="do not use the records that come with this version either",
     )
+
+
+def _add_development(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pass",
         dest="passes",
@@ -108,14 +132,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--dump-ir", type=Path, metavar="DIR", help="write the program after each stage to DIR"
     )
     parser.add_argument("--verify", action="store_true", help="check the program after every pass")
-    parser.add_argument(
-        "-j",
-        "--jobs",
-        type=positive,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="threads that generate code (default: one a core)",
-    )
 
 
 def execute(args: argparse.Namespace) -> int:
