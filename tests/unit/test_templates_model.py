@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from tvm import tirx
 
 from tests.unit.template_kit import TARGETS, run_stage
-from tvm_ipu.kernels import tiles
+from tvm_ipu.kernels import core_model
 from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.emit import Emitter, flat_buffer
 from tvm_ipu.kernels.isa import find_dot
@@ -87,16 +87,16 @@ def test_many_taps_become_a_loop():
 @pytest.mark.parametrize("lanes", TARGETS)
 def test_register_tiles_fit(lanes):
     dot = find_dot("float32", "float32", TARGETS[lanes])
-    shapes = list(tiles.tile_shapes(TARGETS[lanes], dot))
+    shapes = list(core_model.tile_shapes(TARGETS[lanes], dot))
     assert (1, 1) in shapes
     for rows, vectors in shapes:
         assert rows * vectors + vectors + 1 <= TARGETS[lanes].vector_registers
 
 
 def test_grain_is_the_work_of_a_thread():
-    assert tiles.grain(2_500, 7) == 7
-    assert tiles.grain(1_000_000, 10) == 1
-    assert tiles.grain(50_000, 100) == 10
+    assert core_model.grain(2_500, 7) == 7
+    assert core_model.grain(1_000_000, 10) == 1
+    assert core_model.grain(50_000, 100) == 10
 
 
 PROBLEMS = [

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.kernels import tiles
+from tvm_ipu.kernels import core_model
 from tvm_ipu.kernels.emit import item_bytes
 from tvm_ipu.kernels.templates import conv2d, tile_conv2d, winograd
 from tvm_ipu.kernels.winograd import OUTPUTS
@@ -61,8 +61,8 @@ def cycles(problem: conv2d.Problem, algorithm: Algorithm, target: Target) -> flo
         template, own = direct(p, target)
         best: float = template.cycles(own, template.space(own, target)[0], target)
         weights = p.reduction * p.channels * p.dot(target).right_bytes
-        return MARGIN * tiles.overlapped(best, weights / tiles.MEMORY_BYTES_PER_CYCLE)
+        return MARGIN * core_model.overlapped(best, weights / core_model.MEMORY_BYTES_PER_CYCLE)
     fast = winograd.Problem(p.window, p.depth, p.channels, algorithm.outputs, p.lanes, p.left)
     weights = fast.points**2 * p.depth * p.channels * item_bytes(winograd.DTYPE)
     best = winograd.cycles(fast, winograd.space(fast, target)[0], target)
-    return tiles.overlapped(best, weights / tiles.MEMORY_BYTES_PER_CYCLE)
+    return core_model.overlapped(best, weights / core_model.MEMORY_BYTES_PER_CYCLE)

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from tvm import ir, tirx
 
 from tvm_ipu.base.target import Target
+from tvm_ipu.kernels.core_model import MIN_CYCLES_PER_THREAD
 from tvm_ipu.kernels.emit import item_bytes
 from tvm_ipu.kernels.fusion.expressions import dtype_of, loads
 from tvm_ipu.kernels.fusion.ops import Axis, Op, Opaque
-from tvm_ipu.kernels.tiles import MIN_CYCLES_PER_THREAD
 
 MANY_UNITS = 32
 """With as many units of work, fewer than before is no loss."""

@@ -1,6 +1,6 @@
 """Analytic model of the tile unit: cycles of the blocks of a product, epilogue included.
 
-As in ``tiles``, it ranks decisions and does not predict times.
+As in ``core_model``, it ranks decisions and does not predict times.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tvm import sym, tirx
 
 from tvm_ipu.base.target import Target
+from tvm_ipu.kernels.core_model import grain
 from tvm_ipu.kernels.emit import Emitter
 from tvm_ipu.kernels.fusion.expressions import bind_range, i32
 from tvm_ipu.kernels.fusion.lanes import branches_on, lane_cost, lanes_for
@@ -30,7 +31,6 @@ from tvm_ipu.kernels.fusion.storage import is_movement
 from tvm_ipu.kernels.fusion.tile import TileLoops
 from tvm_ipu.kernels.fusion.tiling import Tiles, make_tiles
 from tvm_ipu.kernels.split import Group, inner_axes
-from tvm_ipu.kernels.tiles import grain
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import tvm_ffi
 from tvm import ir, tirx
 
+from tvm_ipu.kernels.core_model import grain
 from tvm_ipu.kernels.fusion.expressions import dtype_of, shape_of
 from tvm_ipu.kernels.fusion.kernel import GroupKernel
 from tvm_ipu.kernels.fusion.ops import Opaque
-from tvm_ipu.kernels.tiles import grain
 
 CYCLES_PER_STORE = 8.0
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
+from tvm_ipu.kernels.core_model import MIN_CYCLES_PER_THREAD
 from tvm_ipu.kernels.fusion.layout import Local, global_strides
 from tvm_ipu.kernels.split import Group, inner_axes
-from tvm_ipu.kernels.tiles import MIN_CYCLES_PER_THREAD
 
 MOST_UNITS = 4096
 TILE_ELEMENTS = {True: 16384, False: 4096}

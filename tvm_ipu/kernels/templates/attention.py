@@ -16,7 +16,7 @@ from tvm import tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.kernels import tiles
+from tvm_ipu.kernels import core_model
 from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.dot import Dot, load_group, plain_dot
 from tvm_ipu.kernels.emit import Emitter, broadcast, flat_buffer, index, item_bytes, zero
@@ -132,18 +132,18 @@ def space(problem: Problem, target: Target) -> list[Decision]:
     tile_rows = p.tile_rows(target)
     if tile_rows:
         scores, values = (min(MOST_COLUMN_TILES, panels) for panels in (p.key_panels, p.value_panels))
-        row_blocks = tiles.per_unit(p.queries // tile_rows)
+        row_blocks = core_model.per_unit(p.queries // tile_rows)
         on_tiles = [Decision(tile_rows, scores, values, count) for count in row_blocks]
         return sorted(on_tiles, key=lambda d: (cycles(p, d, target), d.row_blocks))
     shapes: dict[int, list[int]] = {}
-    for rows, vectors in tiles.tile_shapes(target, p.dots(target)[0]):
+    for rows, vectors in core_model.tile_shapes(target, p.dots(target)[0]):
         shapes.setdefault(min(rows, p.queries), []).append(vectors)
     decisions = {
         Decision(rows, min(scores, p.key_panels), min(values, p.value_panels), row_blocks)
         for rows, widths in shapes.items()
         for scores in sorted(widths)[-4:]
         for values in sorted(widths)[-4:]
-        for row_blocks in tiles.per_unit(math.ceil(p.queries / rows))
+        for row_blocks in core_model.per_unit(math.ceil(p.queries / rows))
     }
     return sorted(decisions, key=lambda d: (cycles(p, d, target), d.rows, d.score_vectors, d.row_blocks))
 
@@ -161,14 +161,14 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
         total += sum(n * tile_cycles(d.rows, p.keys, v * p.lanes, item) for v, n in values)
         total *= rows.count
     else:
-        total = tiles.compute_cycles(rows.pieces(), scores, first.steps(p.depth), first)
-        total += tiles.compute_cycles(rows.pieces(), values, second.steps(p.keys), second)
-    total += p.queries * (EXP_CYCLES * p.key_panels + tiles.TILE_OVERHEAD)
+        total = core_model.compute_cycles(rows.pieces(), scores, first.steps(p.depth), first)
+        total += core_model.compute_cycles(rows.pieces(), values, second.steps(p.keys), second)
+    total += p.queries * (EXP_CYCLES * p.key_panels + core_model.TILE_OVERHEAD)
     total += rows.units * (
         4.0 * first.steps(p.depth) * p.key_panels + 2.0 * second.steps(p.keys) * p.value_panels
     )
     heads = math.prod(p.batch)
-    return total * heads * tiles.imbalance(heads * rows.units, target.cores)
+    return total * heads * core_model.imbalance(heads * rows.units, target.cores)
 
 
 def _vectors(columns: Blocks, lanes: int) -> list[tuple[int, int]]:
@@ -206,7 +206,7 @@ def emit(problem: Problem, decision: Decision, steps: Epilogue, epilogue: Epilog
         body.tiles.release()
     params = [body.query, body.key, body.value, *steps.buffers, *epilogue.buffers]
     flops = 2 * heads * p.queries * p.keys * (p.depth + p.width) + steps.flops + epilogue.flops
-    grain = tiles.grain(cycles(p, decision, target), extent)
+    grain = core_model.grain(cycles(p, decision, target), extent)
     return Kernel(tirx.PrimFunc(params, e.finish()), extent, grain, flops)
 
 

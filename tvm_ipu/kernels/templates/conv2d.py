@@ -13,7 +13,7 @@ from tvm import tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.kernels import tiles
+from tvm_ipu.kernels import core_model
 from tvm_ipu.kernels.ahead import FEWEST_TILES, Ahead, ahead, lines_ahead
 from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.computes import pad_constant
@@ -111,15 +111,15 @@ def space(problem: Problem, target: Target) -> list[Decision]:
     panels = math.ceil(problem.channels / problem.lanes)
     shapes = {
         (min(columns, problem.window.output[1]), min(vectors, panels))
-        for columns, vectors in tiles.tile_shapes(target, problem.dot(target))
+        for columns, vectors in core_model.tile_shapes(target, problem.dot(target))
     }
     costs = {shape: _compute(problem, Decision(*shape, 1, 1), target) for shape in shapes}
     ranked = sorted(shapes, key=lambda shape: (costs[shape], shape))[:8]
     decisions = [
         Decision(columns, vectors, row_blocks, channel_blocks)
         for columns, vectors in ranked
-        for row_blocks in tiles.per_unit(problem.window.output_rows)
-        for channel_blocks in tiles.per_unit(math.ceil(panels / vectors))
+        for row_blocks in core_model.per_unit(problem.window.output_rows)
+        for channel_blocks in core_model.per_unit(math.ceil(panels / vectors))
     ]
     found = [(_cycles(problem, d, target, costs[d.columns, d.vectors]), d) for d in decisions]
     both = [(total, replace(d, fetch=fetch)) for fetch in (True, False) for total, d in found]
@@ -142,7 +142,7 @@ def _cycles(problem: Problem, decision: Decision, target: Target, compute: float
     right = p.dot(target).right_bytes * p.reduction
     in_unit = rows.per_unit * p.window.stride[0] * read[0] + max(p.window.kernel[0] - p.window.stride[0], 0)
     blocks = math.ceil(p.window.output[1] / decision.columns)
-    traffic = tiles.Traffic(
+    traffic = core_model.Traffic(
         left=row_bytes * p.window.size[0] * p.window.batch * read[0],
         right=right * p.channels,
         left_unit=row_bytes * in_unit,
@@ -152,8 +152,8 @@ def _cycles(problem: Problem, decision: Decision, target: Target, compute: float
         row_tiles=rows.count * blocks,
         column_blocks=channels.count,
     )
-    total = p.groups * tiles.overlapped(compute, traffic.cycles(target))
-    return total * tiles.imbalance(
+    total = p.groups * core_model.overlapped(compute, traffic.cycles(target))
+    return total * core_model.imbalance(
         p.groups * rows.units * channels.units, target.cores, rows.filled * channels.filled
     )
 
@@ -165,8 +165,8 @@ def _compute(problem: Problem, decision: Decision, target: Target) -> float:
     pitch = problem.window.stride[1] * problem.left_pitch * item_bytes(problem.left)
     dot = problem.dot(target)
     steps = problem.window.kernel[0] * problem.row_steps(dot)
-    total = rows.size * tiles.compute_cycles(columns, vectors, steps, dot)
-    return total * tiles.conflicts(decision.columns, pitch, target)
+    total = rows.size * core_model.compute_cycles(columns, vectors, steps, dot)
+    return total * core_model.conflicts(decision.columns, pitch, target)
 
 
 def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Target) -> Kernel:
@@ -192,7 +192,7 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
     func = tirx.PrimFunc([body.left, body.right, *epilogue.buffers], e.finish())
     outputs = rows.size * problem.window.output[1] * problem.groups * problem.channels
     flops = 2 * outputs * problem.reduction + epilogue.flops
-    return Kernel(func, extent, tiles.grain(cycles(problem, decision, target), extent), flops)
+    return Kernel(func, extent, core_model.grain(cycles(problem, decision, target), extent), flops)
 
 
 class _Body:

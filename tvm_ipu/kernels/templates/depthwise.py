@@ -16,7 +16,7 @@ from tvm import tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.kernels import tiles
+from tvm_ipu.kernels import core_model
 from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.computes import pad_constant
 from tvm_ipu.kernels.emit import Emitter, broadcast, flat_buffer, index, item_bytes
@@ -97,7 +97,7 @@ def space(problem: Problem, target: Target) -> list[Decision]:
     decisions = [
         Decision(*shape, rows, all_channels)
         for shape in sorted(shapes)
-        for rows in tiles.per_unit(problem.window.output_rows)
+        for rows in core_model.per_unit(problem.window.output_rows)
         for all_channels in (False, True)
     ]
     is_large = image > target.l2_bytes
@@ -112,8 +112,8 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     row = 0.0
     for width, count in Blocks(window.output[1], decision.columns).pieces():
         inputs = min(width * taps, (width - 1) * stride + taps)
-        line = max(width * taps / 2, (inputs + taps) / 2, tiles.LATENCY) * decision.vectors
-        row += count * (window.kernel[0] * (line + 4) + tiles.TILE_OVERHEAD + width * decision.vectors)
+        line = max(width * taps / 2, (inputs + taps) / 2, core_model.LATENCY) * decision.vectors
+        row += count * (window.kernel[0] * (line + 4) + core_model.TILE_OVERHEAD + width * decision.vectors)
     line_bytes = item_bytes(problem.left) * window.size[1] * channels.block * channels.per_unit
     fits = window.kernel[0] * line_bytes <= 0.8 * target.l1_bytes
     lines = (
@@ -123,11 +123,11 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     )
     unit = (
         rows.per_unit * row * channels.per_unit
-        + lines * line_bytes / tiles.L2_BYTES_PER_CYCLE
-        + tiles.TILE_OVERHEAD
+        + lines * line_bytes / core_model.L2_BYTES_PER_CYCLE
+        + core_model.TILE_OVERHEAD
     )
     # a thread's units are neighbouring rows, as in the kernel that made the image: they are in its cache
-    return unit * rows.units * channels.units * tiles.imbalance(rows.units, target.cores)
+    return unit * rows.units * channels.units * core_model.imbalance(rows.units, target.cores)
 
 
 def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Target) -> Kernel:
@@ -153,7 +153,7 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
             )
     func = tirx.PrimFunc([body.left, body.right, *epilogue.buffers], e.finish())
     products = rows.size * window.output[1] * p.channels * math.prod(window.kernel)
-    grain = tiles.grain(cycles(p, decision, target), extent)
+    grain = core_model.grain(cycles(p, decision, target), extent)
     return Kernel(func, extent, grain, 2 * products + epilogue.flops)
 
 

@@ -14,7 +14,7 @@ from tvm import tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.kernels import tiles
+from tvm_ipu.kernels import core_model
 from tvm_ipu.kernels.ahead import FEWEST_TILES, ahead, lines_ahead
 from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.digits import register_tile
@@ -93,7 +93,7 @@ def space(problem: Problem, target: Target) -> list[Decision]:
     """Decisions worth trying, the one that the model prefers first."""
     shapes = {
         (min(rows, problem.rows), min(vectors, math.ceil(problem.columns / problem.lanes)))
-        for rows, vectors in tiles.tile_shapes(target, problem.dot(target))
+        for rows, vectors in core_model.tile_shapes(target, problem.dot(target))
     }
     costs = {shape: _compute(problem, Decision(*shape, 1, 1), target) for shape in shapes}
     ranked = sorted(shapes, key=lambda shape: (costs[shape], shape))[:8]
@@ -101,8 +101,8 @@ def space(problem: Problem, target: Target) -> list[Decision]:
     decisions = [
         Decision(rows, vectors, row_blocks, column_blocks, fetch)
         for rows, vectors in ranked
-        for row_blocks in tiles.per_unit(math.ceil(problem.rows / rows))
-        for column_blocks in tiles.per_unit(math.ceil(problem.columns / (vectors * problem.lanes)))
+        for row_blocks in core_model.per_unit(math.ceil(problem.rows / rows))
+        for column_blocks in core_model.per_unit(math.ceil(problem.columns / (vectors * problem.lanes)))
         for fetch in ((True, False) if is_long and row_blocks >= FEWEST_TILES else (True,))
     ]
     return sorted(decisions, key=lambda d: _cycles(problem, d, target, costs[d.rows, d.vectors]))
@@ -118,12 +118,14 @@ def _cycles(problem: Problem, decision: Decision, target: Target, compute: float
     rows, columns = decision.cut(problem)
     left = item_bytes(problem.left) * problem.depth
     right = problem.dot(target).right_bytes * problem.depth
-    traffic = tiles.Traffic.of_matrices(rows, columns, left, right)
-    total = tiles.overlapped(compute, traffic.cycles(target))
+    traffic = core_model.Traffic.of_matrices(rows, columns, left, right)
+    total = core_model.overlapped(compute, traffic.cycles(target))
     cold = right * problem.columns / COLD_BYTES_PER_CYCLE
     is_fetched = decision.fetch and rows.per_unit >= FEWEST_TILES
     total += cold * 2 / rows.per_unit if is_fetched else cold
-    return total * tiles.imbalance(rows.units * columns.units, target.cores, rows.filled * columns.filled)
+    return total * core_model.imbalance(
+        rows.units * columns.units, target.cores, rows.filled * columns.filled
+    )
 
 
 def _compute(problem: Problem, decision: Decision, target: Target) -> float:
@@ -131,8 +133,8 @@ def _compute(problem: Problem, decision: Decision, target: Target) -> float:
     vectors = [(math.ceil(width / problem.lanes), n) for width, n in columns.pieces()]
     pitch = problem.left_pitch * item_bytes(problem.left)
     dot = problem.dot(target)
-    total = tiles.compute_cycles(rows.pieces(), vectors, dot.steps(problem.depth), dot)
-    return total * tiles.conflicts(rows.block, pitch, target)
+    total = core_model.compute_cycles(rows.pieces(), vectors, dot.steps(problem.depth), dot)
+    return total * core_model.conflicts(rows.block, pitch, target)
 
 
 def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Target) -> Kernel:
@@ -182,4 +184,4 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
         )
     func = tirx.PrimFunc([left, right, *epilogue.buffers], e.finish())
     flops = 2 * p.rows * p.depth * p.columns + epilogue.flops
-    return Kernel(func, extent, tiles.grain(cycles(p, decision, target), extent), flops)
+    return Kernel(func, extent, core_model.grain(cycles(p, decision, target), extent), flops)

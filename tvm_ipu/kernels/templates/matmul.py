@@ -15,7 +15,7 @@ from tvm import tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.kernels import tiles
+from tvm_ipu.kernels import core_model
 from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.digits import register_tile
 from tvm_ipu.kernels.dot import Dot, load_group
@@ -92,13 +92,14 @@ def space(problem: Problem, target: Target) -> list[Decision]:
     panels = math.ceil(problem.columns / problem.lanes)
     dot = problem.dot(target)
     shapes = {
-        (min(rows, problem.rows), min(vectors, panels)) for rows, vectors in tiles.tile_shapes(target, dot)
+        (min(rows, problem.rows), min(vectors, panels))
+        for rows, vectors in core_model.tile_shapes(target, dot)
     }
     must_pack = not dot.plain or (problem.transposed and problem.lanes > 1)
     decisions = [
         Decision(rows, vectors, row_blocks, packed)
         for rows, vectors in sorted(shapes)
-        for row_blocks in tiles.per_unit(math.ceil(problem.rows / rows))
+        for row_blocks in core_model.per_unit(math.ceil(problem.rows / rows))
         for packed in ((True,) if must_pack else (False, True))
     ]
     return sorted(decisions, key=lambda d: cycles(problem, d, target))
@@ -112,7 +113,7 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     pitch = p.depth * item_bytes(p.left)
     dot = p.dot(target)
     steps = dot.steps(p.depth)
-    total = tiles.compute_cycles(rows.pieces(), vectors, steps, dot) * tiles.conflicts(
+    total = core_model.compute_cycles(rows.pieces(), vectors, steps, dot) * core_model.conflicts(
         rows.block, pitch, target
     )
     panel_loads = steps * math.ceil(p.columns / p.lanes)
@@ -121,7 +122,7 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     else:
         total += panel_loads * rows.count * 0.5
     units = math.prod(p.batch) * rows.units * columns.units
-    return total * math.prod(p.batch) * tiles.imbalance(units, target.cores, rows.filled)
+    return total * math.prod(p.batch) * core_model.imbalance(units, target.cores, rows.filled)
 
 
 def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Target) -> Kernel:
@@ -152,7 +153,7 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
         columns.emit(e, "column", column_unit, block)
     func = tirx.PrimFunc([body.left, body.right, *epilogue.buffers], e.finish())
     flops = 2 * math.prod(p.batch) * p.rows * p.depth * p.columns + epilogue.flops
-    return Kernel(func, extent, tiles.grain(cycles(p, decision, target), extent), flops)
+    return Kernel(func, extent, core_model.grain(cycles(p, decision, target), extent), flops)
 
 
 def matrix_number(number: Expr, batch: tuple[int, ...], own: tuple[int, ...]) -> Expr:

@@ -14,7 +14,7 @@ from tvm import tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.kernels import tile_model, tiles
+from tvm_ipu.kernels import core_model, tile_model
 from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.emit import Emitter, Index, flat_buffer, index, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
@@ -120,9 +120,9 @@ def space(problem: Problem, target: Target) -> list[Decision]:
         for row_tiles, column_tiles in amx.SHAPES
         if column_tiles <= panels
         for tile_rows, crossing in layouts(p.window)
-        for rows in tiles.per_unit(p.window.output[0])
+        for rows in core_model.per_unit(p.window.output[0])
         if rows == 1 or p.layout(tile_rows, crossing).scratch_pixels(rows, row_tiles) <= room
-        for column_blocks in tiles.per_unit(math.ceil(panels / column_tiles))
+        for column_blocks in core_model.per_unit(math.ceil(panels / column_tiles))
     ]
     return sorted(decisions, key=lambda d: cycles(p, d, target))
 
@@ -141,7 +141,7 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     if layout.in_place:
         seen = layout.plane_rows(rows.per_unit) * layout.row_pixels * layout.depth * item
     panel = reduction.size * shape.groups * amx.GROUP_BYTES * amx.COLUMNS
-    traffic = tiles.Traffic(
+    traffic = core_model.Traffic(
         left=window.batch * rows.units * seen,
         right=panel * math.ceil(p.channels / amx.COLUMNS),
         left_unit=seen,
@@ -151,11 +151,11 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
         row_tiles=window.batch * row_blocks,
         column_blocks=columns.count,
     )
-    total = tiles.overlapped(blocks.cycles(units), traffic.cycles(target))
+    total = core_model.overlapped(blocks.cycles(units), traffic.cycles(target))
     total = tile_model.with_cold_weights(total, traffic.right)
     if not layout.in_place:
         total += units * seen / COPY_BYTES_PER_CYCLE
-    return p.groups * total * tiles.imbalance(p.groups * units, target.cores)
+    return p.groups * total * core_model.imbalance(p.groups * units, target.cores)
 
 
 def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Target) -> Kernel:
@@ -179,7 +179,7 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
     func = tirx.PrimFunc([body.image, body.right.buffer, *epilogue.buffers], e.finish())
     outputs = p.window.output_rows * p.window.output[1] * p.groups * p.channels
     flops = 2 * outputs * math.prod(p.window.kernel) * p.depth + epilogue.flops
-    return Kernel(func, extent, tiles.grain(cycles(p, decision, target), extent), flops)
+    return Kernel(func, extent, core_model.grain(cycles(p, decision, target), extent), flops)
 
 
 class _Body:

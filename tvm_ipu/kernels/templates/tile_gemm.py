@@ -14,7 +14,7 @@ from tvm import tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.kernels import tile_model, tiles
+from tvm_ipu.kernels import core_model, tile_model
 from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.emit import Emitter, flat_buffer, index, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
@@ -105,8 +105,8 @@ def space(problem: Problem, target: Target) -> list[Decision]:
         for rows, columns in amx.SHAPES
         if columns <= panels
         for height in tile_model.tile_heights(problem.rows, rows)
-        for row_blocks in tiles.per_unit(math.ceil(problem.rows / (rows * height)))
-        for column_blocks in tiles.per_unit(math.ceil(panels / columns))
+        for row_blocks in core_model.per_unit(math.ceil(problem.rows / (rows * height)))
+        for column_blocks in core_model.per_unit(math.ceil(panels / columns))
     ]
     return sorted(decisions, key=lambda d: cycles(problem, d, target))
 
@@ -116,17 +116,17 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     p, (rows, columns) = problem, decision.cut(problem)
     left, right = item_bytes(p.left) * p.depth, item_bytes(p.right) * p.depth
     streams = _left_streams(p, decision, target)
-    traffic = tiles.Traffic.of_matrices(rows, columns, left, right, streams)
+    traffic = core_model.Traffic.of_matrices(rows, columns, left, right, streams)
     blocks = tile_model.Blocks(decision.shape(p.groups), amx.steps_of(p.groups), rows.count, columns.count)
-    total = tiles.overlapped(blocks.cycles(rows.units * columns.units), traffic.cycles(target))
+    total = core_model.overlapped(blocks.cycles(rows.units * columns.units), traffic.cycles(target))
     total = tile_model.with_cold_weights(total, right * p.columns)
-    return total * tiles.imbalance(rows.units * columns.units, target.cores)
+    return total * core_model.imbalance(rows.units * columns.units, target.cores)
 
 
 def _left_streams(problem: Problem, decision: Decision, target: Target) -> bool:
     """Whether a block's columns fit the level-1 cache, but not with its rows."""
     shape, depth = decision.shape(problem.groups), problem.groups * amx.GROUP_BYTES
-    room = target.l1_bytes * tiles.NEAR
+    room = target.l1_bytes * core_model.NEAR
     return shape.width * depth <= room < (shape.width + shape.height) * depth
 
 
@@ -182,4 +182,4 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
     tile_registers.release()
     func = tirx.PrimFunc([left, right.buffer, *epilogue.buffers], e.finish())
     flops = 2 * p.rows * p.depth * p.columns + epilogue.flops
-    return Kernel(func, extent, tiles.grain(cycles(p, decision, target), extent), flops)
+    return Kernel(func, extent, core_model.grain(cycles(p, decision, target), extent), flops)

@@ -13,7 +13,7 @@ from tvm import tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.kernels import tile_model, tiles
+from tvm_ipu.kernels import core_model, tile_model
 from tvm_ipu.kernels.emit import Emitter, flat_buffer, item_bytes
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.isa import amx, find_dot
@@ -86,7 +86,7 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     panels = math.ceil(p.columns / amx.COLUMNS)
     total += rows.units * panels * one.groups * PACK_CYCLES[p.transposed]
     batch = math.prod(p.batch)
-    return batch * total * tiles.imbalance(batch * units, target.cores)
+    return batch * total * core_model.imbalance(batch * units, target.cores)
 
 
 def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Target) -> Kernel:
@@ -159,4 +159,4 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
     registers.release()
     func = tirx.PrimFunc([left, right, *epilogue.buffers], e.finish())
     flops = 2 * math.prod(p.batch) * p.rows * p.depth * p.columns + epilogue.flops
-    return Kernel(func, extent, tiles.grain(cycles(p, decision, target), extent), flops)
+    return Kernel(func, extent, core_model.grain(cycles(p, decision, target), extent), flops)

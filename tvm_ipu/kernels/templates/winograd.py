@@ -15,7 +15,7 @@ from tvm import tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.base.target import Target
-from tvm_ipu.kernels import tiles
+from tvm_ipu.kernels import core_model
 from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.dot import Dot, plain_dot
 from tvm_ipu.kernels.emit import Emitter, flat_buffer, index, item_bytes, zero
@@ -112,7 +112,7 @@ def space(problem: Problem, target: Target) -> list[Decision]:
     panels = math.ceil(problem.channels / problem.lanes)
     shapes = {
         (min(rows, problem.tiles), min(vectors, panels))
-        for rows, vectors in tiles.tile_shapes(target, problem.dot(target))
+        for rows, vectors in core_model.tile_shapes(target, problem.dot(target))
     }
     ranked = sorted(shapes, key=lambda s: (_multiply(problem, Decision(s[0], s[1], 1, 1), target), s))[:8]
     decisions = [
@@ -120,7 +120,7 @@ def space(problem: Problem, target: Target) -> list[Decision]:
         for rows, vectors in ranked
         for row_blocks in range(1, math.ceil(problem.tiles / rows) + 1)
         if row_blocks == 1 or _scratch_bytes(problem, rows * row_blocks, vectors) <= target.l2_bytes
-        for channel_blocks in tiles.per_unit(math.ceil(panels / vectors))
+        for channel_blocks in core_model.per_unit(math.ceil(panels / vectors))
     ]
     return sorted(decisions, key=lambda d: cycles(problem, d, target))
 
@@ -131,8 +131,8 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     blocks, channels = decision.cut(p)
     places, each = p.points**2, operations(p.outputs)
     vectors = math.ceil(p.depth / p.lanes)
-    per_input = p.points * each + 2 * places + tiles.TILE_OVERHEAD
-    per_output = (p.points + p.outputs) * each / 2 + places + p.outputs**2 + tiles.TILE_OVERHEAD
+    per_input = p.points * each + 2 * places + core_model.TILE_OVERHEAD
+    per_output = (p.points + p.outputs) * each / 2 + places + p.outputs**2 + core_model.TILE_OVERHEAD
     compute = (
         _multiply(p, decision, target)
         + blocks.count * blocks.block * channels.units * vectors * per_input
@@ -146,10 +146,10 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     if block > 0.9 * target.l2_bytes:
         from_l3 += blocks.count * channels.count * block
     from_l2 = blocks.count * (weights * decision.row_blocks + channels.count * 2 * block)
-    traffic = from_l3 / tiles.L3_BYTES_PER_CYCLE + from_l2 / tiles.L2_BYTES_PER_CYCLE
+    traffic = from_l3 / core_model.L3_BYTES_PER_CYCLE + from_l2 / core_model.L2_BYTES_PER_CYCLE
     filled = Blocks(p.tiles, decision.rows, decision.row_blocks).filled * channels.filled
     units = blocks.units * channels.units
-    return tiles.overlapped(compute, traffic) * tiles.imbalance(units, target.cores, filled)
+    return core_model.overlapped(compute, traffic) * core_model.imbalance(units, target.cores, filled)
 
 
 def _multiply(problem: Problem, decision: Decision, target: Target) -> float:
@@ -157,7 +157,7 @@ def _multiply(problem: Problem, decision: Decision, target: Target) -> float:
     _, channels = decision.cut(problem)
     rows = [(decision.rows, math.ceil(problem.tiles / decision.rows))]
     columns = [(math.ceil(width / problem.lanes), n) for width, n in channels.pieces()]
-    return problem.points**2 * tiles.compute_cycles(rows, columns, problem.depth, problem.dot(target))
+    return problem.points**2 * core_model.compute_cycles(rows, columns, problem.depth, problem.dot(target))
 
 
 def _scratch_bytes(problem: Problem, block: int, vectors: int) -> int:
@@ -187,7 +187,7 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
         channels.emit(e, "channel", e.bind("channel_unit", tirx.floormod(unit, channels.units)), block)
     func = tirx.PrimFunc([body.left, body.right, *epilogue.buffers], e.finish())
     flops = 2 * p.tiles * p.points**2 * p.depth * p.channels + epilogue.flops
-    return Kernel(func, extent, tiles.grain(cycles(p, decision, target), extent), flops)
+    return Kernel(func, extent, core_model.grain(cycles(p, decision, target), extent), flops)
 
 
 class _Body:
