@@ -15,6 +15,8 @@ import tvm
 
 from tvm_ipu.base.batch import ONE_BUF, choose_batches
 from tvm_ipu.base.category import check_category
+from tvm_ipu.base.errors import OptionError
+from tvm_ipu.base.files import whole_file
 from tvm_ipu.base.model import Model
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.program import Program
@@ -313,12 +315,15 @@ def _dumper(options: CompileOptions, model: Model) -> AfterPhase | None:
     if options.dump_dir is None:
         return None
     folder = options.dump_dir
+    if folder.exists() and not folder.is_dir():
+        raise OptionError(f"--dump-ir: '{folder}' is a file", "name a folder, new or not")
     folder.mkdir(parents=True, exist_ok=True)
     written: list[str] = []
 
     def dump(phase: str, module: tvm.ir.IRModule) -> None:
         name = f"{model.name}.{len(written)}-{phase}.py"
-        (folder / name).write_text(module.script(show_meta=False), encoding="utf-8")
+        with whole_file(folder / name) as file:
+            file.write(module.script(show_meta=False).encode())
         written.append(name)
 
     return dump

@@ -14,6 +14,7 @@ from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.model import CONCAT, LAYERS_ATTR, SLICE
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.target import load_target
+from tvm_ipu.frontends.onnx.builder import NodeBuilder
 from tvm_ipu.passes.fold_constants import fold_constants
 from tvm_ipu.passes.fold_division import fold_division
 from tvm_ipu.passes.fold_scale import fold_scale
@@ -302,6 +303,29 @@ def double_everything(module: tvm.ir.IRModule) -> tvm.ir.IRModule:
     return module.with_attr("seen", 1)
 
 
+def test_layers_have_the_names_of_nodes_whatever_relax_calls_them() -> None:
+    builder = NodeBuilder()
+    x = relax.Var("x", relax.TensorType((1, 3, 6, 6), "float32"))
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            weight = relax.const(np.ones((4, 3, 3, 3), "float32"))
+            conv = builder.emit(relax.op.nn.conv2d(x, weight, padding=1), "a.0/conv")
+            scaled = builder.emit(relax.op.multiply(conv, relax.const(2.0)), "norm")
+            moved = builder.emit(relax.op.add(scaled, relax.const(1.0)), "norm")
+            clipped = builder.emit(relax.op.clip(moved, 0, 6), "a.0/clip")
+            pooled = builder.emit(relax.op.mean(clipped, [2, 3], keepdims=True), "pool1")
+            result = builder.emit_output(relax.Tuple([pooled]))
+        builder.emit_func_output(result)
+    named: list[str] = []
+
+    def after(phase: str, result: tvm.ir.IRModule) -> None:
+        if phase == "kernels":
+            named.extend(result.attrs[LAYERS_ATTR])
+
+    run_phases(builder.finalize(), load_target("x86-64-v3"), CompileOptions(), after)
+    assert [*dict.fromkeys(named)] == ["x", "a.0/conv+norm+a.0/clip", "pool1"]
+
+
 def test_user_pass() -> None:
     module = load_user_pass(f"{__name__}:double_everything")(build(conv_bn, 1, 3, 6, 6))
     assert module.attrs["seen"] == 1
@@ -311,7 +335,7 @@ def test_user_pass() -> None:
     ("spec", "message"),
     [
         ("nocolon", "not of the form module:function"),
-        ("no_such_module_at_all:f", "cannot import module 'no_such_module_at_all'"),
+        ("no_such_module_at_all:f", "there is no module 'no_such_module_at_all'"),
         ("os:no_such_function", "has no function 'no_such_function'"),
     ],
 )

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import onnx
@@ -12,7 +13,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.image.image_kit import sample_program
+from tests.unit.link_kit import matmul_case
+from tvm_ipu.base.target import load_target
 from tvm_ipu.cli.main import main
+from tvm_ipu.codegen.lower import compile_object
 from tvm_ipu.image.writer import write_image
 
 RNG = np.random.default_rng(0)
@@ -30,6 +34,25 @@ def save_model(path, nodes, inputs, outputs, constants=(), opset=17):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     onnx.save(model, path)
     return path
+
+
+MINE = """
+import tvm
+
+number = 3
+
+
+def none(module):
+    return None
+
+
+def empty(module):
+    return tvm.IRModule({})
+
+
+def fails(module):
+    raise ValueError("oh")
+"""
 
 
 @pytest.fixture
@@ -153,8 +176,9 @@ def test_unreadable_models(dense, tmp_path, capsys, command, content):
     if content is not None:
         path.write_bytes(content)
     output = [] if command == "inspect" else ["-o", tmp_path / "out"]
-    message, _ = fail(capsys, command, path, *output)
+    message, hint = fail(capsys, command, path, *output)
     assert "bad.onnx" in message
+    assert hint
     assert not (tmp_path / "out").exists()
 
 
@@ -168,6 +192,33 @@ def test_unknown_operators_are_listed_at_once(tmp_path, capsys):
     text = " ".join(fail(capsys, "compile", path, "-o", tmp_path / "out"))
     assert all(word in text for word in ("acme.Frob 'first'", "acme.Twist 'second'"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "text"),
+    [
+        ([helper.make_node("Add", ["x", "gone"], ["y"], "sum")], "tensor 'gone', input of node 'sum'"),
+        ([helper.make_node("Softmax", ["x"], ["y"], "soft", axis=7)], "node 'soft' (Softmax)"),
+        ([helper.make_node("NonZero", ["x"], ["y"], "found")], "NonZero 'found'"),
+    ],
+)
+def test_wrong_models_are_explained(tmp_path, capsys, nodes, text):
+    path = save_model(tmp_path / "m.onnx", nodes, {"x": [2]}, {"y": [2]})
+    message, hint = fail(capsys, "compile", path, "-o", tmp_path / "out")
+    assert text in message
+    assert hint
+
+
+def test_convert_does_not_write_over_its_model(static, capsys):
+    before = static.read_bytes()
+    assert "is a file that this command reads" in fail(capsys, "convert", static, "-o", static)[0]
+    assert static.read_bytes() == before
+
+
+def test_code_generation_needs_no_space_for_temporary_files(static, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))  # LLVM would end the process
+    target = load_target("host")
+    assert compile_object([matmul_case().lowered(target)], target).startswith(b"\x7fELF")
 
 
 def test_open_dimension_asks_for_a_shape(dense, tmp_path, capsys):
@@ -186,12 +237,41 @@ def test_open_dimension_asks_for_a_shape(dense, tmp_path, capsys):
         (["--outputs", "nothing"], ["nothing"]),
         (["--pass", "no_such_module:f"], ["no_such_module"]),
         (["--pass", "math"], ["module:function"]),
+        (["--pass", "mine:number"], ["'mine:number' is not a function but a int", "getting-started"]),
+        (["--pass", "mine:none"], ["'mine:none' returned NoneType"]),
+        (["--pass", "mine:empty"], ["returned a module without 'main'"]),
+        (["--pass", "mine:fails"], ["'mine:fails' failed: ValueError: oh", "-v"]),
+        (["--pass", "broken:f"], ["cannot import module 'broken': SyntaxError"]),
+        (["--target", "x86-64-v33"], ["did you mean x86-64-v3"]),
+        (["--taget", "host"], ["--taget", "did you mean --target?", "compile --help"]),
+        (["--outputs", ","], ["',' names nothing"]),
+        (["--input-shapes", "x=99999999999,4"], ["above 2147483647"]),
+        (["--max-error", "nan"], ["nan is not a number of at least 0"]),
+        (["--weight-file", "w.bin"], ["a model of ONNX has its weights inside"]),
+        (["--dump-ir", "mine.py"], ["'mine.py' is a file", "name a folder"]),
+        (["--output", "mine.py/m.img"], ["mine.py/m.img", "Not a directory", "should be a folder"]),
+        (["--output", "dense.onnx"], ["--output: 'dense.onnx' is a file that this command reads"]),
+        (["--output", "/dev/full"], ["/dev/full", "No space left on device", "free some space"]),
         (["--output", "missing/m.img"], ["missing/m.img", "No such file"]),
     ],
 )
-def test_wrong_options_are_named(dense, capsys, words, texts):
-    text = " ".join(fail(capsys, "compile", dense, "--input-shapes", "x:[2,4]", *words)[:2])
-    assert all(part in text for part in texts), text
+def test_wrong_options_are_named(dense, tmp_path, monkeypatch, capsys, words, texts):
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "broken.py").write_text("def f(module:\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = dense.read_bytes()
+    shapes = [] if "--input-shapes" in words else ["--input-shapes", "x:[2,4]"]
+    message, hint = fail(capsys, "compile", dense, *shapes, *words)
+    for module in ("mine", "broken"):
+        sys.modules.pop(module, None)
+    assert all(part in f"{message} {hint}" for part in texts), (message, hint)
+    assert dense.read_bytes() == before
+    assert {file.name for file in tmp_path.iterdir()} - {"__pycache__"} == {
+        "dense.onnx",
+        "mine.py",
+        "broken.py",
+    }
 
 
 def test_full_disk_leaves_nothing_behind(static, tmp_path):

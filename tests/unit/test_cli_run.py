@@ -4,12 +4,16 @@ Plan 0 takes 10 elements, plan 1 takes 20.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from tests.image.image_kit import sample_program
 from tvm_ipu.cli.main import main
@@ -130,11 +134,75 @@ def test_wrong_inputs_are_named(image, tmp_path, capsys, arrays, message, hint):
         (["--top", "1", "--labels", "missing.txt"], "missing.txt: No such file"),
         (["--output", "missing/y.npz"], "missing/y.npz: No such file"),
         (["--output", "/dev/full/y.npz"], "/dev/full/y.npz: Not a directory"),
+        (["--output", "/dev/full"], "/dev/full: No space left on device"),
         (["--threads", "0"], "0 is less than 1"),
+        (["--threads", "257"], "allowed are 1 to 256"),
+        (["--repaet", "3"], "--repaet"),
     ],
 )
 def test_wrong_options_are_named(image, capsys, words, message):
-    assert message in fail(capsys, "run", image, *words)[0]
+    found, hint = fail(capsys, "run", image, *words)
+    assert message in found
+    assert hint
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("x.npz", b"", "not a file of numpy.savez"),
+        ("x.npz", b"text", "not a file of numpy.savez"),
+        ("x.npz", "pickle", "Python objects"),
+        ("x.npz", "README", "not a file of numpy.savez"),
+        ("x.npz", "half", "not a zip file"),
+        ("x.npy", "array", "one array without a name"),
+    ],
+)
+def test_inputs_that_are_no_arrays(image, tmp_path, capsys, name, content, text):
+    path = tmp_path / name
+    if content == "README":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("README", "text")
+    elif content == "array":
+        np.save(path, np.zeros(10, np.float32))
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.savez(path, x=np.array([{}]) if content == "pickle" else np.zeros(10))
+        path.write_bytes(path.read_bytes()[: 100 if content == "half" else None])
+    message, hint = fail(capsys, "run", image, "-i", path)
+    assert text in message
+    assert "numpy.savez" in hint
+
+
+@pytest.mark.parametrize("option", ["--output", "--trace"])
+def test_outputs_do_not_replace_inputs(image, tmp_path, capsys, option):
+    x = save(tmp_path / "x.npz", x=np.zeros(10, np.float32))
+    for path in (x, image):
+        assert "is a file that this command reads" in fail(capsys, "run", image, "-i", x, option, path)[0]
+
+
+def test_a_device_is_written_to_and_not_replaced(image, tmp_path):
+    link, pipe = tmp_path / "y.npz", tmp_path / "pipe"
+    link.symlink_to("real.npz")
+    assert run(image, "-o", link) == 0
+    assert link.is_symlink()
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        assert run(image, "--trace", pipe) == 0
+        assert json.loads(reader.stdout.read())["traceEvents"]
+    assert pipe.is_fifo()
+
+
+def test_full_disk_behind_stdout(image):
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-m", "tvm_ipu", "inspect", image],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: No space left on device\nhint: .*\n", done.stderr)
 
 
 def test_missing_and_damaged_images(image, tmp_path, capsys):
@@ -146,6 +214,29 @@ def test_missing_and_damaged_images(image, tmp_path, capsys):
         message, hint = fail(capsys, command, tmp_path / "bad.img")
         assert "bad.img" in message
         assert hint
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["onnxruntime", "gone.onnx"], "'gone.onnx' does not exist"),
+        (["openvino", "text.onnx"], "not an ONNX model"),
+        (["onnxruntime", "other.onnx"], "onnxruntime does not take other.onnx"),
+        (["frob", "other.onnx"], "unknown runtime 'frob'"),
+        ([",", "other.onnx"], "',' names no runtime"),
+    ],
+)
+def test_bench_against_what_cannot_run(image, tmp_path, monkeypatch, capsys, words, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.onnx").write_text("text")
+    specs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "net", specs[:1], specs[1:])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), "other.onnx"
+    )
+    message, hint = fail(capsys, "bench", image, "--against", *words)
+    assert text in message
+    assert hint
 
 
 @pytest.mark.parametrize("words", [["run", "--print-time"], ["inspect"]], ids=lambda words: words[0])

@@ -46,7 +46,7 @@ def choose_batches(sizes: tuple[int, ...], mode: str) -> Batches:
                 f"--batch: {len(sizes)} sizes are too many", f"at most {MAX_SIZES} are allowed with one_buf"
             )
         if len(set(sizes)) < len(sizes):
-            raise OptionError(f"--batch: '{given}' names a size twice")
+            raise OptionError(f"--batch: '{given}' names a size twice", "name each once")
         return Batches(sizes)
     if len(sizes) > 1:
         raise OptionError(

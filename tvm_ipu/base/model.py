@@ -22,6 +22,9 @@ what cannot be so."""
 LAYERS_ATTR = "tvm_ipu.layers"
 """Module attribute: for each call in ``main``, in order, the names of the model's nodes that it computes."""
 
+NAMES_ATTR = "tvm_ipu.names"
+"""Module attribute: the node's name for each variable of ``main`` that Relax had to call something else."""
+
 FLOAT_LAYERS_ATTR = "tvm_ipu.float_layers"
 """Module attribute of a quantised model: ``name: reason`` of each layer that computes in float."""
 

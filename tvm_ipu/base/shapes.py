@@ -13,6 +13,9 @@ InputShapes = Mapping[str, Sequence[int]] | Sequence[Sequence[int]]
 
 FORMS = "'name:[1,3,224,224]', 'name=1,3,224,224' or, for all inputs in order, '1,3,224,224:1,10'"
 
+LARGEST = 2**31 - 1
+"""Largest dimension of a tensor."""
+
 _BRACKETED = re.compile(r"\s*([^\[\]]*?)\s*:\s*\[([^\[\]]*)\]\s*(?:,|(?=\s)|$)")
 
 
@@ -84,6 +87,8 @@ def _parse_dims(dims: str, text: str, option: str) -> Shape:
                 "an image has static shapes: give every dimension as a positive number",
             )
         raise _malformed(text, option)
+    if max(map(int, fields)) > LARGEST:
+        raise OptionError(f"{option}: '{text.strip()}' has a dimension above {LARGEST}", "no chip holds that")
     return tuple(int(d) for d in fields)
 
 

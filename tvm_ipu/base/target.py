@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -129,8 +130,10 @@ def load_target(name: str) -> Target:
                 f"allowed before '@' are {', '.join(target_names('ipu'))}",
             )
         return parse_target(path)
-    known = ", ".join(["host", *target_names(), *target_names("ipu")])
-    raise TargetError(f"--target: unknown target '{name}'", f"known are {known}")
+    known = ["host", *target_names(), *target_names("ipu")]
+    near = difflib.get_close_matches(first, known, 3, 0.6)
+    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    raise TargetError(f"--target: unknown target '{name}'", f"{meant}known are {', '.join(known)}")
 
 
 @cache

@@ -17,6 +17,8 @@ from tvm_ipu.base.tensor import TensorSpec, numpy_dtype
 
 Array = NDArray[Any]
 
+_SAVEZ = "save it with numpy.savez(path, name=array)"
+
 FILLS = ("random", "zeros", "ones")
 
 
@@ -58,9 +60,9 @@ def load_arrays(path: Path) -> dict[str, Array]:
     except OSError as err:
         raise RunError(f"{path}: {err.strerror or err}") from err
     except ValueError as err:
-        raise RunError(f"{path}: not a file of numpy.savez with plain arrays ({err})") from err
+        raise RunError(f"{path}: not a file of numpy.savez with plain arrays ({err})", _SAVEZ) from err
     if isinstance(arrays, np.ndarray):
-        raise RunError(f"{path}: one array without a name", "save it with numpy.savez(path, name=array)")
+        raise RunError(f"{path}: one array without a name", _SAVEZ)
     return arrays
 
 

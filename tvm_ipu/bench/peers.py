@@ -39,9 +39,12 @@ def open_onnxruntime(model: Path, inputs: Arrays, threads: int, precision: str =
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    except Exception as err:
-        raise ToolError(f"onnxruntime does not take {model}: {err}") from err
-    feeds = _select([value.name for value in session.get_inputs()], inputs, model)
+        feeds = _select([value.name for value in session.get_inputs()], inputs, model)
+        session.run(None, feeds)
+    except ToolError:
+        raise
+    except Exception as err:  # onnxruntime's own have no common base
+        raise _refused("onnxruntime", model, err) from err
     return Contender("onnxruntime", onnxruntime.__version__, lambda: session.run(None, feeds))
 
 
@@ -78,7 +81,7 @@ def open_openvino(model: Path, inputs: Arrays, threads: int, precision: str = "f
         network.reshape({name: list(array.shape) for name, array in feeds.items()})
         request = openvino.compile_model(network, "CPU", settings).create_infer_request()
     except RuntimeError as err:
-        raise ToolError(f"openvino does not take {model}: {err}") from err
+        raise _refused("openvino", model, err) from err
     outputs = range(len(network.outputs))
 
     def run() -> list[Array]:
@@ -89,6 +92,24 @@ def open_openvino(model: Path, inputs: Arrays, threads: int, precision: str = "f
 
 
 _PEERS = {"onnxruntime": open_onnxruntime, "openvino": open_openvino}
+
+
+def open_peers(names: str, model: Path, inputs: Arrays, threads: int) -> list[Contender]:
+    """The model in several runtimes: ``names`` is a list of what ``open_peer`` takes, with commas.
+
+    Raises:
+        OptionError: No runtime is named, or not one that is known.
+        ModelError: The model is missing, or an ONNX file is none.
+        ToolError: A runtime is not installed, or does not take the model.
+    """
+    listed = [name.strip() for name in names.split(",") if name.strip()]
+    if not listed:
+        raise OptionError(f"--against: '{names}' names no runtime", f"known are {', '.join(_PEERS)}")
+    if model.suffix.lower() == ".onnx" or not model.exists():
+        from tvm_ipu.frontends.onnx.load import parse_file  # its message is clearer than the runtimes'
+
+        parse_file(model)
+    return [open_peer(name, model, inputs, threads) for name in listed]
 
 
 def open_peer(name: str, model: Path, inputs: Arrays, threads: int) -> Contender:
@@ -123,6 +144,14 @@ def _select(names: list[str], inputs: Arrays, model: Path) -> dict[str, Array]:
             f"{model} has an input '{missing[0]}' that the image lacks", "was it made from this model?"
         )
     return {name: inputs[name] for name in names}
+
+
+def _refused(runtime: str, model: Path, err: Exception) -> ToolError:
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    return ToolError(
+        f"{runtime} does not take {model}: {lines[-1] if lines else type(err).__name__}",
+        "was the image made from this model, in shapes that it takes?",
+    )
 
 
 def _not_installed(package: str) -> ToolError:

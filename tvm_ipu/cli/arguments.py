@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from tvm_ipu.base.errors import OptionError
@@ -31,7 +32,7 @@ def given_model(args: argparse.Namespace, kind: str) -> Path:
         OptionError: It is not given, or twice.
     """
     if (args.model is None) == (args.model_option is None):
-        raise OptionError(f"give one {kind.lower()}, as {kind} or as -m/--model")
+        raise OptionError(f"give one {kind.lower()}, as {kind} or as -m/--model", "see --help")
     path: Path = args.model or args.model_option
     return path
 
@@ -153,8 +154,22 @@ def thread_count(args: argparse.Namespace) -> int:
 
 
 def comma_list(text: str) -> tuple[str, ...]:
-    """``a,b`` -> ``("a", "b")``."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    """``a,b`` -> ``("a", "b")``; at least one."""
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not parts:
+        raise argparse.ArgumentTypeError(f"'{text}' names nothing; write it like a,b")
+    return parts
+
+
+def magnitude(text: str) -> float:
+    """A finite number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
+    return value
 
 
 def numbers(text: str) -> tuple[int, ...]:

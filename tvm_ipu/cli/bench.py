@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tvm_ipu.cli.arguments import add_threads, comma_list, count, positive, thread_count
+from tvm_ipu.base.files import check_output
+from tvm_ipu.cli.arguments import add_threads, count, positive, thread_count
 from tvm_ipu.cli.terminal import print_table
 
 if TYPE_CHECKING:
@@ -40,13 +41,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Measure, and print medians and ratios."""
     from tvm_ipu.bench.compare import compare, open_images
-    from tvm_ipu.bench.peers import open_peer
+    from tvm_ipu.bench.peers import open_peers
 
+    model = Path(args.against[1]) if args.against else None
+    check_output("--json", args.json, *args.images, model)
     threads = thread_count(args)
     contenders, inputs = open_images(args.images, args.plan, threads)
-    if args.against:
-        model = Path(args.against[1])
-        contenders += [open_peer(name, model, inputs, threads) for name in comma_list(args.against[0])]
+    if model is not None:
+        contenders += open_peers(args.against[0], model, inputs, threads)
     results = compare(contenders, args.runs, args.warmup)
     rows = [_row(result) for result in results]
     print_table(

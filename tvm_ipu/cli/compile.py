@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tvm_ipu.base.batch import BATCH_MODES, N_BUF, ONE_BUF
 from tvm_ipu.base.category import CATEGORIES
+from tvm_ipu.base.files import check_output
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.program import Program
 from tvm_ipu.cli.arguments import (
@@ -18,6 +19,7 @@ from tvm_ipu.cli.arguments import (
     add_target,
     add_tuning_records,
     given_model,
+    magnitude,
     numbers,
     positive,
 )
@@ -76,7 +78,7 @@ def _add_accuracy(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-error",
-        type=float,
+        type=magnitude,
         default=CompileOptions.max_error,
         metavar="E",
         help="what fp16 or bf16 may change an output, as a share of its largest value: the most sensitive "
@@ -139,6 +141,8 @@ def execute(args: argparse.Namespace) -> int:
     from tvm_ipu import driver
 
     model = given_model(args, "MODEL")
+    image = _image_path(model, args.output)
+    check_output("--output", image, model, args.samples, *args.tuning_records)
     options = CompileOptions(
         precision=args.precision,
         max_error=args.max_error,
@@ -154,7 +158,7 @@ def execute(args: argparse.Namespace) -> int:
         result = driver.compile_model(
             model,
             args.target or driver.default_target(model),
-            _image_path(model, args.output),
+            image,
             input_shapes=args.input_shapes,
             batches=args.batch,
             batch_mode=args.batch_mode or (N_BUF if model.suffix.lower() == STAGE_SUFFIX else ONE_BUF),

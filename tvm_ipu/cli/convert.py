@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tvm_ipu.base.errors import OptionError
+from tvm_ipu.base.files import check_output
 from tvm_ipu.cli.arguments import add_input_shapes, add_target, positive
 from tvm_ipu.cli.calibrate import add_samples, calibration_options
 from tvm_ipu.cli.sources import MODELS, add_arrays, add_source, load_options
@@ -151,13 +152,14 @@ def execute(args: argparse.Namespace) -> int:
 def _convert_model(args: argparse.Namespace) -> int:
     model = args.model or args.input_model
     if model is None or (args.model and args.input_model):
-        raise OptionError("give one model, as MODEL or as --input-model")
+        raise OptionError("give one model, as MODEL or as --input-model", "see 'tvm-ipu convert --help'")
     from tvm_ipu import driver
     from tvm_ipu.base.options import CompileOptions
     from tvm_ipu.base.shapes import parse_input_shapes
     from tvm_ipu.frontends.loaders import as_onnx
 
     output = args.output_model or model.with_name(f"{model.name}.optimized.onnx")
+    check_output("--output-model", output, model)
     loading = replace(load_options(args), input_shapes=parse_input_shapes(args.input_shapes, "--input-shape"))
     source = as_onnx(model, loading)
     driver.export_onnx(source, output, precision=args.precision, opset=args.convert_version, loading=loading)
@@ -178,6 +180,7 @@ def _convert_platform(args: argparse.Namespace) -> int:
     from tvm_ipu.base.shapes import parse_input_shapes
 
     loading = replace(load_options(args), input_shapes=parse_input_shapes(args.input_shapes))
+    check_output("--output-file", args.output_file, args.model_file)
     kind = fixed_point.check_suffix(args.output_file, (".sim", ".img", ".onnx"), "--output-file")
     if kind == ".onnx":
         driver.export_onnx(

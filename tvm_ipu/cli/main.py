@@ -8,7 +8,7 @@ imported, and they import the compiler inside ``execute``: ``--help`` and ``run`
 from __future__ import annotations
 
 import argparse
-import errno
+import difflib
 import logging
 import os
 import sys
@@ -16,10 +16,11 @@ import traceback
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tvm_ipu import __version__
 from tvm_ipu.base.errors import OptionError, TvmIpuError
+from tvm_ipu.base.files import advice
 from tvm_ipu.base.without_torch import import_tvm_without_torch
 
 COMMANDS = {
@@ -43,8 +44,25 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE
 class _Parser(argparse.ArgumentParser):
     """A parser that reports a wrong command line like any other mistake of the user's."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.set_defaults(parser=self)  # that of the command, which comes last
+
     def error(self, message: str) -> NoReturn:
         raise OptionError(message, f"see '{self.prog} --help'")
+
+    def refuse(self, words: Sequence[str]) -> NoReturn:
+        """Report words that are no arguments of the command, with options that are spelt like them."""
+        near = [
+            option
+            for word in words
+            if word.startswith("-")
+            for option in difflib.get_close_matches(
+                word.partition("=")[0], self._option_string_actions, 1, 0.7
+            )
+        ]
+        meant = f"did you mean {' '.join(near)}? " if near else ""
+        raise OptionError(f"unrecognized arguments: {' '.join(words)}", f"{meant}see '{self.prog} --help'")
 
 
 def build_parser(commands: Collection[str]) -> argparse.ArgumentParser:
@@ -97,21 +115,26 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     try:
         code = _run_command(normalise(sys.argv[1:] if words is None else words))
-        sys.stdout.flush()
-        return code
     except BrokenPipeError:
-        # The reader of stdout is gone; without this the interpreter would fail to flush it at exit.
+        code = BROKEN_PIPE
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # The reader of stdout is gone or its disk is full; the interpreter would fail to flush it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+    return code
 
 
 def _run_command(words: Sequence[str]) -> int:
     import_tvm_without_torch()
     try:
         words = expand(words)
-        args = build_parser(words).parse_args(words)
+        args, unknown = build_parser(words).parse_known_args(words)
+        if unknown:
+            args.parser.refuse(unknown)
         with _log_to_stderr() if args.verbose else nullcontext():
             code: int = import_module(f"tvm_ipu.cli.{args.command}").execute(args)
+        sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -154,13 +177,13 @@ def expand(words: Sequence[str]) -> list[str]:
 def describe(err: Exception) -> tuple[str, str]:
     """Message and hint (which may be empty) for an exception that ended a command."""
     if isinstance(err, TvmIpuError):
-        return err.message, err.hint
+        cause = err.__cause__
+        return err.message, err.hint or (advice(cause) if isinstance(cause, OSError) else "")
     if isinstance(err, MemoryError):
         return "not enough memory", "close other programs, or compile for fewer or smaller input shapes"
     if isinstance(err, OSError):
         where = f"{err.filename}: " if err.filename else ""
-        full = err.errno in (errno.ENOSPC, errno.EDQUOT)
-        return f"{where}{err.strerror or err}", "free some space, or write to another disk" if full else ""
+        return f"{where}{err.strerror or err}", advice(err)
     return (
         f"internal error: {type(err).__name__}: {err}",
         "this is a mistake in tvm_ipu; run again with -v and report what it prints",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvm_ipu.base.category import TOP, boxes
 from tvm_ipu.base.errors import OptionError, RunError
-from tvm_ipu.base.files import parse_json
+from tvm_ipu.base.files import check_output, parse_json
 from tvm_ipu.base.shapes import parse_input_shapes
 from tvm_ipu.cli.arguments import add_input_shapes, add_threads, count, positive, thread_count
 from tvm_ipu.cli.terminal import print_table
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tvm_ipu.base.program import Plan
     from tvm_ipu.bench.data import Array
     from tvm_ipu.runtime import Session
+
+_LABELS = "write a name a line, or a JSON list of names"
 
 FILLS = ("random", "zeros", "ones")
 
@@ -57,6 +59,8 @@ def execute(args: argparse.Namespace) -> int:
     from tvm_ipu.bench.data import fill, load_arrays, save_arrays
     from tvm_ipu.runtime import Session
 
+    for option, output in (("--output", args.output), ("--trace", args.trace)):
+        check_output(option, output, args.image, args.inputs, args.labels)
     labels = _read_labels(args.labels) if args.labels else []
     inputs = load_arrays(args.inputs) if args.inputs else None
     plan = args.plan if args.plan is not None else _choose_plan(args, inputs or {})
@@ -109,9 +113,9 @@ def _read_labels(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
         labels = parse_json(text) if path.suffix == ".json" else text.splitlines()
     except ValueError as err:
-        raise OptionError(f"--labels: {path} is neither text nor JSON ({err})") from err
+        raise OptionError(f"--labels: {path} is neither text nor JSON ({err})", _LABELS) from err
     if not isinstance(labels, list):
-        raise OptionError(f"--labels: {path} holds no JSON list")
+        raise OptionError(f"--labels: {path} holds no JSON list", _LABELS)
     return [str(label) for label in labels]
 
 

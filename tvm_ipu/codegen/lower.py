@@ -8,10 +8,9 @@ the kernel's one parallel loop are computed (docs/decisions/0004-kernel-abi.md).
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import tvm
@@ -84,10 +83,10 @@ def compile_object(kernels: Sequence[LoweredKernel], target: Target) -> bytes:
     ]
     mod = tvm.transform.Sequential(finish)(mod)
     built = tvm.get_global_func("target.build.llvm")(mod, chip)
-    with tempfile.TemporaryDirectory(prefix="tvm_ipu-") as folder:
-        path = Path(folder) / "kernels.o"
-        built.write_to_file(str(path), "o")
-        return path.read_bytes()
+    # LLVM ends the process where a disk is full, so it writes to memory.
+    with os.fdopen(os.memfd_create("kernels.o"), "rb") as file:
+        built.write_to_file(f"/proc/self/fd/{file.fileno()}", "o")
+        return file.read()
 
 
 def _passes(chip: tvm.target.Target, target: Target, func: tirx.PrimFunc) -> list[tvm.transform.Pass]:

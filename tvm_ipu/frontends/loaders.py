@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_ipu.base.contract import Contract
-from tvm_ipu.base.errors import ModelError
+from tvm_ipu.base.errors import ModelError, OptionError
 from tvm_ipu.base.ini import IniFile
 from tvm_ipu.base.model import Model
 from tvm_ipu.frontends.options import FORMAT, LoadOptions as LoadOptions, OnnxSource
@@ -39,6 +39,9 @@ class Platform:
     layout: str
     converter: str = ""
 
+
+_WEIGHT_FILES = ("caffe", "paddle")
+"""Platforms whose weights are in a file of their own."""
 
 _TENSORFLOW = "tvm_ipu.frontends.tensorflow.convert:to_onnx"
 
@@ -155,6 +158,8 @@ def as_onnx(source: Any, options: LoadOptions | None = None, platform: str = "")
     source = Path(source) if isinstance(source, str) else source
     platform = platform or find_platform(source)
     kind = PLATFORMS[platform]
+    if options and options.weights and platform not in _WEIGHT_FILES:
+        raise OptionError(f"--weight-file: a model of {kind.title} has its weights inside", "leave it out")
     if not kind.converter:
         onnx_source: OnnxSource = source
         return onnx_source
@@ -165,7 +170,7 @@ def as_onnx(source: Any, options: LoadOptions | None = None, platform: str = "")
             f"convert it to a format of {', '.join(ready_platforms())}",
         )
     if isinstance(source, Path) and not source.exists():
-        raise ModelError(f"model file '{source}' does not exist")
+        raise ModelError(f"model file '{source}' does not exist", "check the path")
     options = options or LoadOptions()
     proto: ModelProto = getattr(importlib.import_module(module), function)(source, options)
     if options.inputs_as_nchw or options.outputs_as_nchw:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import struct
-import threading
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tvm_ipu.base.errors import ImageError
+from tvm_ipu.base.files import advice, whole_file
 from tvm_ipu.base.program import Pieces
 from tvm_ipu.image import schema
 
 DAMAGED = "the file is damaged: compile the model again, or copy the file again"
 Sections = Mapping[schema.SectionType, bytes | Pieces]
 """Contents of the sections that there are."""
-
-_NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -218,20 +215,13 @@ def write_container(
     Raises:
         ImageError: The file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     noun = "image" if kind == schema.Kind.IMAGE else "stage"
     try:
-        with temporary.open("wb") as file:
+        with whole_file(path, sync=True) as file:
             for part in container_parts(kind, specs, sections).parts:
                 file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as err:
-        hint = "free some space or choose another folder with --output" if err.errno in _NO_SPACE else ""
-        raise ImageError(f"{path}: cannot write the {noun}: {err.strerror or err}", hint) from err
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise ImageError(f"{path}: cannot write the {noun}: {err.strerror or err}", advice(err)) from err
 
 
 def container_parts(kind: schema.Kind, specs: Sequence[schema.SectionSpec], sections: Sections) -> Pieces:

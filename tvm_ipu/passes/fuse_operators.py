@@ -9,19 +9,16 @@ following the data: a call inside a group is the one whose operator and operands
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from typing import Any
 
 import tvm
 from tvm import relax
 
 from tvm_ipu.base.model import LAYERS_ATTR
-from tvm_ipu.passes.rewrite import bindings
+from tvm_ipu.passes.rewrite import bindings, is_helper, node_names, used_vars
 
 Key = tuple[Any, ...]
-
-_HELPER = re.compile(r"lv\d*")
-"""What Relax calls a binding that no node of the model gave its name."""
 
 
 def fuse_operators(module: tvm.ir.IRModule) -> tvm.ir.IRModule:
@@ -34,6 +31,7 @@ def fuse_operators(module: tvm.ir.IRModule) -> tvm.ir.IRModule:
 def _layers(module: tvm.ir.IRModule, fused: tvm.ir.IRModule) -> list[str]:
     names = {_key(b.value, {}): b.var for b in bindings(module["main"]) if isinstance(b.value, relax.Call)}
     origin: dict[Any, Any] = dict(zip(fused["main"].params, module["main"].params, strict=True))
+    nodes = node_names(module)
     layers = []
     for binding in bindings(fused["main"]):
         value = binding.value
@@ -43,13 +41,20 @@ def _layers(module: tvm.ir.IRModule, fused: tvm.ir.IRModule) -> list[str]:
             inner = dict(zip(group.params, (_origin(arg, origin) for arg in value.args), strict=True))
             found = [_follow(b, inner, names) for b in bindings(group)]
             origin[binding.var] = inner.get(group.body.body)
-            named = [name for name in found if name and not _HELPER.fullmatch(name)]
-            layers.append("+".join(named or [name for name in found if name][:1]))
+            named = [node for node in (nodes.get(name, name) for name in found) if not is_helper(node)]
+            layers.append("+".join(dict.fromkeys(filter(None, named))) or _source(value, nodes))
         else:
             name = _follow(binding, origin, names)
             if isinstance(value, relax.Call):
-                layers.append(name or binding.var.name)
+                node = nodes.get(name, name)
+                layers.append(_source(value, nodes) if is_helper(node) else node)
     return layers
+
+
+def _source(call: relax.Call, nodes: Mapping[str, str]) -> str:
+    """What a layer that no node gave its name reads first: an input, for its conversion to NHWC."""
+    read = next((str(var.name) for var in used_vars(call)), "")
+    return nodes.get(read, read)
 
 
 def _follow(binding: relax.VarBinding, origin: dict[Any, Any], names: dict[Key, relax.Var]) -> str:

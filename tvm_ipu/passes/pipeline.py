@@ -136,12 +136,43 @@ def load_user_pass(spec: str) -> Pass:
         OptionError: The module or function does not exist.
     """
     module_name, _, function = spec.partition(":")
-    if not function:
-        raise OptionError(f"--pass: '{spec}' is not of the form module:function")
+    if not module_name or not function:
+        raise OptionError(f"--pass: '{spec}' is not of the form module:function", _PASS_FORM)
     try:
-        found: Pass = getattr(importlib.import_module(module_name), function)
-    except ImportError as err:
-        raise OptionError(f"--pass: cannot import module '{module_name}': {err}") from err
+        found = getattr(importlib.import_module(module_name), function)
     except AttributeError as err:
-        raise OptionError(f"--pass: module '{module_name}' has no function '{function}'") from err
-    return found
+        raise OptionError(f"--pass: module '{module_name}' has no function '{function}'", _PASS_FORM) from err
+    except ModuleNotFoundError as err:
+        raise OptionError(
+            f"--pass: there is no module '{err.name}'",
+            "put its folder into the environment variable PYTHONPATH",
+        ) from err
+    except Exception as err:  # whatever the user's module raises
+        raise _failed(f"cannot import module '{module_name}'", err) from err
+    if not callable(found):
+        raise OptionError(f"--pass: '{spec}' is not a function but a {type(found).__name__}", _PASS_FORM)
+    return partial(_run_user_pass, found, spec)
+
+
+def _run_user_pass(user_pass: Pass, spec: str, module: tvm.ir.IRModule) -> tvm.ir.IRModule:
+    try:
+        result = user_pass(module)
+    except Exception as err:  # whatever the user's pass raises
+        raise _failed(f"'{spec}' failed", err) from err
+    if not isinstance(result, tvm.ir.IRModule):
+        raise OptionError(f"--pass: '{spec}' returned {type(result).__name__}", _PASS_FORM)
+    if "main" not in {var.name_hint for var in result.get_global_vars()}:
+        raise OptionError(f"--pass: '{spec}' returned a module without 'main'", _PASS_FORM)
+    try:
+        relax.analysis.well_formed(result)
+    except Exception as err:  # TVM's own
+        raise _failed(f"'{spec}' returned a module that is not well-formed", err) from err
+    return result
+
+
+def _failed(what: str, err: Exception) -> OptionError:
+    lines = str(err).strip().splitlines() or [""]
+    return OptionError(f"--pass: {what}: {type(err).__name__}: {lines[0]}", "-v shows where")
+
+
+_PASS_FORM = "a pass takes a Relax module and returns one with the function 'main': docs/getting-started.md"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import tvm
 from tvm import relax
 
+from tvm_ipu.base.model import NAMES_ATTR
 from tvm_ipu.kernels.constants import constant as constant, make_constant as make_constant
 
 
@@ -32,6 +34,8 @@ class Rewriter:
         self._values: dict[relax.Var, relax.Expr] = {}
         self._origin: dict[relax.Var, relax.Var] = {}
         self._names: set[str] = set()
+        self._old_nodes = node_names(module)
+        self._nodes: dict[str, str] = {}
         self.uses: defaultdict[relax.Var, list[str]] = defaultdict(list)
         for binding in bindings(main):
             for var in used_vars(binding.value):
@@ -68,6 +72,8 @@ class Rewriter:
                 result = self.builder.emit_output(results)
             self.builder.emit_func_output(result)
         module = self.builder.finalize()
+        if self._nodes or self._old_nodes:
+            module = module.with_attr(NAMES_ATTR, self._nodes)
         return relax.transform.DeadCodeElimination()(module)
 
     def _bind(self, binding: relax.VarBinding, rule: Rule) -> None:
@@ -86,7 +92,7 @@ class Rewriter:
         if not isinstance(value, relax.Call | relax.TupleGetItem):
             self._new[binding.var] = value  # an alias, a constant or a tuple: no binding of its own
             return
-        var = self.builder.emit(value, name_hint=binding.var.name)
+        var = self._emit(value, binding.var.name)
         self._names.add(var.name)
         self._new[binding.var] = var
         self._values[var] = value
@@ -104,6 +110,7 @@ class Rewriter:
             return False
         self._names.add(var.name)
         self.builder.emit_normalized(binding)
+        self._note_node(var, var.name)
         self._new[var], self._values[var], self._origin[var] = var, binding.value, var
         return True
 
@@ -130,9 +137,21 @@ class Rewriter:
 
     def emit(self, expr: relax.Expr, name: str = "") -> relax.Var:
         """Emit a further binding, which later rules can look up."""
-        var = self.builder.emit(expr, name_hint=name) if name else self.builder.emit(expr)
+        var = self._emit(expr, name) if name else self.builder.emit(expr)
         self._values[var] = expr
         return var
+
+    def _emit(self, expr: relax.Expr, name: str) -> relax.Var:
+        """Bind ``expr`` to a variable that stands for the same node as the old one called ``name``."""
+        var = self.builder.emit(expr, name_hint=name)
+        self._note_node(var, name)
+        return var
+
+    def _note_node(self, var: relax.Var, name: str) -> None:
+        """``var`` stands for the same node as the old variable called ``name``."""
+        node = self._old_nodes.get(name, name)
+        if var.name != node:
+            self._nodes[str(var.name)] = node
 
     def value(self, expr: relax.Expr) -> relax.Expr:
         """What a new variable is bound to, or ``expr`` itself."""
@@ -172,6 +191,17 @@ def rewrite(
 ) -> tvm.ir.IRModule:
     """``module`` with ``rule`` applied to every call of ``main`` and dead code removed (``Rewriter.run``)."""
     return Rewriter(module).run(rule, outputs, typed)
+
+
+def node_names(module: tvm.ir.IRModule) -> dict[str, str]:
+    """Names of the model's nodes by those of variables, where they differ."""
+    names = (module.attrs or {}).get(NAMES_ATTR, {})
+    return {str(variable): str(node) for variable, node in names.items()}
+
+
+def is_helper(name: str) -> bool:
+    """Whether Relax gave a variable its name, and not a node of the model."""
+    return re.fullmatch(r"(lv\d*)?", name) is not None
 
 
 def bindings(main: relax.Function) -> list[relax.VarBinding]:

@@ -142,7 +142,7 @@ _RULES: dict[str, Rule] = {
 
 def _behind(rewriter: Rewriter, moved: relax.Expr, axes: list[int]) -> relax.Expr:
     """The moved operator, then the transpose."""
-    return relax.op.permute_dims(rewriter.emit(moved), axes)
+    return relax.op.permute_dims(rewriter.emit(moved, rewriter.layer), axes)
 
 
 def _common_axes(rewriter: Rewriter, args: Sequence[relax.Expr]) -> list[int] | None:

@@ -18,7 +18,7 @@ from tvm_ipu.base.target import Target
 from tvm_ipu.passes.integer.layers import Layers
 from tvm_ipu.passes.integer.listing import float_layers
 from tvm_ipu.passes.integer.lower import lower_conversions
-from tvm_ipu.passes.rewrite import Rewriter, bindings, op_name, rewrite
+from tvm_ipu.passes.rewrite import Rewriter, bindings, node_names, op_name, rewrite
 
 CONVERSIONS = ("relax.quantize", "relax.dequantize")
 
@@ -31,6 +31,7 @@ def to_integer(module: tvm.ir.IRModule, target: Target) -> tvm.ir.IRModule:
     layers = Layers(rewriter, target)
     rewritten = rewriter.run(layers.rule, layers.outputs, typed=False)
     listed = float_layers(module, rewritten, rewriter, layers.reasons)
-    bits = [f"{name}: {left} x {right}" for name, (left, right) in layers.bits.items()]
+    nodes = node_names(module)
+    bits = [f"{nodes.get(name, name)}: {left} x {right}" for name, (left, right) in layers.bits.items()]
     lowered = rewrite(rewritten, lower_conversions)
     return lowered.with_attr(FLOAT_LAYERS_ATTR, listed).with_attr(BITS_ATTR, bits)

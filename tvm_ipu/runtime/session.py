@@ -288,12 +288,12 @@ def _checked(given: object, spec: TensorSpec, kind: str) -> Array:
     if array.dtype != dtype:
         raise RunError(
             f"{kind} '{spec.name}' has type {array.dtype}, but the model needs {spec.dtype.label}",
-            _format_hint(spec),
+            _format_hint(spec) or f"convert it: array.astype('{spec.dtype.label}')",
         )
     if array.shape != spec.shape:
         raise RunError(
             f"{kind} '{spec.name}' has shape {array.shape}, but the model needs {spec.shape}",
-            _format_hint(spec),
+            _format_hint(spec) or "an image has fixed shapes: reshape the array, or compile for its shape",
         )
     return array
 

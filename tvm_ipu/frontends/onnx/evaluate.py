@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from tvm_ipu.base.errors import ModelError
 from tvm_ipu.frontends.onnx.graph import (
+    CHECK,
     Array,
     Const,
     Tensor,
@@ -83,7 +84,8 @@ def infer_types(node: NodeProto, version: int, inputs: Sequence[Const | Tensor |
         reason = str(err).removeprefix("[ShapeInferenceError] ").removeprefix("[TypeInferenceError] ")
         shapes = ", ".join("?" if v.shape is None else str(list(v.shape)) for v in present)
         raise ModelError(
-            f"node '{node_label(node)}' ({node.op_type}) with inputs {shapes}: {reason}"
+            f"node '{node_label(node)}' ({node.op_type}) with inputs {shapes}: {reason.strip()}",
+            f"do the input shapes suit the model? {CHECK}",
         ) from err
     return [_output_type(types[name]) if name in types else (0, None) for name in node.output]
 

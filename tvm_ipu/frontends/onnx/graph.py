@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, TypeProto, helper
 
+CHECK = "onnx.checker.check_model says more about a model that is wrong"
+"""Advice, in messages."""
+
 Array = NDArray[Any]
 
 

@@ -75,7 +75,8 @@ def import_graph(graph: Graph) -> Model:
         raise UnsupportedOperatorError(
             f"{len(importer.unsupported)} nodes of the model cannot be compiled:"
             + "".join(f"\n  {one}" for one in importer.unsupported),
-            cut_hint(importer.cut()),
+            cut_hint(importer.cut())
+            or "docs/SUPPORTED_OPS.md lists what can be; --output-arrays cuts the model before such nodes",
         )
     assert module is not None
     types = module["main"].ret_ty.fields
@@ -101,7 +102,10 @@ def _spec(tensor: Tensor) -> TensorSpec:
         return TensorSpec(tensor.name, tensor.shape or (), DType.parse(dtype_label(tensor.elem_type)))
     except (ValueError, KeyError) as err:
         label = TensorProto.DataType.Name(tensor.elem_type).lower()
-        raise ModelError(f"input '{tensor.name}' has element type {label}, which images do not have") from err
+        raise ModelError(
+            f"input '{tensor.name}' has element type {label}, which images do not have",
+            "begin the model behind it, with --input-arrays, or feed it numbers",
+        ) from err
 
 
 def cut_hint(names: Sequence[str]) -> str:

@@ -20,6 +20,8 @@ from tvm_ipu.frontends.options import FORMAT, OnnxSource
 MIN_OPSET = 7
 """Oldest opset that converters know; older models are converted to it first."""
 
+WHOLE = "give a file that an exporter or onnx.save wrote; was it copied or downloaded completely?"
+
 PROTOBUF_LIMIT = 2**31 - 1
 """Bytes that a protobuf message can have; larger models keep their weights in external data files."""
 
@@ -82,7 +84,7 @@ def parse_file(path: Path) -> ModelProto:
     try:
         return ModelProto.FromString(read_model_file(path))
     except DecodeError as err:
-        raise ModelError(f"'{path}' is not an ONNX model, or it is truncated") from err
+        raise ModelError(f"'{path}' is not an ONNX model, or it is truncated", WHOLE) from err
 
 
 def parse_bytes(model: bytes) -> ModelProto:
@@ -112,7 +114,7 @@ def read_proto(model: ModelProto, folder: Path = Path(), name: str = "", label: 
     label = label or f"model '{name or model.graph.name}'"
     if not model.HasField("graph") or not model.opset_import or not model.graph.output:
         raise ModelError(
-            f"{label} is not an ONNX model, or it is truncated: it has no graph, opset or outputs"
+            f"{label} is not an ONNX model, or it is truncated: it has no graph, opset or outputs", WHOLE
         )
     opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
     if opsets.get("", MIN_OPSET) < MIN_OPSET:

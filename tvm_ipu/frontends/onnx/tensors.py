@@ -9,7 +9,7 @@ import numpy as np
 from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
 
 from tvm_ipu.base.errors import ModelError
-from tvm_ipu.frontends.onnx.graph import Array
+from tvm_ipu.frontends.onnx.graph import CHECK, Array
 
 DENSE_LIMIT = 2**31
 """Bytes that a sparse tensor may have as a dense array."""
@@ -34,7 +34,7 @@ def read_tensor(tensor: TensorProto, folder: Path) -> Array:
         return np.asarray(numpy_helper.to_array(tensor))
     except (ValueError, TypeError, KeyError) as err:
         raise ModelError(
-            f"initializer '{tensor.name}': its data do not fit its type and shape: {err}"
+            f"initializer '{tensor.name}': its data do not fit its type and shape: {err}", CHECK
         ) from err
 
 
@@ -72,7 +72,9 @@ def _read_external(tensor: TensorProto, folder: Path) -> Array:
         ) from err
     if length != size:
         raise ModelError(
-            f"initializer '{tensor.name}' has {length} bytes in '{path.name}', its type and shape need {size}"
+            f"initializer '{tensor.name}' has {length} bytes in '{path.name}', but its type and shape need "
+            f"{size}",
+            "save the model and its external data again, together",
         )
     available = path.stat().st_size - offset
     if offset < 0 or available < size:

@@ -17,6 +17,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, helper
 from tvm_ipu.base.errors import ModelError
 from tvm_ipu.frontends.onnx.evaluate import OutputType, fold, infer_types
 from tvm_ipu.frontends.onnx.graph import (
+    CHECK,
     Array,
     Const,
     List,
@@ -212,7 +213,7 @@ class Walker:
         if name == "":
             return None
         if name not in scope.env:
-            raise ModelError(f"tensor '{name}', {user}, is not computed before it is used")
+            raise ModelError(f"tensor '{name}', {user}, is not computed before it is used", CHECK)
         return scope.env[name]
 
     def _fold_or_emit(self, visit: Visit, refused: str) -> Sequence[Value]:

@@ -8,7 +8,7 @@ import tvm
 from tvm import relax
 
 from tvm_ipu.passes.integer.moves import MOVES
-from tvm_ipu.passes.rewrite import Rewriter, bindings, op_name
+from tvm_ipu.passes.rewrite import Rewriter, bindings, node_names, op_name
 
 _CONVERSIONS = frozenset({"relax.quantize", "relax.dequantize"})
 
@@ -25,6 +25,7 @@ def float_layers(
         reasons: For the calls that were left as they are: why, or nothing.
     """
     alive = {b.var.name for b in bindings(after["main"])}
+    nodes = node_names(before)
     found = []
     for binding in bindings(before["main"]):
         name = op_name(binding.value)
@@ -32,8 +33,8 @@ def float_layers(
             new = rewriter.replacement(binding.var)
             if isinstance(new, relax.Var) and new.name in alive:
                 reason = reasons[binding.var] or _default(name)
-                found.append(f"{binding.var.name}: {reason}")
-    return found
+                found.append(f"{nodes.get(binding.var.name, binding.var.name)}: {reason}")
+    return list(dict.fromkeys(found))
 
 
 def _default(operator: str) -> str:

@@ -25,11 +25,15 @@ void ipu_memory_release(void *data, size_t size) {
 
 tvm_ipu_status ipu_memory_map_file(const char *path, const uint8_t **data, size_t *size, tvm_ipu_error *error) {
   int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not make us wait */
-  if (file < 0) return ipu_fail(error, TVM_IPU_ERROR_IO, "", "%s: cannot open the image: %s", path, strerror(errno));
+  if (file < 0) {
+    return ipu_fail(error, TVM_IPU_ERROR_IO, errno == EACCES ? "check its permissions" : "check the path",
+                    "%s: cannot open the image: %s", path, strerror(errno));
+  }
   struct stat facts;
   tvm_ipu_status status = TVM_IPU_OK;
   if (fstat(file, &facts) != 0 || !S_ISREG(facts.st_mode)) {
-    status = ipu_fail(error, TVM_IPU_ERROR_IO, "", "%s: not a regular file", path);
+    status = ipu_fail(error, TVM_IPU_ERROR_IO, "name an image, a file that 'tvm-ipu compile' made",
+                      "%s: not a regular file", path);
   } else if ((uint64_t)facts.st_size > SIZE_MAX / 2) {
     status = ipu_fail(error, TVM_IPU_ERROR_MEMORY, "", "%s: %llu bytes do not fit the addresses of this process", path,
                       (unsigned long long)facts.st_size);

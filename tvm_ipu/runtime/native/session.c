@@ -112,12 +112,12 @@ tvm_ipu_status tvm_ipu_session_create(tvm_ipu_image *image, uint32_t plan, uint3
                                       tvm_ipu_session **session, tvm_ipu_error *error) {
   *session = NULL;
   if (plan >= image->plan_count) {
-    return ipu_fail(error, TVM_IPU_ERROR_ARGUMENT, "", "there is no plan %u; the image has %u", plan,
-                    image->plan_count);
+    return ipu_fail(error, TVM_IPU_ERROR_ARGUMENT, "plans are counted from 0", "there is no plan %u; the image has %u",
+                    plan, image->plan_count);
   }
   if (threads < 1 || threads > TVM_IPU_MAX_THREADS) {
-    return ipu_fail(error, TVM_IPU_ERROR_ARGUMENT, "", "%u threads; allowed are 1 to %u", threads,
-                    TVM_IPU_MAX_THREADS);
+    return ipu_fail(error, TVM_IPU_ERROR_ARGUMENT, "more threads than cores are no faster",
+                    "%u threads; allowed are 1 to %u", threads, TVM_IPU_MAX_THREADS);
   }
   tvm_ipu_session *created = calloc(1, sizeof *created);
   if (!created) return ipu_fail(error, TVM_IPU_ERROR_MEMORY, "", "no memory for a session");
