@@ -132,6 +132,13 @@ def test_unknown_cpu_feature_can_be_waved_through(tmp_path: Path) -> None:
     assert ipu_run(path, "--no-cpu-check").returncode == 0
 
 
+def test_report_that_cannot_be_written(sample: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [str(native_runner()), str(sample), "--list"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: cannot write the report\nhint: is the disk full?\n")
+
+
 def test_disk_full_leaves_no_partial_output(sample: Path, tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

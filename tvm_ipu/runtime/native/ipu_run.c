@@ -318,5 +318,6 @@ int main(int argc, char **argv) {
   }
   tvm_ipu_session_destroy(session);
   tvm_ipu_image_close(image);
-  return fflush(stdout) == 0 ? result : 1;
+  if (fflush(stdout) != 0 || ferror(stdout)) return fail("cannot write the report", "", "is the disk full?");
+  return result;
 }

@@ -165,7 +165,7 @@ TVM_IPU_API const char *tvm_ipu_image_metadata(const tvm_ipu_image *image, size_
 TVM_IPU_API tvm_ipu_status tvm_ipu_session_create(tvm_ipu_image *image, uint32_t plan, uint32_t threads,
                                                   tvm_ipu_session **session, tvm_ipu_error *error);
 
-/* Stops the worker threads and frees the memory. NULL is allowed. */
+/* Stops the worker threads and frees the memory. No thread may be running the session. NULL is allowed. */
 TVM_IPU_API void tvm_ipu_session_destroy(tvm_ipu_session *session);
 
 /* The plan that the session runs. */
