@@ -87,7 +87,8 @@ def work(name: str, seed: str, start: int, folder: Path, connection: Connection[
     examples = list(reader.seeds(Path(tempfile.mkdtemp(dir=folder))))
     words = reader.words()
     with suppress(TvmIpuError if reader.refuses else ()):
-        read_files(reader, examples[0], folder / CASE)
+        if read_files(reader, examples[0], folder / CASE):
+            raise RuntimeError(f"{name}: a whole file was refused")
     watch = Watch(folder, reader.programs)
     sys.addaudithook(watch.notice)
     clear(folder / TEMPORARY)

@@ -180,6 +180,12 @@ def test_nodes_that_are_not_as_onnx_defines_them(bad, message):
     assert message in load_error(make_model([bad], [value("x", [4])], [value("y", None)]))
 
 
+def test_element_types_that_onnx_does_not_know():
+    model = relu_model()
+    model.graph.input[0].type.tensor_type.elem_type = -2
+    assert "has an element type that ONNX does not know" in load_error(model)
+
+
 def test_names_that_are_not_text():
     model = relu_model().SerializeToString().replace(b"Relu:y", b"Relu\xff\xff")
     assert "is not text: the model is damaged" in load_error(onnx.ModelProto.FromString(model))

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto
 
 from tests.unit.frontend_kit import FLOAT, constant, make_model, node, value
 from tvm_ipu.base.errors import ModelError
@@ -69,6 +70,16 @@ def test_unsupported_nodes(tmp_path):
         (one,) = summarize(path, options).unsupported
         assert (one.op_type, one.node) == ("Foo", "Foo:y")
         assert "no converter" in one.reason
+
+
+def test_inputs_that_images_do_not_have():
+    nodes = [node("Equal", "x x", "y")]
+    model = make_model(
+        nodes, [value("x", [2], TensorProto.STRING)], [value("y", [2], TensorProto.BOOL)], opset=19
+    )
+    (found,) = summarize(model).unsupported
+    assert (found.op_type, found.node) == ("Input", "x")
+    assert "element type string, which images do not have" in found.reason
 
 
 def test_wrong_shapes_are_an_error(tmp_path):

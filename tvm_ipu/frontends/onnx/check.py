@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from onnx import AttributeProto, GraphProto, NodeProto, ValueInfoProto
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto
 from onnx.defs import OpSchema
 
 from tvm_ipu.base.errors import ModelError
@@ -23,6 +23,11 @@ def check_graph(graph: GraphProto, opsets: Mapping[str, int]) -> None:
     infos: Iterable[ValueInfoProto] = [*graph.input, *graph.output]
     dims = [dim.dim_param for info in infos for dim in info.type.tensor_type.shape.dim]
     _check_names("graph", [graph.name, *dims, *(info.name for info in infos)])
+    for info in infos:
+        if info.type.tensor_type.elem_type not in TensorProto.DataType.values():
+            raise ModelError(
+                f"'{info.name}' has an element type that ONNX does not know: the model is damaged"
+            )
     check_nodes(graph.node, opsets)
 
 

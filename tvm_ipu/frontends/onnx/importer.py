@@ -90,11 +90,26 @@ def import_graph(graph: Graph) -> Model:
 def unsupported_nodes(graph: Graph) -> tuple[list[Unsupported], tuple[str, ...]]:
     """The nodes that cannot be converted, with reasons, and where to cut the model to be rid of them.
 
-    Both are empty where the model can be compiled; the latter also where no cut is worth while.
+    Both are empty where the model can be compiled; the latter also where no cut is worth while. Where inputs
+    have types that images do not have, these are all: nothing that reads them can be judged.
     """
+    strange = [
+        Unsupported("Input", tensor.name, reason) for tensor in graph.inputs if (reason := _fault(tensor))
+    ]
+    if strange:
+        return strange, ()
     importer = _Importer(graph)
     importer.run()
     return importer.unsupported, importer.cut()
+
+
+def _fault(tensor: Tensor) -> str:
+    """Why a tensor cannot be an input of an image; empty where it can."""
+    try:
+        _spec(tensor)
+    except ModelError as err:
+        return err.message
+    return ""
 
 
 def _spec(tensor: Tensor) -> TensorSpec:
