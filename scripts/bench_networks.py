@@ -109,7 +109,7 @@ def table(cells: Cells) -> list[str]:
     lines.append("| --- | --- |" + " --- | --- | --- |" * len(counts) + " --- |")
     for network in sorted({tuple(key.split()[:2]) for key in cells}, key=lambda n: (n[1] != "fp32", n[0])):
         known = [cells.get(" ".join((*network, n))) for n in counts]
-        columns = [_columns(cell["median_ms"]) if cell else " | | " for cell in known]
+        columns = [_columns(cell["median_ms"]) if cell else " |  | " for cell in known]
         error = max(cell["error"] for cell in known if cell)
         lines.append(f"| {' | '.join(network)} | {' | '.join(columns)} | {error:.0e} |")
     return lines

@@ -10,6 +10,7 @@ import pytest
 
 from scripts.bench_layers import reason, roofline_ns
 from scripts.bench_models import Results, _steps
+from scripts.bench_networks import table
 from scripts.bench_report import write_report
 
 PEAKS = {"fp32": 100.0, "bf16": 200.0, "int8": 400.0, "l2": 50.0, "l3": 10.0, "memory": 5.0}
@@ -101,3 +102,17 @@ def test_report_has_a_line_with_a_reason_for_each_layer_far_below_its_roofline(t
     slow = [line for line in text.splitlines() if "(generic)" in line or "(gemm)" in line]
     assert len(slow) == 1
     assert "other places" in slow[0]
+
+
+def test_table_of_networks_takes_the_faster_of_the_others() -> None:
+    medians = {"image": 2.0, "onnxruntime": 5.0, "openvino": 4.0}
+    cells = {
+        "net bf16 1": {"median_ms": {"image": 3.0, "openvino:bf16": 2.0}, "error": 0.004},
+        "net fp32 1": {"median_ms": medians, "error": 1e-6},
+        "net fp32 2": {"median_ms": medians | {"image": 1.0}, "error": 2e-6},
+    }
+    _, _, *rows = table(cells)
+    assert rows == [
+        "| net | fp32 | 2.00 | 4.00 (openvino) | 0.50 | 1.00 | 4.00 (openvino) | 0.25 | 2e-06 |",
+        "| net | bf16 | 3.00 | 2.00 (openvino:bf16) | 1.50 |  |  |  | 4e-03 |",
+    ]
