@@ -160,6 +160,14 @@ def test_convert_fixes_the_shapes(dense, tmp_path):
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [13]
 
 
+def test_batch_fixes_an_open_dimension(dense, tmp_path, capsys):
+    result = tmp_path / "fixed.onnx"
+    assert main(["convert", str(dense), "--batch", "3", "--output-model", str(result)]) == 0
+    assert [d.dim_value for d in onnx.load(result).graph.input[0].type.tensor_type.shape.dim] == [3, 4]
+    assert main(["inspect", str(dense), "--batch", "3"]) == 0
+    assert re.search(r"MatMul +1 +36 +72", capsys.readouterr().out)  # 3 * 4 * 3 products
+
+
 def test_inspect_counts_the_work_of_a_model(static, capsys):
     assert main(["inspect", str(static)]) == 0
     out = capsys.readouterr().out

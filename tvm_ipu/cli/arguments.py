@@ -95,6 +95,17 @@ def add_input_shapes(
     )
 
 
+def add_batch(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--batch`` of one size."""
+    parser.add_argument(
+        "-b",
+        "--batch",
+        type=positive,
+        metavar="N",
+        help="first dimension of the inputs that leave it open, or of all where none does",
+    )
+
+
 def add_sample_files(
     parser: argparse._ActionsContainer, required: bool, processes: int = 1, meaning: str = "1"
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.files import check_output
-from tvm_ipu.cli.arguments import add_input_shapes, add_target, positive
+from tvm_ipu.cli.arguments import add_batch, add_input_shapes, add_target, positive
 from tvm_ipu.cli.calibrate import add_samples, calibration_options
 from tvm_ipu.cli.sources import MODELS, add_arrays, add_source, load_options
 from tvm_ipu.cli.terminal import print_facts, progress, size
@@ -71,6 +71,7 @@ def _configure_model(parser: argparse.ArgumentParser) -> None:
         help="ONNX model to write; by default the model's name with .optimized.onnx beside it",
     )
     add_input_shapes(parser)
+    add_batch(parser)
     add_arrays(parser)
     add_source(parser)
     parser.add_argument(
@@ -160,7 +161,8 @@ def _convert_model(args: argparse.Namespace) -> int:
 
     output = args.output_model or model.with_name(f"{model.name}.optimized.onnx")
     check_output("--output-model", output, model)
-    loading = replace(load_options(args), input_shapes=parse_input_shapes(args.input_shapes, "--input-shape"))
+    shapes = parse_input_shapes(args.input_shapes, "--input-shape")
+    loading = replace(load_options(args), input_shapes=shapes, batch=args.batch)
     source = as_onnx(model, loading)
     driver.export_onnx(source, output, precision=args.precision, opset=args.convert_version, loading=loading)
     print(f"wrote {output}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvm_ipu.base.contract import Contract
 from tvm_ipu.base.program import Plan
-from tvm_ipu.cli.arguments import add_input_shapes
+from tvm_ipu.cli.arguments import add_batch, add_input_shapes
 from tvm_ipu.cli.sources import MODELS, add_arrays, add_source, load_options
 from tvm_ipu.cli.terminal import print_facts, print_table, scaled, size
 from tvm_ipu.image.reader import ImageInfo
@@ -31,13 +32,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "file", type=Path, metavar="FILE", help=f"an image (.img), a stage (.sim), or a model: {MODELS}"
     )
     add_input_shapes(parser, "shapes to count a model's work in")
+    add_batch(parser)
     add_arrays(parser)
     add_source(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Print what the file holds."""
-    found = inspect_file(args.file, input_shapes=args.input_shapes, loading=load_options(args))
+    loading = replace(load_options(args), batch=args.batch)
+    found = inspect_file(args.file, input_shapes=args.input_shapes, loading=loading)
     if isinstance(found, ImageInfo):
         _print_image(found)
     elif isinstance(found, StageInfo):
