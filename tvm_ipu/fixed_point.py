@@ -13,7 +13,7 @@ from typing import Any
 
 from tvm_ipu import __version__
 from tvm_ipu.base.contract import Contract
-from tvm_ipu.base.errors import ModelError, OptionError
+from tvm_ipu.base.errors import ModelError
 from tvm_ipu.base.files import whole_file
 from tvm_ipu.base.host import read_host
 from tvm_ipu.base.ini import IniFile
@@ -338,15 +338,3 @@ def _check_target(name: str, contract: Contract) -> Target:
     if target.chip is not None:
         target.chip.check(contract)
     return target
-
-
-def check_suffix(path: Path, allowed: Sequence[str], option: str) -> str:
-    """The suffix of a file to write.
-
-    Raises:
-        OptionError: It is not one of ``allowed``.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in allowed:
-        raise OptionError(f"{option}: '{path}' does not end in {' or '.join(allowed)}")
-    return suffix

@@ -266,6 +266,26 @@ def test_several_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             ["cannot read 'none.yaml'"],
         ),
         ("convert onnx --model_file yolo.onnx --output_file x.img", ["needs samples", "give -i and -n"]),
+        (
+            "convert onxx --model_file yolo.onnx --output_file x.sim",
+            ["no platform 'onxx'", "did you mean 'onnx'?"],
+        ),
+        (
+            f"{CONVERT} --output_file x.sim --export-model",
+            ["--export-model", "did you mean '--export-models'?", "convert onnx --help"],
+        ),
+        (f"{CONVERT} --output_file none/x.sim", ["'none/x.sim': there is no folder 'none'"]),
+        (f"{CALIBRATE} -o none/x.sim", ["-o/--output: 'none/x.sim': there is no folder 'none'"]),
+        (f"{CALIBRATE} -o x.img", ["'x.img' does not end in .sim"]),
+        (f"{CALIBRATE} -q Q7", ["-q: 'Q7' is not allowed"]),
+        ("compile yolo_fixed.sim -o none/x.img", ["'none/x.img': there is no folder 'none'"]),
+        (
+            "compile yolo_fixed.sim --input_shapes 1,3,64,64",
+            ["--input-shapes: the shapes of a stage are fixed"],
+        ),
+        ("export yolo_fixed.sim -o x.txt", ["'x.txt' does not end in .onnx"]),
+        ("simulate -m yolo_fixed.sim -i pictures -n yolo.py -o yolo.py", ["'yolo.py' is no folder"]),
+        ("simulate -m yolo_fixed.sim -i pictures -n letterbox", ["failed: pictures/0.npy is no picture"]),
     ],
 )
 def test_mistakes(made: Path, capsys: pytest.CaptureFixture[str], words: str, texts: list[str]) -> None:

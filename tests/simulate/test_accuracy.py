@@ -225,6 +225,10 @@ def test_figures_do_not_depend_on_the_batch(folder: Path, capsys: pytest.Capture
         (["--max-drop", "many"], "'many' is not a number of points"),
         (["--labels", "one"], "has 1 labels, and there are 6 samples"),
         (["--labels", "bytes"], "bytes.txt: 'utf-8' codec can't decode"),
+        (["--labels", "none.txt"], "--labels: cannot read 'none.txt'"),
+        (["--labels", "WORDS"], "line 2: 'six' is not the number of a class"),
+        (["--labels", "BYTES"], "--labels: cannot read"),
+        (["--min-sqnr", "1", "--fix", "none/x.sim"], "--fix: 'none/x.sim': there is no folder 'none'"),
     ],
 )
 def test_options_that_do_not_go_together(folder: Path, capsys, more, message: str) -> None:

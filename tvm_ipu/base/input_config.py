@@ -270,6 +270,8 @@ class _Reader:
             of = {INPUT: "input", OUTPUT: "output", CONV: "network"}[section]
             wanted = " or ".join(map(str, dict.fromkeys(allowed)))
             what = f"has {found} values where {wanted} are needed, one for each {of} that takes one"
+            if wanted == "0":
+                what = f"is given, but no {of} takes a value"
             refuse(self._file, section, key, what)
 
     def _channels(self, key: str, channels: Sequence[int], default: float) -> list[tuple[float, ...]]:
@@ -287,8 +289,14 @@ class _Reader:
         except ValueError:
             refuse(self._file, INPUT, key, f"'{item}' is no number, nor numbers with ':' between them")
         least = -math.inf if key == "mean" else 0.0
+        allowed = "finite numbers" if key == "mean" else "finite numbers from 0 on"
         if not all(math.isfinite(value) and value >= least for value in values):
-            refuse(self._file, INPUT, key, f"'{item}' is out of range")
+            refuse(
+                self._file,
+                INPUT,
+                key,
+                f"'{item}' is out of range; allowed are finite numbers{'' if key == 'mean' else ' from 0 on'}",
+            )
         if len(values) not in (1, count):
             what = f"'{item}' has {len(values)} channels where the input has {count}"
             refuse(self._file, INPUT, key, what)

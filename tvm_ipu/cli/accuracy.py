@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvm_ipu.base.errors import OptionError
-from tvm_ipu.cli.arguments import add_threads, thread_count
+from tvm_ipu.cli.arguments import add_threads, checked_output, make_folder, thread_count
 from tvm_ipu.cli.simulate import add_inputs
 from tvm_ipu.cli.terminal import print_facts, print_table, progress, size
 
@@ -82,6 +82,10 @@ def execute(args: argparse.Namespace) -> int:
         raise OptionError("--fix needs a bound", "give --max-drop or --min-sqnr")
     if args.max_drop is not None and not is_classifier:
         raise OptionError("--max-drop is for classifiers", "add -c Classification, or give --min-sqnr")
+    if args.fix is not None:
+        checked_output(args.fix, (".sim",), "--fix")
+    if args.output is not None:
+        make_folder(args.output)
     models = read_models(args.model, args.fixed)
     samples = open_samples(args.image, args.preprocess, models.floating.inputs, models.contract, args.timeout)
     names = [", ".join(file.name for file in files) for files in samples.files]
@@ -132,16 +136,24 @@ def _read_labels(path: Path, samples: Samples) -> list[int]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        lines = [line for line in (row.replace(",", " ").split() for row in text.splitlines()) if line]
-        if all(len(line) == 1 for line in lines):
-            found = [int(line[0]) for line in lines]
-        else:
-            named = {Path(line[0]).name: int(line[-1]) for line in lines}
-            found = [named[files[0].name] for files in samples.files]
-    except ValueError as err:
-        raise OptionError(f"--labels: {path}: {err}") from err
-    except KeyError as err:
-        raise OptionError(f"--labels: {path} has no line for {err}") from err
+    except (OSError, UnicodeDecodeError) as err:
+        raise OptionError(f"--labels: cannot read '{path}': {getattr(err, 'strerror', '') or err}") from err
+    rows = {number: row.replace(",", " ").split() for number, row in enumerate(text.splitlines(), 1)}
+    for number, row in rows.items():
+        if row and not row[-1].isdecimal():
+            raise OptionError(
+                f"--labels: {path}, line {number}: '{row[-1]}' is not the number of a class",
+                "a line is a number, or a file name and a number",
+            )
+    lines = [row for row in rows.values() if row]
+    if all(len(line) == 1 for line in lines):
+        found = [int(line[0]) for line in lines]
+    else:
+        named = {Path(line[0]).name: int(line[-1]) for line in lines}
+        missing = [files[0].name for files in samples.files if files[0].name not in named]
+        if missing:
+            raise OptionError(f"--labels: {path} has no line for '{missing[0]}'")
+        found = [named[files[0].name] for files in samples.files]
     if len(found) != len(samples):
         raise OptionError(f"--labels: {path} has {len(found)} labels, and there are {len(samples)} samples")
     return found
@@ -207,7 +219,7 @@ def _write(report: Report, folder: Path, title: str) -> None:
     from tvm_ipu.simulate.page import render
 
     data = report.to_json()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with whole_file(folder / "accuracy.json") as file:
         file.write(json.dumps(data, indent=1).encode())
     with whole_file(folder / "accuracy.html") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from tvm_ipu.base.errors import OptionError
@@ -162,6 +163,31 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 def thread_count(args: argparse.Namespace) -> int:
     """Value of ``--threads``, or its default on this machine."""
     return args.threads or read_host().cores
+
+
+def checked_output(path: Path, suffixes: Sequence[str] = (), option: str = "-o/--output") -> Path:
+    """A file to write, whose folder is there; looked at before any work.
+
+    Raises:
+        OptionError: Its folder is missing, or its name ends in none of ``suffixes``.
+    """
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise OptionError(f"{option}: '{path}' does not end in {' or '.join(suffixes)}", "name it so")
+    if not path.parent.is_dir():
+        raise OptionError(f"{option}: '{path}': there is no folder '{path.parent}'", "make it first")
+    return path
+
+
+def make_folder(path: Path) -> None:
+    """A folder to write into.
+
+    Raises:
+        OptionError: There is a file of that name.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as err:
+        raise OptionError(f"-o/--output: '{path}' is no folder", "give another name") from err
 
 
 def comma_list(text: str) -> tuple[str, ...]:

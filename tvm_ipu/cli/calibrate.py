@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.host import read_host
-from tvm_ipu.cli.arguments import add_model, add_sample_files, add_target, given_model, positive
+from tvm_ipu.cli.arguments import (
+    add_model,
+    add_sample_files,
+    add_target,
+    checked_output,
+    given_model,
+    positive,
+)
 from tvm_ipu.cli.terminal import print_facts, progress, size
 from tvm_ipu.quantize.levels import DEFAULT
 
@@ -103,7 +110,7 @@ def execute(args: argparse.Namespace) -> int:
     from tvm_ipu import fixed_point
 
     source = given_model(args, "STAGE")
-    output = _fixed_path(source, args.output)
+    output = checked_output(_fixed_path(source, args.output), (".sim",))
     samples, options = calibration_options(args)
     with progress(args.verbose) as report:
         stage = fixed_point.make_fixed_stage(

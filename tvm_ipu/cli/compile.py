@@ -10,6 +10,7 @@ from pathlib import Path
 from tvm_ipu.base.batch import BATCH_MODES, N_BUF, ONE_BUF
 from tvm_ipu.base.category import CATEGORIES
 from tvm_ipu.base.files import check_output
+from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.program import Program
 from tvm_ipu.cli.arguments import (
@@ -18,6 +19,7 @@ from tvm_ipu.cli.arguments import (
     add_precision,
     add_target,
     add_tuning_records,
+    checked_output,
     given_model,
     magnitude,
     numbers,
@@ -141,7 +143,7 @@ def execute(args: argparse.Namespace) -> int:
     from tvm_ipu import driver
 
     model = given_model(args, "MODEL")
-    image = _image_path(model, args.output)
+    image = checked_output(_image_path(model, args.output))
     check_output("--output", image, model, args.samples, *args.tuning_records)
     options = CompileOptions(
         precision=args.precision,
@@ -154,6 +156,10 @@ def execute(args: argparse.Namespace) -> int:
         tuning_records=() if args.no_tuning_records else tuple(args.tuning_records),
         shipped_records=not args.no_tuning_records,
     )
+    if model.suffix.lower() == STAGE_SUFFIX and args.input_shapes:
+        raise OptionError(
+            "--input-shapes: the shapes of a stage are fixed", "give them when the model is converted"
+        )
     with progress(args.verbose) as report:
         result = driver.compile_model(
             model,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.files import check_output
-from tvm_ipu.cli.arguments import add_batch, add_input_shapes, add_target, positive
+from tvm_ipu.base.ini import suggest
+from tvm_ipu.cli.arguments import add_batch, add_input_shapes, add_target, checked_output, positive
 from tvm_ipu.cli.calibrate import add_samples, calibration_options
 from tvm_ipu.cli.sources import MODELS, add_arrays, add_source, load_options
 from tvm_ipu.cli.terminal import print_facts, progress, size
@@ -27,8 +28,15 @@ _MODEL_FILE = {
 
 def expand(words: Sequence[str]) -> list[str]:
     """The words behind ``convert`` with the subcommand that was left out."""
-    named = bool(words) and words[0] in (MODEL, *PLATFORMS, "-h", "--help")
-    return list(words) if named else [MODEL, *words]
+    if words and words[0] in (MODEL, *PLATFORMS, "-h", "--help"):
+        return list(words)
+    of_platforms = {"--model-file", "--graph-def-file", "--output-file"}.intersection(words)
+    if of_platforms and not words[0].startswith("-"):
+        raise OptionError(
+            f"convert: there is no platform '{words[0]}'",
+            f"{suggest(words[0], PLATFORMS)}platforms are {', '.join(PLATFORMS)}",
+        )
+    return [MODEL, *words]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -183,7 +191,7 @@ def _convert_platform(args: argparse.Namespace) -> int:
 
     loading = replace(load_options(args), input_shapes=parse_input_shapes(args.input_shapes))
     check_output("--output-file", args.output_file, args.model_file)
-    kind = fixed_point.check_suffix(args.output_file, (".sim", ".img", ".onnx"), "--output-file")
+    kind = checked_output(args.output_file, (".sim", ".img", ".onnx"), "--output-file").suffix.lower()
     if kind == ".onnx":
         driver.export_onnx(
             args.model_file,

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvm_ipu.base.category import CATEGORIES, TOP
-from tvm_ipu.base.errors import OptionError
-from tvm_ipu.cli.arguments import add_sample_files, add_threads, positive, thread_count
+from tvm_ipu.cli.arguments import add_sample_files, add_threads, make_folder, positive, thread_count
 from tvm_ipu.cli.terminal import print_table, progress
 
 if TYPE_CHECKING:
@@ -81,9 +80,7 @@ def execute(args: argparse.Namespace) -> int:
         simulator = model.open(thread_count(args))
     check_category(args.category, simulator.outputs)
     if args.output is not None:
-        args.output.mkdir(parents=True, exist_ok=True)
-        if not args.output.is_dir():
-            raise OptionError(f"--output: {args.output} is no folder")
+        make_folder(args.output)
     is_float = model.phase == "Float"
     read = samples.read(is_float, args.num_process)
     feeds = read if is_float else (raw_feeds(arrays, model.contract) for arrays in read)

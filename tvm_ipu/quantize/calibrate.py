@@ -116,6 +116,7 @@ class _Calibration:
         self._contract = contract
         self._progress = progress
         self._divisors: dict[str, Array] = {}
+        self._told: set[str] = set()
         self._factors: dict[str, Array] = {}
         self._weights: dict[tuple[str, int], TensorRange] = {}
         if is_transformer(self._graph, options):
@@ -304,7 +305,7 @@ class _Calibration:
     ) -> dict[str, TensorRange]:
         found = activation_ranges(self._places, statistics, bits, self._known, method, self._ends)
         found |= self._weight_ranges(bits)
-        return merged(found, self._options.parameters)
+        return merged(found, self._options.parameters, self._told)
 
     def _weight_ranges(self, bits: Mapping[str, int]) -> dict[str, TensorRange]:
         asked = {name: bits[name] for name in self._places.weights}

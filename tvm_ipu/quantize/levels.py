@@ -87,6 +87,6 @@ def find_level(name: str) -> Level:
     found = LEVELS.get(ALIASES.get(name.upper(), name.upper()))
     if found is None:
         raise OptionError(
-            f"--quant_level: '{name}' is not allowed", f"allowed are {', '.join([*LEVELS, *ALIASES])}"
+            f"--quant_level, -q: '{name}' is not allowed", f"allowed are {', '.join([*LEVELS, *ALIASES])}"
         )
     return found

@@ -85,14 +85,25 @@ def parse_entries(entries: object, source: str) -> tuple[TensorRange, ...]:
     return tuple(_from_entry(entry, f"{source}: entry {number + 1}") for number, entry in enumerate(entries))
 
 
-def merged(ranges: Mapping[str, TensorRange], imported: Iterable[TensorRange]) -> dict[str, TensorRange]:
-    """Ranges with imported ones in place of them where those are reasonable; a warning names the others."""
+def merged(
+    ranges: Mapping[str, TensorRange], imported: Iterable[TensorRange], told: set[str] | None = None
+) -> dict[str, TensorRange]:
+    """Ranges with imported ones in place of them where those are reasonable; a warning names the others.
+
+    Args:
+        ranges: Of the tensors that are quantised.
+        imported: Those that the user gives.
+        told: Names that no warning is needed for any more; those of this call are added.
+    """
+    told = set() if told is None else told
     found = dict(ranges)
     for one in imported:
         own = found.get(one.name)
         reason = "no tensor of that name is quantised" if own is None else _fault(one, own)
         if reason or own is None:
-            _log.warning("quantisation parameters of '%s' are not used: %s", one.name, reason)
+            if one.name not in told:
+                _log.warning("quantisation parameters of '%s' are not used: %s", one.name, reason)
+            told.add(one.name)
             continue
         kept = own if not one.low else replace(own, low=one.low, high=one.high)
         data = own.data if one.data is None else np.asarray(one.data, np.float32)

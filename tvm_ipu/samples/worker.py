@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from tvm_ipu.base.errors import TvmIpuError
 from tvm_ipu.samples import built_in
 from tvm_ipu.samples.steps import Step, step_from_json
 
@@ -55,6 +56,7 @@ def _answer(
             arrays.append(np.ascontiguousarray(found).reshape(found.shape))
         except BaseException as err:  # a script may raise anything, SystemExit included
             words = f"{type(err).__name__}: {err}" if str(err) else type(err).__name__
+            words = str(err) if isinstance(err, TvmIpuError) else words
             failure = {"input": number, "error": words, "traceback": traceback.format_exc()}
             connection.send_bytes(json.dumps(failure).encode())
             return
