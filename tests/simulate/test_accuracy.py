@@ -224,17 +224,17 @@ def test_figures_do_not_depend_on_the_batch(folder: Path, capsys: pytest.Capture
         (["--max-drop", "1%"], "--max-drop is for classifiers"),
         (["--max-drop", "many"], "'many' is not a number of points"),
         (["--labels", "one"], "has 1 labels, and there are 6 samples"),
-        (["--labels", "bytes"], "bytes.txt: 'utf-8' codec can't decode"),
+        (["--labels", "bytes"], "bytes.txt': 'utf-8' codec can't decode"),
         (["--labels", "none.txt"], "--labels: cannot read 'none.txt'"),
-        (["--labels", "WORDS"], "line 2: 'six' is not the number of a class"),
-        (["--labels", "BYTES"], "--labels: cannot read"),
+        (["--labels", "words"], "line 2: 'six' is not the number of a class"),
         (["--min-sqnr", "1", "--fix", "none/x.sim"], "--fix: 'none/x.sim': there is no folder 'none'"),
     ],
 )
 def test_options_that_do_not_go_together(folder: Path, capsys, more, message: str) -> None:
     (folder / "one.txt").write_text("3\n")
     (folder / "bytes.txt").write_bytes(b"\xff\n")
-    more = [str(folder / f"{word}.txt") if word in ("one", "bytes") else word for word in more]
+    (folder / "words.txt").write_text("0.png 3\n1.png six\n")
+    more = [str(folder / f"{word}.txt") if word in ("one", "bytes", "words") else word for word in more]
     assert main([*accuracy_of(folder), *more]) == 1
     assert message in capsys.readouterr().err
 

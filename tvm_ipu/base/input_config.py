@@ -291,12 +291,7 @@ class _Reader:
         least = -math.inf if key == "mean" else 0.0
         allowed = "finite numbers" if key == "mean" else "finite numbers from 0 on"
         if not all(math.isfinite(value) and value >= least for value in values):
-            refuse(
-                self._file,
-                INPUT,
-                key,
-                f"'{item}' is out of range; allowed are finite numbers{'' if key == 'mean' else ' from 0 on'}",
-            )
+            refuse(self._file, INPUT, key, f"'{item}' is out of range; allowed are {allowed}")
         if len(values) not in (1, count):
             what = f"'{item}' has {len(values)} channels where the input has {count}"
             refuse(self._file, INPUT, key, what)
