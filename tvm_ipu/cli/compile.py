@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tvm_ipu.base.batch import BATCH_MODES, N_BUF, ONE_BUF
 from tvm_ipu.base.category import CATEGORIES
-from tvm_ipu.base.files import check_output
 from tvm_ipu.base.errors import OptionError
+from tvm_ipu.base.files import check_output
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.program import Program
 from tvm_ipu.cli.arguments import (
