@@ -272,7 +272,7 @@ def test_several_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ),
         (
             f"{CONVERT} --output_file x.sim --export-model",
-            ["--export-model", "did you mean '--export-models'?", "convert onnx --help"],
+            ["--export-model", "did you mean --export-models?", "convert onnx --help"],
         ),
         (f"{CONVERT} --output_file none/x.sim", ["'none/x.sim': there is no folder 'none'"]),
         (f"{CALIBRATE} -o none/x.sim", ["-o/--output: 'none/x.sim': there is no folder 'none'"]),

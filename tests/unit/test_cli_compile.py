@@ -257,10 +257,10 @@ def test_open_dimension_asks_for_a_shape(dense, tmp_path, capsys):
         (["--max-error", "nan"], ["nan is not a number of at least 0"]),
         (["--weight-file", "w.bin"], ["a model of ONNX has its weights inside"]),
         (["--dump-ir", "mine.py"], ["'mine.py' is a file", "name a folder"]),
-        (["--output", "mine.py/m.img"], ["mine.py/m.img", "Not a directory", "should be a folder"]),
+        (["--output", "mine.py/m.img"], ["mine.py/m.img", "is a file", "should be a folder"]),
         (["--output", "dense.onnx"], ["--output: 'dense.onnx' is a file that this command reads"]),
         (["--output", "/dev/full"], ["/dev/full", "No space left on device", "free some space"]),
-        (["--output", "missing/m.img"], ["missing/m.img", "No such file"]),
+        (["--output", "missing/m.img"], ["missing/m.img", "there is no folder 'missing'"]),
     ],
 )
 def test_wrong_options_are_named(dense, tmp_path, monkeypatch, capsys, words, texts):

@@ -174,6 +174,8 @@ def checked_output(path: Path, suffixes: Sequence[str] = (), option: str = "-o/-
     if suffixes and path.suffix.lower() not in suffixes:
         raise OptionError(f"{option}: '{path}' does not end in {' or '.join(suffixes)}", "name it so")
     if not path.parent.is_dir():
+        if path.parent.exists():
+            raise OptionError(f"{option}: '{path}': '{path.parent}' is a file", "it should be a folder")
         raise OptionError(f"{option}: '{path}': there is no folder '{path.parent}'", "make it first")
     return path
 
