@@ -29,6 +29,7 @@ from tvm_ipu.frontends.loaders import as_onnx, load_model
 from tvm_ipu.frontends.onnx.convert import convert
 from tvm_ipu.frontends.onnx.plain import graph_from_onnx, graph_to_onnx
 from tvm_ipu.frontends.onnx.rebatch import rebatch
+from tvm_ipu.frontends.onnx.weight_bits import weight_bits
 from tvm_ipu.frontends.options import LoadOptions
 from tvm_ipu.image.schema import STAGE_SUFFIX
 from tvm_ipu.image.stage import FLOAT, Stage, read_stage
@@ -103,6 +104,8 @@ def compile_model(
     records = _tuning_records(chip, options)
     kernels = KernelSet(chip, records.choose)
     batch = choose_batches(tuple(batches), batch_mode)
+    if chip.chip is not None:
+        chip.chip.check_batch(max((*batch.sizes, batch.limit)))
     loads = _loads(loading, input_shapes, outputs, batch.sizes)
     models = _fused_models(model, loads, kernels, samples, options, clock)
     check_category(category, models[0].outputs)
@@ -254,12 +257,15 @@ def _load(model: Any, loads: Sequence[LoadOptions], chip: Target) -> list[Model]
     stage = model if isinstance(model, Stage) else _read_stage(model)
     if stage is None:
         source = as_onnx(model, loads[0])
+        if chip.chip is not None:
+            chip.chip.check_weights(weight_bits(source))
         return [load_model(source, load) for load in loads]
     models = [_stage_network(stage.model, load) for load in loads]
     if stage.kind == FLOAT:
         return models
     if chip.chip is not None:
         chip.chip.check(stage.contract)
+        chip.chip.check_weights(weight_bits(stage.model))
     return [apply_contract(model, stage.contract) for model in models]
 
 

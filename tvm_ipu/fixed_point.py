@@ -66,7 +66,7 @@ def make_float_stage(model: ModelFile, output: Path) -> Stage:
         TvmIpuError: Anything the user can mend.
     """
     contract, file = _read_contract(model.input_config, model.target)
-    _check_target(model.target, contract)
+    _check_target(model.target, contract, model.loading.batch or 0)
     graph = load_platform(model.platform, model.path, model.loading, contract, file, model.simplify)
     name = Path(model.path).name if isinstance(model.path, str | Path) else graph.name
     facts = {**graph.source, "tvm_ipu": __version__, "model": name, "platform": graph.source["format"]}
@@ -195,6 +195,7 @@ def calibrate_stage(
         level=options.level,
         transformer=options.transformer,
         operator_bits=max(chip.chip.operator_bits) if chip.chip else 8,
+        chip=chip.chip,
         num_process=options.num_process,
         memory_saving=options.memory_saving,
         checkpoint=checkpoint,
@@ -332,9 +333,10 @@ def _contract_of(stage: Stage, input_config: Path | None) -> Contract:
     return contract
 
 
-def _check_target(name: str, contract: Contract) -> Target:
-    """The target, which takes the contract's formats."""
+def _check_target(name: str, contract: Contract, batch: int = 0) -> Target:
+    """The target, which takes the contract's formats and that batch."""
     target = load_target(name)
     if target.chip is not None:
         target.chip.check(contract)
+        target.chip.check_batch(batch)
     return target

@@ -5,11 +5,12 @@ Code for another machine computes the same bytes, so that an image can be tried 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tvm_ipu.base.contract import IMAGE_FORMATS, RAW_FORMATS, Contract
-from tvm_ipu.base.errors import TargetError
+from tvm_ipu.base.errors import OptionError, TargetError
 from tvm_ipu.base.toml_file import checked, read_toml
 
 _ALLOWED: dict[str, tuple[object, ...]] = {
@@ -38,7 +39,7 @@ class Chip:
         output_formats: What can be read.
         width_alignment: Rows of a picture have multiples of so many pixels, unless the model says otherwise.
         height_alignment: Pictures have multiples of so many rows, unless the model says otherwise.
-        max_batch: Largest batch.
+        max_batch: Largest batch; 0 for any.
     """
 
     name: str
@@ -70,6 +71,38 @@ class Chip:
                     f"{role}_formats: '{given}' of {role} '{name}' is not known to target '{self.name}'",
                     f"allowed are {', '.join(sorted(allowed))}",
                 )
+
+    def check_weights(self, bits: Mapping[str, int]) -> None:
+        """See that the chip takes the weights of a model.
+
+        Args:
+            bits: Of the weights, by the layer that reads them.
+
+        Raises:
+            TargetError: It does not; the message names the layers.
+        """
+        wrong = {layer: found for layer, found in bits.items() if found not in self.weight_bits}
+        if wrong:
+            layer, found = next(iter(wrong.items()))
+            more = f" (and {len(wrong) - 1} more layers)" if len(wrong) > 1 else ""
+            allowed = " or ".join(map(str, sorted(self.weight_bits)))
+            raise TargetError(
+                f"weight_bits: layer '{layer}' has weights of {found} bits{more}, target "
+                f"'{self.name}' takes {allowed}",
+                "calibrate the float stage for this target, in a mode and with presets for such weights",
+            )
+
+    def check_batch(self, largest: int) -> None:
+        """See that the chip runs so many elements at once.
+
+        Raises:
+            OptionError: It does not.
+        """
+        if self.max_batch and largest > self.max_batch:
+            raise OptionError(
+                f"--batch: {largest} is more than target '{self.name}' runs at once",
+                f"give at most {self.max_batch}",
+            )
 
 
 def parse_chip(path: Path) -> Chip:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+from tvm_ipu.base.chip import Chip
 from tvm_ipu.base.contract import Contract
 from tvm_ipu.base.graph import Array, Graph
 from tvm_ipu.base.quant_config import QuantConfig
@@ -18,7 +19,7 @@ from tvm_ipu.quantize.collect import CollectOptions, Progress, Runner, Sample, S
 from tvm_ipu.quantize.equalise import equalised, find_factors, find_pairs, scaled_weights
 from tvm_ipu.quantize.inputs import bits_of_inputs, input_ranges
 from tvm_ipu.quantize.insert import insert_quantizers
-from tvm_ipu.quantize.levels import DEFAULT, Level, find_level
+from tvm_ipu.quantize.levels import DEFAULT, Level, find_level, level_for
 from tvm_ipu.quantize.migrate import find_divisors, migrated
 from tvm_ipu.quantize.mixed import choose_mixture, recommended
 from tvm_ipu.quantize.parameters import merged
@@ -43,6 +44,7 @@ class CalibrationOptions:
             decides by the
             network, and never does so where ``operator_bits`` is 16.
         operator_bits: Bits of tensors that no product reads.
+        chip: Chip that the network is for, whose bits are kept to; None where all are allowed.
         num_process: Tensors that are looked at at a time; the results do not depend on it.
         memory_saving: Go over the samples several times, each time with few tensors.
         checkpoint: File that an interrupted calibration goes on from.
@@ -55,6 +57,7 @@ class CalibrationOptions:
     level: str = DEFAULT
     transformer: bool | None = None
     operator_bits: int = 8
+    chip: Chip | None = None
     num_process: int = 1
     memory_saving: bool = False
     checkpoint: Path | None = None
@@ -90,6 +93,7 @@ def calibrate(
     Raises:
         CalibrationError: There are no samples, or they do not fit the network.
         OptionError: An option does not fit.
+        TargetError: Weights would get bits that the chip does not take.
     """
     options, contract = options or CalibrationOptions(), contract or Contract()
     found = _Calibration(graph, samples, run, options, contract, progress).run()
@@ -108,7 +112,8 @@ class _Calibration:
         contract: Contract,
         progress: Progress | None,
     ) -> None:
-        self._level: Level = find_level(options.level)
+        mixture = options.config.mixed_precisions
+        self._level: Level = level_for(options.chip, find_level(options.level), mixture)
         self._graph = with_biases(graph) if self._level.correct_bias else graph
         self._samples = samples
         self._run = run
@@ -128,6 +133,7 @@ class _Calibration:
 
     def run(self) -> tuple[Graph, RangeTable]:
         bits = choose_bits(self._graph, self._places, self._options, self._contract)
+        self._check_weights(bits)
         statistics = self._statistics()
         self._equalise(statistics)
         facts: dict[str, object] = {
@@ -148,6 +154,12 @@ class _Calibration:
             facts |= chosen
         ranges = self._with_roots(ranges, statistics)
         return insert_quantizers(self._graph, self._places, ranges), RangeTable(ranges, facts)
+
+    def _check_weights(self, bits: Mapping[str, int]) -> None:
+        if self._options.chip is not None:
+            given = {one.name: one.bits for one in self._options.parameters if one.bits}
+            products = self._places.products.items()
+            self._options.chip.check_weights({n.name: given.get(w, bits[w]) for w, (_, n) in products})
 
     def _refined(
         self,

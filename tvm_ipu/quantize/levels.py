@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
+from tvm_ipu.base.chip import Chip
 from tvm_ipu.base.errors import OptionError
 
 
@@ -90,3 +92,44 @@ def find_level(name: str) -> Level:
             f"--quant_level, -q: '{name}' is not allowed", f"allowed are {', '.join([*LEVELS, *ALIASES])}"
         )
     return found
+
+
+def level_for(chip: Chip | None, level: Level, mixture: tuple[int, int] | None = None) -> Level:
+    """A level as a chip allows it: without promotion where the chip has no products of 16 bits.
+
+    Args:
+        chip: The chip; None for one that takes all bits.
+        level: The level or mode.
+        mixture: Of ``quant_config.yaml``, instead of the level's own.
+
+    Raises:
+        OptionError: The level gives products or weights bits that the chip does not take.
+    """
+    if chip is None:
+        return level
+    if not _fits(chip, level, mixture):
+        weights, inputs = _asked(level, mixture)
+        fitting = [name for name, one in LEVELS.items() if _fits(chip, one)]
+        raise OptionError(
+            f"--quant_level, -q: '{level.name}' gives products inputs of {_words(inputs)} and weights of "
+            f"{_words(weights)} bits; target '{chip.name}' takes inputs of {_words(chip.convolution_bits)} "
+            f"and weights of {_words(chip.weight_bits)}",
+            f"levels and modes for it are {', '.join(fitting) or 'none'}",
+        )
+    return replace(level, promote=level.promote and 16 in chip.weight_bits and 16 in chip.convolution_bits)
+
+
+def _fits(chip: Chip, level: Level, mixture: tuple[int, int] | None = None) -> bool:
+    weights, inputs = _asked(level, mixture)
+    return weights <= set(chip.weight_bits) and inputs <= set(chip.convolution_bits)
+
+
+def _asked(level: Level, mixture: tuple[int, int] | None) -> tuple[set[int], set[int]]:
+    """Bits of weights, and of what they are multiplied with, that a level cannot do without."""
+    mixed = (mixture or level.mixed) if level.mixed else None
+    weights = {level.bits, *(mixed or ())}
+    return weights, weights - {4}
+
+
+def _words(bits: Iterable[int]) -> str:
+    return " or ".join(map(str, sorted(bits)))
