@@ -84,7 +84,9 @@ class Epilogue:
         self.has_half = any(is_half(kind) for kind in kinds)
         read = [b for step in steps for b in loaded_buffers(step.value)]
         self._used_once = {step.target for step in steps if read.count(step.target) == 1} - {*outputs}
-        self._unroll = sum(expression_size(step.value) for step in steps) <= MAX_UNROLLED_SIZE
+        self._serial = target is not None and "hvx" in target.isa and _float_operations(steps) > 1
+        size = sum(expression_size(step.value) for step in steps)
+        self._unroll = size <= MAX_UNROLLED_SIZE and not self._serial
 
     @property
     def flops(self) -> int:
@@ -175,7 +177,8 @@ class Epilogue:
         if finish is None and self._rounds_vectors and width % NARROW_BF16.lanes == 0:
             halves = [output for output in self.outputs if dtype_of(output) == "bfloat16"]
             late = {output: e.alloc("wide", width, "float32") for output in halves}
-        with e.loop("lane", 0, width, tirx.ForKind.VECTORIZED) as lane:
+        kind = tirx.ForKind.SERIAL if self._serial else tirx.ForKind.VECTORIZED
+        with e.loop("lane", 0, width, kind) as lane:
             place = first.moved(lane)
             value = e.bind("value", e.load(tile, at + lane))
             values = {self.anchor: value}
@@ -271,6 +274,19 @@ class _Place:
 _MOST_PAIRED = 16
 """Lanes of vectors that may be finished in pairs: of 64 lanes of bytes that become floats on HVX, LLVM 22
 takes the second half from the wrong place (tests/ops/test_wide_products_cross.py)."""
+
+
+def _float_operations(steps: Sequence[Step]) -> int:
+    """Sums and products of floats in the steps."""
+    found = 0
+
+    def count(node: Expr) -> None:
+        nonlocal found
+        found += "float" in str(node.ty)
+
+    for step in steps:
+        tvm_ffi.structural_walk(step.value, ((tirx.Add, tirx.Sub, tirx.Mul), count))
+    return found
 
 
 def _pairs(widths: Sequence[int], lanes: int) -> list[tuple[int, int]]:
