@@ -48,12 +48,8 @@ WHOLE = [("yolov8n", "L2", "host"), ("yolov8n", "L5", "ipu-ref"), ("yolov8n", "L
 """Networks in their own shape."""
 EVERY_LEVEL = [(n, level, chip) for n in NETWORKS for level in LEVELS for chip in ("host", "ipu-ref")]
 EVERY_MACHINE = [
-    (n, level, target)
-    for n in NETWORKS
-    for target, level in zip(FAMILIES, cycle(LEVELS), strict=False)
-    if n == "mobilenet_v2" or target != "hexagon-v67"
+    (n, level, target) for n in NETWORKS for target, level in zip(FAMILIES, cycle(LEVELS), strict=False)
 ]
-"""Hexagon has no vectors of floats: LLVM needs up to a minute there for a residual sum with floats."""
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ families of numerics.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from zlib import crc32
 
@@ -17,10 +17,12 @@ from hypothesis import HealthCheck, Phase, given, seed, settings, strategies as 
 from tests.ops import integer_elementwise as elementwise, integer_products as products
 from tests.ops.integer_draws import Tensor
 from tests.ops.integer_kit import Graph, Layer
-from tests.ops.integer_products import Convolution, Window
+from tests.ops.integer_products import Convolution, Residual, Window
 from tests.unit.amx_kit import AMX, counts, emulation
 from tests.unit.machine_kit import X86_EMULATED, emulator, runnable
-from tvm_ipu.base.target import load_target, target_names
+from tvm_ipu.base.target import Target, load_target, target_names
+from tvm_ipu.codegen import kernel_set
+from tvm_ipu.codegen.lower import LoweredKernel, compile_object
 
 pytestmark = [pytest.mark.qemu, pytest.mark.slow]
 
@@ -124,3 +126,20 @@ def test_windows_in_the_padding(chip: str, tmp_path: Path) -> None:
     g = Graph(target.numerics)
     g.add(layer)
     g.compare(g.run_emulated(target, emulator(target), tmp_path))
+
+
+def test_residual_sums_on_hexagon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Floats one at a time: of vectors of them LLVM makes 190 KB of code, in up to a minute."""
+    sizes = []
+
+    def measured(kernels: Sequence[LoweredKernel], target: Target) -> bytes:
+        code = compile_object(kernels, target)
+        sizes.append(len(code))
+        return code
+
+    monkeypatch.setattr(kernel_set, "compile_object", measured)
+    target, x = load_target("hexagon-v67"), Tensor("uint8", 0.5, 0.05, "random")
+    g = Graph(target.numerics)
+    g.add(Residual(3, x, x, 96, 64, (4, 4), None, x, 0.7))
+    g.compare(g.run_emulated(target, emulator(target), tmp_path))
+    assert max(sizes) < 40_000

@@ -84,9 +84,10 @@ class Epilogue:
         self.has_half = any(is_half(kind) for kind in kinds)
         read = [b for step in steps for b in loaded_buffers(step.value)]
         self._used_once = {step.target for step in steps if read.count(step.target) == 1} - {*outputs}
-        self._serial = target is not None and "hvx" in target.isa and _float_operations(steps) > 1
-        size = sum(expression_size(step.value) for step in steps)
-        self._unroll = size <= MAX_UNROLLED_SIZE and not self._serial
+        # HVX has no floats; the one product that is rounded is computed in integers (isa/hexagon_epilogue.py)
+        hvx = target is not None and "hvx" in target.isa
+        self._serial = hvx and "int" in dtype_of(anchor) and _float_operations(steps) > 1
+        self._unroll = not self._serial and sum(expression_size(s.value) for s in steps) <= MAX_UNROLLED_SIZE
 
     @property
     def flops(self) -> int:
