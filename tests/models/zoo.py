@@ -186,7 +186,9 @@ def _unpack(file: Path, folder: Path) -> Path:
             wheel.extractall(folder, [n for n in wheel.namelist() if not n.endswith((".py", ".so"))])
         return folder
     with tarfile.open(file) as sources:
-        sources.extractall(folder, filter="data")
+        if hasattr(tarfile, "data_filter"):  # which Debian 12's Python 3.11.2 has not
+            sources.extraction_filter = tarfile.data_filter
+        sources.extractall(folder)
     (inner,) = folder.iterdir()
     return inner
 

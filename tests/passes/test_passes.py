@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from tvm_ipu.base.errors import OptionError
-from tvm_ipu.base.model import CONCAT, LAYERS_ATTR, SLICE
+from tvm_ipu.base.model import CONCAT, LAYERS_ATTR, NAMES_ATTR, SLICE
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.base.target import load_target
 from tvm_ipu.frontends.onnx.builder import NodeBuilder
@@ -212,6 +212,15 @@ def test_mixed_precision_keeps_types_at_the_border(dtype: str, tolerance: float)
     assert str(after["main"].body.body.ty.fields[0].dtype) == "float32"
     x = image_like(1, 3, 6, 6) / 4  # the reference accumulates in the small type too
     assert np.abs(run(after, x) - run(before, x)).max() < tolerance
+
+
+@pytest.mark.parametrize(("kept", "dtype"), [("block.0/Conv", "float32"), ("block.1/Conv", "float16")])
+def test_mixed_precision_knows_layers_by_their_nodes(kept: str, dtype: str) -> None:
+    before = build(lambda builder, x: conv_bn(builder, x), 1, 3, 6, 6)
+    (conv,) = [b.var.name for b in bindings(before["main"]) if op_name(b.value) == "relax.nn.conv2d"]
+    after = to_mixed_precision(before.with_attr(NAMES_ATTR, {conv: "block.0/Conv"}), "float16", [kept])
+    (call,) = [b.value for b in bindings(after["main"]) if op_name(b.value) == "relax.nn.conv2d"]
+    assert [str(arg.ty.dtype) for arg in call.args] == [dtype, dtype]
 
 
 @pytest.mark.parametrize("value", [0.0, 2.5])

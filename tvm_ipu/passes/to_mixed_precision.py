@@ -25,6 +25,7 @@ from tvm_ipu.passes.rewrite import (
     Rewriter,
     bindings,
     constant,
+    node_names,
     op_name,
     rewrite,
     shape_of,
@@ -58,7 +59,12 @@ def to_mixed_precision(
 class _Caster:
     def __init__(self, module: tvm.ir.IRModule, dtype: str, float32_layers: frozenset[str]) -> None:
         self.dtype = dtype
-        self._float32_layers = float32_layers
+        nodes = node_names(module)
+        self._float32_layers = frozenset(
+            binding.var.name
+            for binding in bindings(module["main"])
+            if _first(nodes.get(binding.var.name, binding.var.name)) in float32_layers
+        )
         self._users: defaultdict[relax.Var, list[relax.VarBinding]] = defaultdict(list)
         for binding in bindings(module["main"]):
             for var in used_vars(binding.value):
@@ -127,6 +133,11 @@ class _Caster:
         if (arg, dtype) not in self._casts:
             self._casts[arg, dtype] = self._rewriter.emit(relax.op.astype(arg, dtype))
         return self._casts[arg, dtype]
+
+
+def _first(layer: str) -> str:
+    """What names a layer among ``float32_layers``: its first node."""
+    return layer.partition("+")[0]
 
 
 def is_product(call: relax.Expr) -> bool:
