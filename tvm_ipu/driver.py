@@ -106,6 +106,11 @@ def compile_model(
     batch = choose_batches(tuple(batches), batch_mode)
     if chip.chip is not None:
         chip.chip.check_batch(max((*batch.sizes, batch.limit)))
+        if options.precision != "fp32":
+            raise OptionError(
+                f"--precision: target '{chip.chip.name}' has no float unit for '{options.precision}'",
+                "leave it out, and compile a fixed stage: calibrate the float model for this target first",
+            )
     loads = _loads(loading, input_shapes, outputs, batch.sizes)
     models = _fused_models(model, loads, kernels, samples, options, clock)
     check_category(category, models[0].outputs)

@@ -112,3 +112,30 @@ def test_largest_batch_of_the_chip(folder: Path) -> None:
     image = folder / "batch.img"
     compile_model(folder / "batch.sim", "eight-bit-chip", image, batches=(4,), batch_mode="n_buf")
     assert read_image(image).metadata["batch_limit"] == 4
+
+
+def test_float_precision_on_a_chip_without_floats(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compile", str(folder / "float.sim"), "-t", "ipu-ref", "-o", str(folder / "half.img")]
+    assert main([*words, "--precision", "fp16"]) == 1
+    told = capsys.readouterr().err
+    assert "--precision: target 'ipu-ref' has no float unit" in told
+    assert "calibrate the float model" in told
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "calibrate float.sim -i . -n npy -o float.sim",
+        "export float.onnx -o float.onnx",
+        "tune float.sim -o float.sim",
+    ],
+)
+def test_output_in_the_place_of_an_input(
+    folder: Path, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "float.onnx").write_bytes(b"kept")
+    before = (folder / "float.sim").read_bytes()
+    assert main(command.split()) == 1
+    assert "is a file that this command reads" in capsys.readouterr().err
+    assert ((folder / "float.sim").read_bytes(), (folder / "float.onnx").read_bytes()) == (before, b"kept")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvm_ipu.base.errors import OptionError
+from tvm_ipu.base.files import check_output
 from tvm_ipu.base.host import read_host
 from tvm_ipu.cli.arguments import (
     add_model,
@@ -112,6 +113,8 @@ def execute(args: argparse.Namespace) -> int:
     source = given_model(args, "STAGE")
     output = checked_output(_fixed_path(source, args.output), (".sim",))
     samples, options = calibration_options(args)
+    inputs = (source, args.input_config, args.image, args.quant_config, args.quant_param)
+    check_output("--output", output, *inputs)
     with progress(args.verbose) as report:
         stage = fixed_point.make_fixed_stage(
             source,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tvm_ipu.base.files import check_output
 from tvm_ipu.cli.arguments import add_model, checked_output, given_model
 
 _PARAMETERS = {"JSON": ".json", "Pickle": ".pkl"}
@@ -37,6 +38,7 @@ def execute(args: argparse.Namespace) -> int:
     stage = given_model(args, "STAGE")
     output = args.output or stage.with_suffix(_PARAMETERS.get(args.output_mode, ".onnx"))
     checked_output(output, (".onnx",) if args.output_mode == "ONNX" else ())
+    check_output("--output", output, stage)
     if args.output_mode == "ONNX":
         fixed_point.export_stage(stage, output)
     else:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvm_ipu.base.errors import OptionError
+from tvm_ipu.base.files import check_output
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.cli.arguments import (
     add_input_shapes,
@@ -157,6 +158,7 @@ def execute(args: argparse.Namespace) -> int:
         print_table((">number", "task", ">calls", ">decisions"), rows)
         return 0
     output = args.output or Path(f"{args.model.stem}.records.jsonl")
+    check_output("--output", output, args.model)
     tuning = _options(args)
     with _display(args.verbose) as (loading, report):
         found = driver.tune_model(

@@ -23,8 +23,6 @@ LOG_BITS = 30
 """Fractional bits of logarithms."""
 EXP_BITS = 28
 """Fractional bits of the exponentials that are added."""
-ROOT_BITS = 31
-"""Significant bits of square roots and of their reciprocals."""
 
 
 @dataclass(frozen=True)

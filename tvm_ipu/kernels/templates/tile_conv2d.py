@@ -189,7 +189,6 @@ class _Body:
         p, window = problem, problem.window
         self.e = Emitter()
         self._p = p
-        self._decision = decision
         self._epilogue = epilogue
         self._target = target
         self._layout = p.layout(decision.tile_rows, decision.crossing)
