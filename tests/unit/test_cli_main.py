@@ -112,7 +112,7 @@ def test_reader_that_goes_away_is_no_error(name, code):
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
     os.close(writer)
     assert done.returncode == code
-    assert done.stderr.startswith("error: --target: unknown" if code == 1 else "")
+    assert done.stderr.startswith("error: unknown target" if code == 1 else "")
     assert "Broken pipe" not in done.stderr
 
 

@@ -133,7 +133,7 @@ def load_target(name: str) -> Target:
     known = ["host", *target_names(), *target_names("ipu")]
     near = difflib.get_close_matches(first, known, 3, 0.6)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
-    raise TargetError(f"--target: unknown target '{name}'", f"{meant}known are {', '.join(known)}")
+    raise TargetError(f"unknown target '{name}'", f"{meant}known are {', '.join(known)}")
 
 
 @cache
