@@ -250,7 +250,7 @@ def _ending(code: int) -> str:
 
 def summary(fault: str) -> str:
     """One line that is the same for faults of the same kind: what, and where in the project."""
-    places = re.findall(r'File "[^"]*?((?:tvm_ipu|tests)/[^"]*)", line \d+,? in (\w+)', fault)
+    places = re.findall(r'File "(?:[^"]*/)?((?:tvm_ipu|tests)/[^"]*)", line \d+,? in (\w+)', fault)
     places = [place for place in places if place[0].startswith("tvm_ipu")] or places
     lines = fault.strip().splitlines()
     if fault.startswith(("crash", "hang", "no answer")):  # the innermost function is the first
