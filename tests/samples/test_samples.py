@@ -100,6 +100,16 @@ def test_scripts_make_arrays_in_the_order_of_the_files(folder: Path, tmp_path: P
     assert (raw.dtype, raw.shape) == (np.uint8, (1, 4, 6, 3))
 
 
+def test_nothing_is_left_beside_a_script(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    (tmp_path / "own").mkdir()
+    script = write(tmp_path / "own" / "script.py", GOOD)
+    assert len(list(open_samples(folder, str(script), SPEC, PICTURE).read())) == 5
+    assert list(script.parent.iterdir()) == [script]
+
+
 def test_inputs_have_scripts_of_their_own_in_the_contracts_order(folder: Path, tmp_path: Path) -> None:
     specs = (TensorSpec("b", (2,), DType.INT64), TensorSpec("a", (3,), DType.FLOAT32))
     raw = InputContract("b", "RAWDATA_S16_NHWC", "RAWDATA_S16_NHWC")

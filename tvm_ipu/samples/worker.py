@@ -33,6 +33,7 @@ Function = Callable[[Path, bool], Any]
 def main(descriptor: int) -> None:
     """Answer requests until the other end is closed, possibly before it has read an answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
+    sys.dont_write_bytecode = True  # nothing is left beside the user's scripts
     with Connection(descriptor) as connection, suppress(EOFError, ConnectionError):
         functions: dict[int, Function] = {}
         steps = [step_from_json(one) for one in json.loads(connection.recv_bytes())]
