@@ -38,7 +38,7 @@ def execute(args: argparse.Namespace) -> int:
     stage = given_model(args, "STAGE")
     output = args.output or stage.with_suffix(_PARAMETERS.get(args.output_mode, ".onnx"))
     checked_output(output, (".onnx",) if args.output_mode == "ONNX" else ())
-    check_output("--output", output, stage)
+    check_output("--output", args.output, stage)
     if args.output_mode == "ONNX":
         fixed_point.export_stage(stage, output)
     else:
