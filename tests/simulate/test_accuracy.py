@@ -227,6 +227,7 @@ def test_figures_do_not_depend_on_the_batch(folder: Path, capsys: pytest.Capture
         (["--labels", "bytes"], "bytes.txt': 'utf-8' codec can't decode"),
         (["--labels", "none.txt"], "--labels: cannot read 'none.txt'"),
         (["--labels", "words"], "line 2: 'six' is not the number of a class"),
+        (["--labels", "digits"], f"line 1: '{'3' * 20}' is not the number of a class"),
         (["--min-sqnr", "1", "--fix", "none/x.sim"], "--fix: 'none/x.sim': there is no folder 'none'"),
     ],
 )
@@ -234,7 +235,9 @@ def test_options_that_do_not_go_together(folder: Path, capsys, more, message: st
     (folder / "one.txt").write_text("3\n")
     (folder / "bytes.txt").write_bytes(b"\xff\n")
     (folder / "words.txt").write_text("0.png 3\n1.png six\n")
-    more = [str(folder / f"{word}.txt") if word in ("one", "bytes", "words") else word for word in more]
+    (folder / "digits.txt").write_text("3" * 6000)
+    files = ("one", "bytes", "words", "digits")
+    more = [str(folder / f"{word}.txt") if word in files else word for word in more]
     assert main([*accuracy_of(folder), *more]) == 1
     assert message in capsys.readouterr().err
 

@@ -128,6 +128,10 @@ def _points(text: str) -> float:
     return value
 
 
+_DIGITS = 20
+"""More than the number of a class has."""
+
+
 def _read_labels(path: Path, samples: Samples) -> list[int]:
     """The class of each sample.
 
@@ -140,9 +144,9 @@ def _read_labels(path: Path, samples: Samples) -> list[int]:
         raise OptionError(f"--labels: cannot read '{path}': {getattr(err, 'strerror', '') or err}") from err
     rows = {number: row.replace(",", " ").split() for number, row in enumerate(text.splitlines(), 1)}
     for number, row in rows.items():
-        if row and not row[-1].isdecimal():
+        if row and not (row[-1].isdecimal() and len(row[-1]) < _DIGITS):
             raise OptionError(
-                f"--labels: {path}, line {number}: '{row[-1]}' is not the number of a class",
+                f"--labels: {path}, line {number}: '{row[-1][:_DIGITS]}' is not the number of a class",
                 "a line is a number, or a file name and a number",
             )
     lines = [row for row in rows.values() if row]
