@@ -52,6 +52,11 @@ NORMALISATION_ATTR = "tvm_ipu.normalisation"
 subtracted), and whether ``scale`` and ``bias`` are among its operands."""
 
 
+def first_node(layer: str) -> str:
+    """The node that stands for a layer where layers are chosen: the first of those whose names it joins."""
+    return layer.partition("+")[0]
+
+
 @dataclass(frozen=True)
 class Model:
     """A network as Relax.

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import tvm
 from tvm import relax
 
+from tvm_ipu.base.model import first_node
 from tvm_ipu.base.tensor import numpy_dtype
 from tvm_ipu.passes.rewrite import (
     Rewriter,
@@ -63,7 +64,7 @@ class _Caster:
         self._float32_layers = frozenset(
             binding.var.name
             for binding in bindings(module["main"])
-            if _first(nodes.get(binding.var.name, binding.var.name)) in float32_layers
+            if first_node(nodes.get(binding.var.name, binding.var.name)) in float32_layers
         )
         self._users: defaultdict[relax.Var, list[relax.VarBinding]] = defaultdict(list)
         for binding in bindings(module["main"]):
@@ -133,11 +134,6 @@ class _Caster:
         if (arg, dtype) not in self._casts:
             self._casts[arg, dtype] = self._rewriter.emit(relax.op.astype(arg, dtype))
         return self._casts[arg, dtype]
-
-
-def _first(layer: str) -> str:
-    """What names a layer among ``float32_layers``: its first node."""
-    return layer.partition("+")[0]
 
 
 def is_product(call: relax.Expr) -> bool:

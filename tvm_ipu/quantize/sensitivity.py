@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tvm_ipu.base.model import first_node
 from tvm_ipu.base.program import Call, Program, Space
 
 Array = NDArray[Any]
@@ -61,7 +62,7 @@ def layer_sensitivities(
         values[:] = values.astype(dtype).astype(np.float32)
         error = output_error(run(), expected)
         weights[part] = saved
-        name = call.layer.partition("+")[0]
+        name = first_node(call.layer)
         before = found.get(name, Sensitivity(0.0, 0.0))
         cost = max(call.flops, OPERATIONS_PER_BYTE * saved.size)
         found[name] = Sensitivity(math.hypot(before.error, error), before.cost + cost)
