@@ -83,7 +83,7 @@ def _by_level(level: str) -> float:
 
 
 def _by_nncf() -> float:
-    import nncf  # type: ignore[import-untyped,unused-ignore]
+    import nncf
     import openvino
 
     begin = time.perf_counter()
