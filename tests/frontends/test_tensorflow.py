@@ -354,6 +354,19 @@ def test_damaged_files(files: Path, tmp_path: Path) -> None:
         assert str(path) in str(caught.value)
 
 
+def test_constant_of_another_type_than_its_own(tf: Any, tmp_path: Path) -> None:
+    path = tmp_path / "graph.pb"
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, (2,), "x")
+        tf.identity(x * tf.constant([1.0, 2.0], name="weight"), "y")
+    damaged = graph.as_graph_def()
+    (weight,) = (node for node in damaged.node if node.name == "weight")
+    weight.attr["value"].tensor.dtype = tf.int32.as_datatype_enum
+    path.write_bytes(damaged.SerializeToString())
+    with pytest.raises(ModelError, match="constant 'weight' is not of its own type"):
+        as_onnx(path)
+
+
 def test_graph_that_is_not_frozen(tf: Any, tmp_path: Path) -> None:
     path = tmp_path / "graph.pb"
     with tf.Graph().as_default() as graph:

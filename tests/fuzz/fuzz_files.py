@@ -1,11 +1,11 @@
 """Feeds damaged files to every reader of a file: ``python -m tests.fuzz.fuzz_files --seconds 60``.
 
 File number ``n`` of a reader is a function of the seed, the reader's name and ``n``, and of nothing that was
-found before: a run with the same seed reads the same files, and a faster machine reads more of them. What is
-neither a success nor an error of ``base.errors`` is a finding: another exception, a crash, more than ten
-seconds or two gigabytes, a file left behind or written elsewhere, a program started, or code run that the
-file names. Findings are kept below ``build/fuzz-files``, each with its files, and ``--replay`` reads them
-again.
+found before: a run with the same seed reads the same files, and a faster machine reads more of them, up to
+``--files``. What is neither a success nor an error of ``base.errors`` is a finding: another exception, a
+crash, more than ten seconds or two gigabytes, a file left behind or written elsewhere, a program started, or
+code run that the file names. Findings are kept below ``build/fuzz-files``, each with its files, and
+``--replay`` reads them again.
 """
 
 from __future__ import annotations
@@ -174,9 +174,10 @@ def _bytes(what: str) -> int:
 class Run:
     """Damaged files for one reader: workers follow one another, as they crash or have grown."""
 
-    def __init__(self, name: str, seed: str, seconds: float, start: int = 0) -> None:
+    def __init__(self, name: str, seed: str, seconds: float, start: int = 0, files: int = 0) -> None:
         self.name, self.seed, self.left, self.start = name, seed, seconds, start
         self.number = start
+        self.end = start + files if files else sys.maxsize
         self.refused = 0
         self.findings: dict[str, int] = {}
 
@@ -185,8 +186,8 @@ class Run:
         return f"{self.name}: {self.number - self.start} files, {self.refused} refused{found}"
 
     def run(self) -> None:
-        """Go on until the time is over."""
-        while self.left > 0:
+        """Go on until the time is over, or the last file read."""
+        while self.left > 0 and self.number < self.end:
             with tempfile.TemporaryDirectory(prefix="fuzz-files-") as folder:
                 self._one_worker(Path(folder))
 
@@ -224,6 +225,8 @@ class Run:
                 self.number += 1
                 return
             self.number, outcome = connection.recv()
+            if self.number == self.end:
+                return
             self.refused += outcome == REFUSED
             if outcome not in (None, "", REFUSED):
                 self._keep(outcome, folder / CASE)
@@ -276,6 +279,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="fuzz-files", description="Feeds damaged files to every reader.")
     parser.add_argument("--seconds", type=float, default=60, help="time, shared by the readers (default: 60)")
     parser.add_argument("--seed", default="0", help="another seed gives other files (default: 0)")
+    parser.add_argument("--files", type=int, default=0, metavar="N", help="at most so many files a reader")
     parser.add_argument("--start", type=int, default=0, metavar="N", help="number of the first file")
     parser.add_argument("--only", default="", metavar="PATTERN", help="readers whose names match")
     parser.add_argument(
@@ -292,7 +296,8 @@ def main() -> int:
         return 0
     os.environ["PYTHONHASHSEED"] = "0"
     jobs = min(args.jobs, len(names))
-    runs = [Run(name, args.seed, args.seconds * jobs / len(names), args.start) for name in names]
+    seconds = args.seconds * jobs / len(names)
+    runs = [Run(name, args.seed, seconds, args.start, args.files) for name in names]
     with ThreadPoolExecutor(jobs) as pool:
         for one, _ in zip(runs, pool.map(Run.run, runs), strict=True):
             print(one, flush=True)

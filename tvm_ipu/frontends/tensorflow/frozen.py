@@ -56,7 +56,7 @@ def live_nodes(graph: Any, wanted: list[str], stops: set[str]) -> list[Any]:
 
 
 def check(graph: Any, nodes: list[Any], label: str, stops: set[str]) -> None:
-    """See that a graph is whole, frozen, and of operators that TensorFlow knows.
+    """See that a graph is whole, frozen, and of constants and operators that TensorFlow knows.
 
     Args:
         graph: The ``GraphDef``.
@@ -65,7 +65,7 @@ def check(graph: Any, nodes: list[Any], label: str, stops: set[str]) -> None:
         stops: Tensors that need no node.
 
     Raises:
-        ModelError: Nodes are missing, or weights are variables outside the graph.
+        ModelError: Nodes are missing or damaged, or weights are variables outside the graph.
         UnsupportedOperatorError: This TensorFlow does not know some of the operators; all are listed.
     """
     names = {node.name for node in graph.node}
@@ -81,22 +81,27 @@ def check(graph: Any, nodes: list[Any], label: str, stops: set[str]) -> None:
             f"{label} is not frozen: '{variables[0]}' is a variable, its values are in a checkpoint",
             "freeze the graph, or give the SavedModel folder",
         )
-    check_operators(graph, nodes, label)
+    check_nodes(graph, nodes, label)
 
 
-def check_operators(graph: Any, nodes: Iterable[Any], label: str) -> None:
-    """See that TensorFlow knows the operators of a graph's functions and of some of its nodes.
+def check_nodes(graph: Any, nodes: Iterable[Any], label: str) -> None:
+    """See that TensorFlow knows the operators and constants of a graph's functions and of some of its nodes.
 
     Raises:
-        UnsupportedOperatorError: It does not know some; all are listed.
+        UnsupportedOperatorError: It does not know some operators; all are listed.
+        ModelError: A constant is not of its type. TensorFlow would end the process.
     """
     from tensorflow.python.framework import op_def_registry
 
     functions = {function.signature.name for function in graph.library.function}
     inner = [node for function in graph.library.function for node in function.node_def]
-    unknown = [n for n in (*nodes, *inner) if n.op not in functions and op_def_registry.get(n.op) is None]
+    every = (*nodes, *inner)
+    unknown = [n for n in every if n.op not in functions and op_def_registry.get(n.op) is None]
     if unknown:
         raise unsupported(label, [(node.name, node.op) for node in unknown])
+    for node in every:
+        if node.op == "Const" and node.attr["dtype"].type != node.attr["value"].tensor.dtype:
+            raise ModelError(f"{label} is damaged: constant '{node.name}' is not of its own type")
 
 
 def unsupported(label: str, nodes: list[tuple[str, str]]) -> UnsupportedOperatorError:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tvm_ipu.base.errors import ModelError, OptionError
 from tvm_ipu.base.files import read_model_file
-from tvm_ipu.frontends.tensorflow.frozen import Frozen, check_operators, node_of
+from tvm_ipu.frontends.tensorflow.frozen import Frozen, check_nodes, node_of
 
 DEFAULT_SIGNATURE = "serving_default"
 
@@ -30,7 +30,7 @@ def read_saved_model(folder: Path, signature: str = "") -> Frozen:
 
     graph = _meta_graph(folder)
     label = f"SavedModel '{folder}'"
-    check_operators(graph.graph_def, graph.graph_def.node, label)
+    check_nodes(graph.graph_def, graph.graph_def.node, label)
     name = _choose(graph.signature_def, signature, label)
     try:
         loaded = tf.saved_model.load(str(folder), list(graph.meta_info_def.tags))
@@ -69,7 +69,7 @@ def _from_graph(folder: Path, meta: Any, name: str, label: str) -> Frozen:
             frozen = convert_to_constants.convert_variables_to_constants_from_session_graph(
                 session, graph.as_graph_def(), _nodes(outputs.values())
             )
-        except (OSError, RuntimeError, ValueError, tf.errors.OpError) as err:
+        except (KeyError, OSError, RuntimeError, ValueError, tf.errors.OpError) as err:
             lines = [line for line in str(err).splitlines() if line.strip()]
             reason = next((line for line in lines if line != "Graph execution error:"), type(err).__name__)
             raise ModelError(f"{label} cannot be read: {reason.strip()}") from err
