@@ -142,16 +142,16 @@ def finish(operands: list[te.Tensor], y: te.Tensor, dtype: str) -> Case:
 def prepare(inputs: list[te.Tensor], output: te.Tensor, target: Target) -> Timed:
     """Compile the one kernel of a computation and give it random tensors."""
     func = te.create_prim_func([*inputs, output], index_dtype_override="int64")
-    (stage,), _ = schedule(func, target)
+    (launch,), _ = schedule(func, target)
     random = np.random.default_rng(0)
     shapes = [tuple(int(dim) for dim in tensor.shape) for tensor in [*inputs, output]]
     tensors = [
         (100 * random.random(shape)).astype(numpy_dtype(str(tensor.dtype)))
         for shape, tensor in zip(shapes, [*inputs, output], strict=True)
     ]
-    arrays = [tensors[i] for _, i in stage.args]
+    arrays = [tensors[i] for _, i in launch.args]
     flops = 2 * math.prod(shapes[-1]) * reduction(output)
-    return Timed(load(stage.func, arrays, stage.extent, target), flops)
+    return Timed(load(launch.func, arrays, launch.extent, target), flops)
 
 
 def reduction(output: te.Tensor) -> int:

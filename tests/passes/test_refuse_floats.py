@@ -64,8 +64,10 @@ def float_buffers(func: tirx.PrimFunc) -> bool:
 
 def touches_floats(func: tirx.PrimFunc) -> bool:
     types: set[str] = set()
-    for stage in schedule(func, CHIP)[0]:
-        tvm_ffi.structural_walk(stage.func, (tirx.Expr, lambda node: types.add(str(getattr(node, "ty", "")))))
+    for launch in schedule(func, CHIP)[0]:
+        tvm_ffi.structural_walk(
+            launch.func, (tirx.Expr, lambda node: types.add(str(getattr(node, "ty", ""))))
+        )
     return any("float" in name for name in types)
 
 

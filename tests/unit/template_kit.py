@@ -22,8 +22,8 @@ from tvm_ipu.base.target import Target, load_target
 from tvm_ipu.base.tensor import numpy_dtype
 from tvm_ipu.codegen.lower import compile_object, lower_kernel
 from tvm_ipu.kernels.decisions import Choose, preferred
+from tvm_ipu.kernels.launch import Launch
 from tvm_ipu.kernels.select import schedule
-from tvm_ipu.kernels.stage import Stage
 
 SCALAR = replace(load_target("x86-64-v2"), name="x86-64-scalar", vector_bits=0, vector_registers=16)
 TARGETS = {
@@ -59,10 +59,10 @@ def guarded(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 def evaluate(
     inputs: dict[te.Tensor, np.ndarray], output: te.Tensor, target: Target, choose: Choose = preferred
-) -> tuple[np.ndarray, list[Stage]]:
-    """Value of ``output`` and the stages that computed it."""
+) -> tuple[np.ndarray, list[Launch]]:
+    """Value of ``output`` and the launches that computed it."""
     func = te.create_prim_func([*inputs, output], index_dtype_override="int64")
-    stages, temps = schedule(func, target, choose)
+    launches, temps = schedule(func, target, choose)
     arrays = []
     for value in inputs.values():
         arrays.append(guarded(value.shape, value.dtype))
@@ -70,17 +70,19 @@ def evaluate(
     shape = tuple(int(dim) for dim in output.shape)
     arrays.append(guarded(shape, numpy_dtype(str(output.dtype))))
     temporaries = [guarded(shape, numpy_dtype(dtype)) for shape, dtype in temps]
-    for stage in stages:
-        run_stage(stage, [(arrays if kind == "param" else temporaries)[i] for kind, i in stage.args], target)
-    return arrays[-1], stages
+    for launch in launches:
+        run_launch(
+            launch, [(arrays if kind == "param" else temporaries)[i] for kind, i in launch.args], target
+        )
+    return arrays[-1], launches
 
 
-def run_stage(stage: Stage, arrays: list[np.ndarray], target: Target) -> None:
+def run_launch(launch: Launch, arrays: list[np.ndarray], target: Target) -> None:
     """Run a kernel in two parts, the later units first; skip the test where the machine cannot."""
     missing = sorted(set(target.requires) - read_host().features)
     if missing or host_arch() != target.arch:
         pytest.skip(f"{target.name} needs {', '.join(missing) or target.arch}")
-    lowered = lower_kernel(stage.func, "kernel", target)
+    lowered = lower_kernel(launch.func, "kernel", target)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.o"
         path.write_bytes(compile_object([lowered], target))
@@ -89,7 +91,7 @@ def run_stage(stage: Stage, arrays: list[np.ndarray], target: Target) -> None:
         kernel = ctypes.CDLL(str(library))["kernel"]
     addresses = (ctypes.c_size_t * len(arrays))(*(a.ctypes.data for a in arrays))
     scratch = guarded((max(lowered.scratch_size, 64),), np.dtype("uint8"))
-    half = stage.extent // 2
-    for begin, end in ((half, stage.extent), (0, half)):
+    half = launch.extent // 2
+    for begin, end in ((half, launch.extent), (0, half)):
         if begin < end:
             assert kernel(addresses, ctypes.c_void_p(scratch.ctypes.data), begin, end) == 0

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from tvm import te, tirx, topi
 
 from tests.unit.generic_kit import LANES, Tensor, close, normal, run, scheduled, softmax
-from tests.unit.template_kit import TARGETS, evaluate, guarded, run_stage
+from tests.unit.template_kit import TARGETS, evaluate, guarded, run_launch
 from tvm_ipu.base.tensor import numpy_dtype
 from tvm_ipu.kernels.select import schedule
 
@@ -19,10 +19,10 @@ from tvm_ipu.kernels.select import schedule
 @pytest.mark.parametrize("shape", [(1,), (7,), (16,), (100003,), (3, 5, 7), (2, 1, 33, 64), ()])
 def test_elementwise_chain(shape: tuple[int, ...], lanes: int) -> None:
     x, y = normal(*shape), normal(*shape, seed=1)
-    found, stages = run(lambda a, b: topi.nn.relu(topi.add(topi.multiply(a, b), a)), [x, y], TARGETS[lanes])
+    found, launches = run(lambda a, b: topi.nn.relu(topi.add(topi.multiply(a, b), a)), [x, y], TARGETS[lanes])
     close(found, np.maximum(x * y + x, 0), 1e-6)
-    assert len(stages) == 1
-    assert scheduled(stages, TARGETS[lanes])
+    assert len(launches) == 1
+    assert scheduled(launches, TARGETS[lanes])
 
 
 @LANES
@@ -40,11 +40,11 @@ def test_broadcast(other: tuple[int, ...], lanes: int) -> None:
 @pytest.mark.parametrize("shape", [(3, 5, 7), (4, 77, 130), (2, 1000, 33)])
 def test_softmax_is_one_kernel(shape: tuple[int, ...], axis: int, lanes: int) -> None:
     x = normal(*shape)
-    found, stages = run(lambda a: topi.nn.softmax(a, axis), [x], TARGETS[lanes])
+    found, launches = run(lambda a: topi.nn.softmax(a, axis), [x], TARGETS[lanes])
     close(found, softmax(x.astype(np.float64), axis))
-    assert scheduled(stages, TARGETS[lanes])
+    assert scheduled(launches, TARGETS[lanes])
     if np.prod(shape) // shape[axis] >= 32:
-        assert len(stages) == 1
+        assert len(launches) == 1
 
 
 REDUCTIONS = {
@@ -63,9 +63,9 @@ def test_reduction(kind: str, axis: int, lanes: int) -> None:
     ours, numpys = REDUCTIONS[kind]
     for shape in [(5, 77, 130), (33, 8, 3), (64, 100, 17)]:
         x = normal(*shape)
-        found, stages = run(lambda a, axis=axis: ours(a, axis), [x], TARGETS[lanes])
+        found, launches = run(lambda a, axis=axis: ours(a, axis), [x], TARGETS[lanes])
         close(found, numpys(x, axis))
-        assert scheduled(stages, TARGETS[lanes])
+        assert scheduled(launches, TARGETS[lanes])
 
 
 @pytest.mark.parametrize("axes", [(0, 1), (1, 2), (0, 2), (0, 1, 2)])
@@ -105,25 +105,25 @@ def test_both_results_of_an_arg_max_are_wanted(shape: tuple[int, ...], axis: int
 
     index, value = te.compute((*shape[:axis], *shape[axis + 1 :]), element, name="arg")
     func = te.create_prim_func([x, index, value], index_dtype_override="int64")
-    stages, temps = schedule(func, TARGETS[16])
+    launches, temps = schedule(func, TARGETS[16])
     data = np.random.default_rng(0).integers(-5, 5, shape).astype("float32")
     expected = data.argmax(axis), data.max(axis)
     arrays = [guarded(a.shape, a.dtype) for a in (data, *expected)]
     arrays[0][...] = data
     temporaries = [guarded(size, numpy_dtype(dtype)) for size, dtype in temps]
-    for stage in stages:
+    for launch in launches:
         of = {"param": arrays, "temp": temporaries}
-        run_stage(stage, [of[kind][number] for kind, number in stage.args], TARGETS[16])
+        run_launch(launch, [of[kind][number] for kind, number in launch.args], TARGETS[16])
     for found, wanted in zip(arrays[1:], expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
 
 
 def test_long_sum_is_shared_and_accurate() -> None:
     x = np.random.default_rng(0).uniform(0, 1, (64, 128 * 128)).astype("float32")
-    found, stages = run(lambda a: topi.sum(a, (0, 1)), [x], TARGETS[16])
+    found, launches = run(lambda a: topi.sum(a, (0, 1)), [x], TARGETS[16])
     close(found, x.astype(np.float64).sum(), 2e-6)
-    assert stages[0].extent >= 8
-    assert len(stages) == 2
+    assert launches[0].extent >= 8
+    assert len(launches) == 2
 
 
 @LANES
@@ -133,11 +133,11 @@ def test_layer_norm(lanes: int) -> None:
     def build(a: Tensor, s: Tensor, b: Tensor) -> Tensor:
         return topi.nn.layer_norm(a, s, b, [2], 1e-5)
 
-    found, stages = run(build, [x, scale, shift], TARGETS[lanes])
+    found, launches = run(build, [x, scale, shift], TARGETS[lanes])
     wide = x.astype(np.float64)
     centred = wide - wide.mean(-1, keepdims=True)
     close(found, centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * scale + shift)
-    assert len(stages) == 1
+    assert len(launches) == 1
 
 
 @LANES
@@ -152,13 +152,13 @@ def test_pooling(layout: str, kind: str, lanes: int) -> None:
         )
 
     image = x if layout == "NHWC" else x.transpose(0, 3, 1, 2).copy()
-    found, stages = run(build, [image], TARGETS[lanes])
+    found, launches = run(build, [image], TARGETS[lanes])
     fill = -np.inf if kind == "max" else np.nan
     wide = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=fill)
     windows = np.lib.stride_tricks.sliding_window_view(wide, (3, 3), axis=(1, 2))[:, ::2, ::2]
     expected = windows.max((-2, -1)) if kind == "max" else np.nanmean(windows, (-2, -1))
     close(found, expected if layout == "NHWC" else expected.transpose(0, 3, 1, 2))
-    assert scheduled(stages, TARGETS[lanes])
+    assert scheduled(launches, TARGETS[lanes])
 
 
 @LANES
@@ -170,9 +170,9 @@ def test_matrix_products_without_a_template(lanes: int) -> None:
         product = te.compute((3, 37, 70), lambda n, i, j: te.sum(a[n, i, k] * b[n, k, j], axis=k), name="mm")
         return topi.nn.relu(topi.add(product, c))
 
-    found, stages = run(build, [x, y, bias], TARGETS[lanes])
+    found, launches = run(build, [x, y, bias], TARGETS[lanes])
     close(found, np.maximum(x.astype(np.float64) @ y + bias, 0))
-    assert len(stages) == 1
+    assert len(launches) == 1
 
 
 @LANES
@@ -225,9 +225,9 @@ def test_logic(lanes: int) -> None:
 
 def test_cumulative_sum_and_scatter_stay_as_they_are() -> None:
     x = normal(6, 50)
-    found, stages = run(lambda a: topi.cumsum(topi.nn.relu(a), 1), [x], TARGETS[16])
+    found, launches = run(lambda a: topi.cumsum(topi.nn.relu(a), 1), [x], TARGETS[16])
     close(found, np.cumsum(np.maximum(x, 0).astype(np.float64), 1))
-    assert stages[-1].extent == 6
+    assert launches[-1].extent == 6
 
     at = np.array([3, 1, 4])
     values = normal(3, 50, seed=1)
@@ -241,8 +241,8 @@ def test_cumulative_sum_and_scatter_stay_as_they_are() -> None:
 
 def test_units_are_few_and_grains_large() -> None:
     x = normal(20000, 3)
-    _, (stage,) = run(lambda a: topi.nn.softmax(a, 1), [x], TARGETS[16])
-    assert stage.extent <= 4096
+    _, (launch,) = run(lambda a: topi.nn.softmax(a, 1), [x], TARGETS[16])
+    assert launch.extent <= 4096
     _, (small,) = run(lambda a: topi.nn.relu(a), [normal(64, 64)], TARGETS[16])
     assert small.grain == small.extent
 
@@ -301,6 +301,6 @@ def test_random_chains(shape: tuple[int, int, int], steps: list[int], seed: int,
     for step in steps:
         if expected.size < 200_000:
             tensor, expected = OPERATIONS[step](tensor, expected, rng)
-    found, stages = evaluate({source: x}, tensor, TARGETS[lanes])
+    found, launches = evaluate({source: x}, tensor, TARGETS[lanes])
     close(found, expected, 1e-4)
-    assert scheduled(stages, TARGETS[lanes])
+    assert scheduled(launches, TARGETS[lanes])

@@ -7,10 +7,9 @@ import pytest
 import tvm_ffi
 from tvm import te, tirx, topi
 
-from tests.unit.generic_kit import LANES, Tensor, close, normal, run, scheduled
+from tests.unit.generic_kit import LANES, Tensor, close, is_scheduled, normal, run, scheduled
 from tests.unit.template_kit import TARGETS, random_array
 from tvm_ipu.base.tensor import numpy_dtype
-from tvm_ipu.kernels.generic import is_scheduled
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8", "float16", "bfloat16"])
@@ -36,11 +35,11 @@ def test_planes_become_pixels_with_padding_around_them() -> None:
     def build(a: Tensor) -> Tensor:
         return topi.nn.pad(topi.transpose(a, (0, 2, 3, 1)), (0, 3, 3, 0), (0, 2, 2, 0))
 
-    found, (stage,) = run(build, [x], TARGETS[16])
+    found, (launch,) = run(build, [x], TARGETS[16])
     np.testing.assert_array_equal(found, np.pad(np.moveaxis(x, 1, -1), [(0, 0), (3, 2), (3, 2), (0, 0)]))
-    assert is_scheduled(stage)
+    assert is_scheduled(launch)
     shuffles: list[tirx.Shuffle] = []
-    tvm_ffi.structural_walk(stage.func.body, (tirx.Shuffle, shuffles.append))
+    tvm_ffi.structural_walk(launch.func.body, (tirx.Shuffle, shuffles.append))
     assert shuffles
 
 
@@ -62,9 +61,9 @@ def test_tables_of_bytes(shape: tuple[int, ...], dtype: str, lanes: int) -> None
 def test_transpose(order: tuple[int, ...], lanes: int) -> None:
     for shape in [(5, 33, 64), (17, 40, 3), (64, 48, 32)]:
         x = normal(*shape)
-        found, stages = run(lambda a: topi.transpose(a, order), [x], TARGETS[lanes])
+        found, launches = run(lambda a: topi.transpose(a, order), [x], TARGETS[lanes])
         np.testing.assert_array_equal(found, x.transpose(order))
-        assert scheduled(stages, TARGETS[lanes])
+        assert scheduled(launches, TARGETS[lanes])
 
 
 @LANES

@@ -271,8 +271,8 @@ def test_expressions_of_integers_stay() -> None:
 def _kernel(function: str, dtype: str, target: Target) -> LoweredKernel:
     inputs = [te.placeholder((100,), dtype, name=f"x{i}") for i in range(1 + (function in BINARY))]
     output = te.compute((100,), lambda i: getattr(tirx, function)(*(x[i] for x in inputs)), name="y")
-    (stage,), _ = schedule_generic(te.create_prim_func([*inputs, output]), target)
-    return lower_kernel(stage.func, f"k_{function}", target)
+    (launch,), _ = schedule_generic(te.create_prim_func([*inputs, output]), target)
+    return lower_kernel(launch.func, f"k_{function}", target)
 
 
 @pytest.mark.parametrize(

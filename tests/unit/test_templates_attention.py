@@ -31,8 +31,8 @@ def run(
     """Compare with float64; the arrays are stored as ``axes`` says."""
     tensors = [te.placeholder(a.shape, a.dtype.name, name=f"x{i}") for i, a in enumerate((q, k, v, *extras))]
     output = attention(*tensors[:3], axes, lambda x: transform(x, *tensors[3:]), dtype)
-    got, stages = evaluate(dict(zip(tensors, (q, k, v, *extras), strict=True)), output, target)
-    assert [stage.template for stage in stages] == ["attention"]
+    got, launches = evaluate(dict(zip(tensors, (q, k, v, *extras), strict=True)), output, target)
+    assert [launch.template for launch in launches] == ["attention"]
     wide = [
         a.astype(np.float64).transpose(own) for a, own in ((q, axes.query), (k, axes.key), (v, axes.value))
     ]

@@ -37,8 +37,8 @@ def run_conv2d(lanes, x, weight, stride, padding, dilation, groups):
         packed = packing.pack_conv2d(weight, find_dot(x.dtype.name, weight.dtype.name, target), groups)
         weights = te.placeholder(packed.shape, weight.dtype.name, name="weights")
         result = computes.conv2d(image, weights, weight.shape[0], stride, padding, dilation)
-    got, stages = evaluate({image: x, weights: packed}, result, target)
-    return got, [stage.template for stage in stages]
+    got, launches = evaluate({image: x, weights: packed}, result, target)
+    return got, [launch.template for launch in launches]
 
 
 @st.composite

@@ -132,8 +132,8 @@ def conv2d(x, weight, stride, padding, groups, pad_value, target, row_columns=No
         pad_value=pad_value,
         row_columns=row_columns,
     )
-    got, (stage,) = evaluate({left: x, right: packed}, result, target)
-    assert stage.template in ("conv2d", "gemm")
+    got, (launch,) = evaluate({left: x, right: packed}, result, target)
+    assert launch.template in ("conv2d", "gemm")
     return got
 
 

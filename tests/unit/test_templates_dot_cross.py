@@ -39,14 +39,14 @@ class Batch:
 
     def add(self, label: str, inputs: dict[te.Tensor, np.ndarray], output: te.Tensor, expected: np.ndarray):
         func = te.create_prim_func([*inputs, output], index_dtype_override="int64")
-        (stage,), temps = schedule(func, self.target)
+        (launch,), temps = schedule(func, self.target)
         assert not temps
         arrays = [x.tobytes() for x in inputs.values()]
         arrays.append(bytes(expected.nbytes))
-        kernel = lower_kernel(stage.func, f"k{len(self.jobs)}", self.target)
+        kernel = lower_kernel(launch.func, f"k{len(self.jobs)}", self.target)
         self.lowered.append(kernel)
-        arguments = tuple(arrays[i] for _, i in stage.args)
-        self.jobs.append((label, kit.Job(0, stage.extent, arguments, kernel.scratch_size), expected))
+        arguments = tuple(arrays[i] for _, i in launch.args)
+        self.jobs.append((label, kit.Job(0, launch.extent, arguments, kernel.scratch_size), expected))
 
     def check(self, runner: Path) -> None:
         names = [f"k{i}" for i in range(len(self.jobs))]

@@ -61,16 +61,16 @@ EPILOGUES = {
 @pytest.mark.parametrize("name", EPILOGUES)
 @pytest.mark.parametrize("template", ["conv2d", "depthwise", "gemm", "matmul"])
 def test_is_part_of_the_kernel(template, name, lanes):
-    got, expected, stages = run(template, name, lanes, "float32")
-    assert [stage.template for stage in stages] == [template]
+    got, expected, launches = run(template, name, lanes, "float32")
+    assert [launch.template for launch in launches] == [template]
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", EPILOGUES)
 def test_16_bit_types(name, dtype):
-    got, expected, stages = run("conv2d", name, 16, dtype)
-    assert [stage.template for stage in stages] == ["conv2d"]
+    got, expected, launches = run("conv2d", name, 16, dtype)
+    assert [launch.template for launch in launches] == ["conv2d"]
     error = 2.0**-8 if dtype == "bfloat16" else 2.0**-10
     np.testing.assert_allclose(got.astype(np.float64), expected, rtol=2 * error, atol=2 * error)
 
@@ -83,8 +83,8 @@ def run(template, name, lanes, dtype):
     placeholders = [te.placeholder(o.shape, dtype, name=f"operand{i}") for i, o in enumerate(operands)]
     inputs.update(zip(placeholders, operands, strict=True))
     expected = reference(plain, *(o.astype(np.float64) for o in operands))
-    got, stages = evaluate(inputs, expression(result, *placeholders), TARGETS[lanes])
-    return got, expected, stages
+    got, launches = evaluate(inputs, expression(result, *placeholders), TARGETS[lanes])
+    return got, expected, launches
 
 
 def anchor(template, lanes, dtype, rng):
@@ -127,8 +127,8 @@ def test_transposed_result_is_another_kernel():
     rng = np.random.default_rng(3)
     inputs, result, plain = anchor("conv2d", 16, "float32", rng)
     moved = te.compute((CHANNELS, 2, 5, 7), lambda c, n, i, j: tirx.max(result[n, i, j, c], 0.0))
-    got, stages = evaluate(inputs, moved, TARGETS[16])
-    assert [stage.template for stage in stages] == ["conv2d", "generic"]
+    got, launches = evaluate(inputs, moved, TARGETS[16])
+    assert [launch.template for launch in launches] == ["conv2d", "generic"]
     np.testing.assert_allclose(got, relu(plain).transpose(3, 0, 1, 2), rtol=1e-5, atol=1e-5)
 
 
@@ -138,6 +138,6 @@ def test_computed_input_is_another_kernel():
     a, b = random_array(rng, (9, 30), "float32"), random_array(rng, (30, 17), "float32")
     left, right = te.placeholder(a.shape, name="left"), te.placeholder(b.shape, name="right")
     result = topi.nn.relu(computes.matmul(topi.nn.relu(left), right))
-    got, stages = evaluate({left: a, right: b}, result, TARGETS[16])
-    assert [stage.template for stage in stages] == ["generic", "matmul"]
+    got, launches = evaluate({left: a, right: b}, result, TARGETS[16])
+    assert [launch.template for launch in launches] == ["generic", "matmul"]
     np.testing.assert_allclose(got, relu(relu(a).astype(np.float64) @ b), rtol=1e-5, atol=1e-5)

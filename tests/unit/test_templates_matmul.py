@@ -15,16 +15,16 @@ def run_dense(lanes, x, weight):
     packed = packing.pack_dense(weight, find_dot(x.dtype.name, weight.dtype.name, target))
     left = te.placeholder(x.shape, x.dtype.name, name="left")
     right = te.placeholder(packed.shape, weight.dtype.name, name="right")
-    got, stages = evaluate({left: x, right: packed}, computes.dense(left, right, weight.shape[1]), target)
-    assert [stage.template for stage in stages] == ["gemm"]
+    got, launches = evaluate({left: x, right: packed}, computes.dense(left, right, weight.shape[1]), target)
+    assert [launch.template for launch in launches] == ["gemm"]
     return got
 
 
 def run_matmul(lanes, a, b, transposed):
     left = te.placeholder(a.shape, a.dtype.name, name="left")
     right = te.placeholder(b.shape, b.dtype.name, name="right")
-    got, stages = evaluate({left: a, right: b}, computes.matmul(left, right, transposed), TARGETS[lanes])
-    assert [stage.template for stage in stages] == ["matmul"]
+    got, launches = evaluate({left: a, right: b}, computes.matmul(left, right, transposed), TARGETS[lanes])
+    assert [launch.template for launch in launches] == ["matmul"]
     return got
 
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from tvm import tirx
 
-from tests.unit.template_kit import TARGETS, run_stage
+from tests.unit.template_kit import TARGETS, run_launch
 from tvm_ipu.kernels import core_model
 from tvm_ipu.kernels.blocks import Blocks
 from tvm_ipu.kernels.emit import Emitter, flat_buffer
 from tvm_ipu.kernels.isa import find_dot
-from tvm_ipu.kernels.stage import Stage
+from tvm_ipu.kernels.launch import Launch
 from tvm_ipu.kernels.templates import conv2d, depthwise, gemm, matmul
 from tvm_ipu.kernels.window import MAX_STATIC_PRODUCTS, Window
 
@@ -33,8 +33,8 @@ def test_blocks_visit_every_element_once(size, block, per_unit):
         blocks.emit(e, "block", unit, count_visit)
     func = tirx.PrimFunc([visits], e.finish())
     counted = np.zeros(size, np.int32)
-    stage = Stage(func, (("param", 0),), blocks.units, 1, "test", 0)
-    run_stage(stage, [counted], TARGETS[16])
+    launch = Launch(func, (("param", 0),), blocks.units, 1, "test", 0)
+    run_launch(launch, [counted], TARGETS[16])
     np.testing.assert_array_equal(counted, 1)
 
 

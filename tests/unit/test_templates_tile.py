@@ -10,15 +10,15 @@ from hypothesis import given, settings, strategies as st
 from tvm import te, tirx
 
 from tests.unit.amx_kit import EMULATED, counts, emulation
-from tests.unit.template_kit import evaluate, random_array, run_stage
+from tests.unit.template_kit import evaluate, random_array, run_launch
 from tvm_ipu.base.target import load_target
 from tvm_ipu.codegen.lower import compile_object, lower_kernel
 from tvm_ipu.kernels import computes, packing
 from tvm_ipu.kernels.decisions import preferred
 from tvm_ipu.kernels.epilogue import Epilogue
 from tvm_ipu.kernels.isa import amx, find_dot
+from tvm_ipu.kernels.launch import Launch
 from tvm_ipu.kernels.select import schedule
-from tvm_ipu.kernels.stage import Stage
 from tvm_ipu.kernels.templates import tile_conv2d, tile_gemm
 from tvm_ipu.kernels.window import Window
 
@@ -57,8 +57,8 @@ def run(compute, left, right, choose=preferred):
     """Value and template names of a computation on two arrays."""
     a = te.placeholder(left.shape, left.dtype.name, name="left")
     b = te.placeholder(right.shape, right.dtype.name, name="right")
-    got, stages = evaluate({a: left, b: right}, compute(a, b), EMULATED, choose)
-    return got, [stage.template for stage in stages]
+    got, launches = evaluate({a: left, b: right}, compute(a, b), EMULATED, choose)
+    return got, [launch.template for launch in launches]
 
 
 @pytest.mark.parametrize(("left", "right"), TYPES)
@@ -174,9 +174,9 @@ def machine_code(compute, left, right):
     """Instructions of the one kernel of a computation for the real target."""
     func = te.create_prim_func([left, right, compute(left, right)], index_dtype_override="int64")
     target = load_target("x86-64-amx")
-    (stage,), _ = schedule(func, target)
+    (launch,), _ = schedule(func, target)
     with tempfile.NamedTemporaryFile(suffix=".o") as file:
-        file.write(compile_object([lower_kernel(stage.func, "kernel", target)], target))
+        file.write(compile_object([lower_kernel(launch.func, "kernel", target)], target))
         file.flush()
         command = ["objdump", "-d", "-j.text", "-Mintel", "--no-show-raw-insn", file.name]
         listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -227,10 +227,10 @@ def test_rows_apart(emulator, pitch, padding):
         anchor = tirx.decl_buffer(expected.shape, "int32", name="y")
         decision = template.space(p, EMULATED)[0]
         kernel = template.emit(p, decision, Epilogue(anchor, [], [anchor]), EMULATED)
-        stage = Stage(kernel.func, (), kernel.extent, kernel.grain, template.__name__, kernel.flops)
+        launch = Launch(kernel.func, (), kernel.extent, kernel.grain, template.__name__, kernel.flops)
         got = np.zeros(expected.shape, np.int32)
         packed = packing.pack_conv2d(filters, find_dot("uint8", "int8", EMULATED))
-        run_stage(stage, [image, packed, got], EMULATED)
+        run_launch(launch, [image, packed, got], EMULATED)
         check(got, expected)
 
 

@@ -39,8 +39,8 @@ def run_winograd(lanes, outputs, x, weight, padding, choose=preferred, epilogue=
         inputs |= {b: bias, r: residual}
         sums = te.compute(result.shape, lambda n, y, z, o: result(n, y, z, o) + b(o), name="sums")
         result = te.compute(result.shape, lambda *at: te.max(sums(*at), te.const(0, "float32")) + r(*at))
-    got, stages = evaluate(inputs, result, target, choose)
-    assert [stage.template for stage in stages] == ["winograd"]
+    got, launches = evaluate(inputs, result, target, choose)
+    assert [launch.template for launch in launches] == ["winograd"]
     return got
 
 

@@ -15,8 +15,8 @@ from tvm_ipu.codegen.kernel_set import CompiledKernel, KernelSet, Progress, Unal
 from tvm_ipu.codegen.link import link
 from tvm_ipu.codegen.straight_line import straight_line
 from tvm_ipu.codegen.tensors import ConstantPool, Storage, Value, align, plan_arena
+from tvm_ipu.kernels.launch import Launch
 from tvm_ipu.kernels.memory import with_pitches
-from tvm_ipu.kernels.stage import Stage
 
 
 def build_program(
@@ -98,17 +98,17 @@ class _PlanDraft:
     def _add(self, step: Step) -> None:
         pitches = {i: value.pitch for i, value in enumerate(step.args) if not value.is_dense}
         func = with_pitches(step.func, pitches) if pitches else step.func
-        stages, temps = self._kernels.schedule(func)
+        launches, temps = self._kernels.schedule(func)
         temporaries = []
         for shape, dtype in temps:
             kind = DType.parse(dtype)
             size = math.prod(shape) * kind.itemsize
             temporaries.append(Value(Storage(Space.ARENA, size), tuple(shape), kind))
-        for stage in stages:
-            args = tuple((step.args if kind == "param" else temporaries)[i] for kind, i in stage.args)
+        for launch in launches:
+            args = tuple((step.args if kind == "param" else temporaries)[i] for kind, i in launch.args)
             for arg in args:
                 arg.storage.touch(len(self.calls))
-            symbol = self._kernels.symbol(stage, step.op)
+            symbol = self._kernels.symbol(launch, step.op)
             self.calls.append(_DraftCall(symbol, args, step.layer, step.op))
 
     def _place_outputs(self, outputs: list[Value], steps: list[Step]) -> list[Value]:
@@ -145,23 +145,23 @@ class _PlanDraft:
             outputs=self.model.outputs,
             input_offsets=tuple(io_offsets[0]),
             output_offsets=tuple(io_offsets[1]),
-            calls=tuple(_finish_call(call, kernels.stages[call.symbol]) for call in self.calls),
+            calls=tuple(_finish_call(call, kernels.launches[call.symbol]) for call in self.calls),
             arena_size=arena_size,
             scratch_size=max((compiled[c.symbol].scratch_size for c in self.calls), default=0),
             tensor_bytes=sum(s.size for s in arena),
         )
 
 
-def _finish_call(call: _DraftCall, stage: Stage) -> Call:
+def _finish_call(call: _DraftCall, launch: Launch) -> Call:
     args = tuple(Arg(v.storage.root.space, v.storage.root.index, v.offset, v.extent) for v in call.args)
     return Call(
         kernel=call.symbol,
         args=args,
-        extent=stage.extent,
-        grain=stage.grain,
+        extent=launch.extent,
+        grain=launch.grain,
         layer=call.layer,
         op=call.op,
-        template=stage.template,
-        flops=stage.flops,
+        template=launch.template,
+        flops=launch.flops,
         bytes=sum(v.nbytes for v in call.args),
     )

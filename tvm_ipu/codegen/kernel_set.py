@@ -12,8 +12,8 @@ from tvm import tirx
 from tvm_ipu.base.target import Target
 from tvm_ipu.codegen.lower import LoweredKernel, compile_object, lower_kernel
 from tvm_ipu.kernels.decisions import Choose, preferred
+from tvm_ipu.kernels.launch import Launch, TempSpec
 from tvm_ipu.kernels.select import schedule
-from tvm_ipu.kernels.stage import Stage, TempSpec
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
@@ -42,29 +42,29 @@ class KernelSet:
     Attributes:
         target: Chip to compile for.
         choose: Makes the kernel templates' decisions.
-        stages: Kernels by symbol.
+        launches: Kernels by symbol.
     """
 
     target: Target
     choose: Choose = preferred
-    stages: dict[str, Stage] = field(default_factory=dict)
-    _scheduled: dict[tvm_ffi.StructuralKey, tuple[list[Stage], list[TempSpec]]] = field(default_factory=dict)
+    launches: dict[str, Launch] = field(default_factory=dict)
+    _scheduled: dict[tvm_ffi.StructuralKey, tuple[list[Launch], list[TempSpec]]] = field(default_factory=dict)
     _symbols: dict[tvm_ffi.StructuralKey, str] = field(default_factory=dict)
     _compiled: dict[tuple[str, Unaligned], CompiledKernel] = field(default_factory=dict)
 
-    def schedule(self, func: tirx.PrimFunc) -> tuple[list[Stage], list[TempSpec]]:
-        """Stages and temporaries of one fused function."""
+    def schedule(self, func: tirx.PrimFunc) -> tuple[list[Launch], list[TempSpec]]:
+        """Launches and temporaries of one fused function."""
         key = tvm_ffi.StructuralKey(func.without_attr("global_symbol"))
         if key not in self._scheduled:
             self._scheduled[key] = schedule(func, self.target, self.choose)
         return self._scheduled[key]
 
-    def symbol(self, stage: Stage, name: str) -> str:
-        """Symbol of the stage's kernel, named after its first user."""
-        key = tvm_ffi.StructuralKey(stage.func.without_attr("global_symbol"))
+    def symbol(self, launch: Launch, name: str) -> str:
+        """Symbol of the launch's kernel, named after its first user."""
+        key = tvm_ffi.StructuralKey(launch.func.without_attr("global_symbol"))
         if key not in self._symbols:
             self._symbols[key] = f"k{len(self._symbols)}_{name}"[:60]
-            self.stages[self._symbols[key]] = stage
+            self.launches[self._symbols[key]] = launch
         return self._symbols[key]
 
     def compile(
@@ -93,4 +93,4 @@ class KernelSet:
 
     def _lower(self, use: tuple[str, Unaligned]) -> LoweredKernel:
         symbol, unaligned = use
-        return lower_kernel(self.stages[symbol].func, symbol, self.target, unaligned)
+        return lower_kernel(self.launches[symbol].func, symbol, self.target, unaligned)

@@ -13,7 +13,8 @@ from tvm_ipu.kernels.algorithms import direct
 from tvm_ipu.kernels.attention_parts import count_parts, read_parts
 from tvm_ipu.kernels.computes import RIGHT, TEMPLATE
 from tvm_ipu.kernels.decisions import Choose
-from tvm_ipu.kernels.epilogue import Epilogue, dtype_of, loaded_buffers, shape_of
+from tvm_ipu.kernels.epilogue import Epilogue, loaded_buffers
+from tvm_ipu.kernels.expressions import dtype_of, shape_of
 from tvm_ipu.kernels.isa import find_dot
 from tvm_ipu.kernels.memory import row_pitch
 from tvm_ipu.kernels.nests import Nest

@@ -9,7 +9,8 @@ from tvm import tirx
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.attention import AXES, PART, Axes
-from tvm_ipu.kernels.epilogue import Epilogue, dtype_of, loaded_buffers, shape_of, strides_of
+from tvm_ipu.kernels.epilogue import Epilogue, loaded_buffers
+from tvm_ipu.kernels.expressions import dtype_of, shape_of, strides_of
 from tvm_ipu.kernels.nests import Nest
 from tvm_ipu.kernels.templates import attention
 

@@ -1,6 +1,6 @@
 """Constants of Relax modules as numpy arrays, and back, without copies where both sides know the type.
 
-Weights pass several stages; each copy of a network's takes about as long as one inference.
+Weights pass several steps; each copy of a network's takes about as long as one inference.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from tvm.tirx import Expr
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.emit import Emitter, flat_buffer, index
+from tvm_ipu.kernels.expressions import dtype_of, loads, shape_of, strides_of
 from tvm_ipu.kernels.half import in_float32, is_half, narrow, widen
 from tvm_ipu.kernels.llvm import NARROW_BF16
 from tvm_ipu.kernels.memory import memory_shape, memory_size, row_pitch
@@ -311,34 +312,12 @@ def _read(buffer: tirx.Buffer, at: Expr) -> Expr:
     return widen(value) if is_half(dtype_of(buffer)) else value
 
 
-def shape_of(buffer: tirx.Buffer) -> tuple[int, ...]:
-    """Static shape of a buffer."""
-    return tuple(int(dim) for dim in buffer.ty.shape)
-
-
-def dtype_of(buffer: tirx.Buffer) -> str:
-    """Element type of a buffer."""
-    return str(buffer.ty.dtype.dtype)
-
-
-def strides_of(shape: Sequence[int]) -> list[int]:
-    """Elements from one index to the next in each dimension of a dense tensor."""
-    return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-
-
 def is_identity(indices: Sequence[Expr], axes: Sequence[tirx.Var], shape: Sequence[int]) -> bool:
     """True when ``indices`` are the axes in order; a dimension of one element may be indexed by zero."""
     return len(indices) == len(axes) and all(
         at.same_as(axis) or (size == 1 and isinstance(at, tirx.IntImm))
         for at, axis, size in zip(indices, axes, shape, strict=True)
     )
-
-
-def loads(value: Expr) -> list[ir.TensorLoad]:
-    """All loads in an expression."""
-    found: list[ir.TensorLoad] = []
-    tvm_ffi.structural_walk(value, (ir.TensorLoad, lambda node: found.append(node)))
-    return found
 
 
 def loaded_buffers(value: Expr) -> list[tirx.Buffer]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import tvm
 from tvm import s_tir, tirx
 
-from tvm_ipu.kernels.epilogue import Step, is_identity, loads, shape_of
+from tvm_ipu.kernels.epilogue import Step, is_identity
+from tvm_ipu.kernels.expressions import loads, shape_of
 
 
 @dataclass(frozen=True)

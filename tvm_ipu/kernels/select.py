@@ -9,16 +9,17 @@ from tvm import tirx
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.anchors import dense_operands, emit_anchor, is_anchor, parts_of
 from tvm_ipu.kernels.decisions import Choose, preferred
-from tvm_ipu.kernels.epilogue import Epilogue, Step, dtype_of, shape_of
+from tvm_ipu.kernels.epilogue import Epilogue, Step
+from tvm_ipu.kernels.expressions import shape_of
 from tvm_ipu.kernels.fusion.ops import Opaque, read_function
 from tvm_ipu.kernels.generic import schedule_generic
+from tvm_ipu.kernels.launch import Launch, LaunchList, TempSpec
 from tvm_ipu.kernels.nests import Nest, follows, read_nests, subfunction
-from tvm_ipu.kernels.stage import ArgRef, Stage, TempSpec
 
 
 def schedule(
     func: tirx.PrimFunc, target: Target, choose: Choose = preferred
-) -> tuple[list[Stage], list[TempSpec]]:
+) -> tuple[list[Launch], list[TempSpec]]:
     """Kernels of a fused function, in order, and the temporaries between them.
 
     Args:
@@ -38,7 +39,7 @@ def schedule(
     plan.add_function(before, [*parts, *nests[at + 1 :]])
     plan.add_template(parts, steps, rest)
     plan.add_function(rest, [])
-    return plan.stages, plan.temps
+    return plan.made.launches, plan.made.temps
 
 
 def dense_params(func: tirx.PrimFunc) -> set[int]:
@@ -88,23 +89,20 @@ def _split(anchor: Nest, early: Sequence[Step], after: Sequence[Nest]) -> tuple[
 
 
 class _Plan:
-    """Stages of one function while they are put together."""
+    """The launches of one function while they are put together."""
 
     def __init__(self, func: tirx.PrimFunc, target: Target, choose: Choose) -> None:
         self._target = target
         self._choose = choose
-        self._refs: dict[tirx.Buffer, ArgRef] = {param: ("param", i) for i, param in enumerate(func.params)}
-        self.stages: list[Stage] = []
-        self.temps: list[TempSpec] = []
+        self.made = LaunchList(func)
 
     def add_template(self, parts: Sequence[Nest], steps: Sequence[Step], rest: Sequence[Nest]) -> None:
         """What a template computes, its anchor last, and the elementwise steps after it as one kernel."""
         (result,) = parts[-1].writes
-        made = [result, *(step.target for step in steps)]
-        epilogue = Epilogue(result, steps, self._needed(made, rest), self._target)
+        written = [result, *(step.target for step in steps)]
+        epilogue = Epilogue(result, steps, self._needed(written, rest), self._target)
         name, kernel, buffers = emit_anchor(parts, epilogue, self._target, self._choose)
-        args = tuple(self._ref(buffer) for buffer in buffers)
-        self.stages.append(Stage(kernel.func, args, kernel.extent, kernel.grain, name, kernel.flops))
+        self.made.add(kernel.func, buffers, kernel.extent, kernel.grain, name, kernel.flops)
 
     def add_function(self, nests: Sequence[Nest], after: Sequence[Nest]) -> None:
         """Other nests, as a function of their own."""
@@ -112,27 +110,10 @@ class _Plan:
             return
         written = dict.fromkeys(buffer for nest in nests for buffer in nest.writes)
         func, params = subfunction(nests, self._needed(list(written), after))
-        stages, temps = schedule(func, self._target, self._choose)
-        first = len(self.temps)
-        self.temps += temps
-        for stage in stages:
-            args = tuple(
-                self._ref(params[i]) if kind == "param" else ("temp", first + i) for kind, i in stage.args
-            )
-            self.stages.append(
-                Stage(stage.func, args, stage.extent, stage.grain, stage.template, stage.flops)
-            )
+        launches, temps = schedule(func, self._target, self._choose)
+        self.made.add_all(launches, temps, params)
 
     def _needed(self, written: Sequence[tirx.Buffer], after: Sequence[Nest]) -> list[tirx.Buffer]:
         """Those of the written buffers that are outputs of the function or read later."""
         read = {buffer for nest in after for buffer in nest.reads}
-        return [
-            buffer for buffer in written if buffer in read or self._refs.get(buffer, ("", 0))[0] == "param"
-        ]
-
-    def _ref(self, buffer: tirx.Buffer) -> ArgRef:
-        """Where a buffer comes from; one that is no parameter becomes a temporary."""
-        if buffer not in self._refs:
-            self._refs[buffer] = ("temp", len(self.temps))
-            self.temps.append((shape_of(buffer), dtype_of(buffer)))
-        return self._refs[buffer]
+        return [buffer for buffer in written if buffer in read or self.made.is_param(buffer)]

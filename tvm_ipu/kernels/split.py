@@ -19,7 +19,7 @@ from tvm import ir, tirx
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.core_model import MIN_CYCLES_PER_THREAD
 from tvm_ipu.kernels.emit import item_bytes
-from tvm_ipu.kernels.fusion.expressions import dtype_of, loads
+from tvm_ipu.kernels.expressions import dtype_of, loads
 from tvm_ipu.kernels.fusion.ops import Axis, Op, Opaque
 
 MANY_UNITS = 32

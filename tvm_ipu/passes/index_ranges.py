@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tvm
-import tvm_ffi
-from tvm import ir, relax, tirx
+from tvm import relax, tirx
 
 from tvm_ipu.base.model import VIEW_OPS
+from tvm_ipu.kernels.expressions import loads
 from tvm_ipu.passes.rewrite import bindings, op_name
 
 SAME_INTEGERS = frozenset({"relax.astype", *VIEW_OPS})
@@ -43,13 +41,7 @@ def _indexed(func: tirx.PrimFunc, indices: tirx.Buffer) -> list[int]:
     """Sizes of the dimensions that elements of ``indices`` index."""
     return [
         int(extent)
-        for load in _loads(func.body)
+        for load in loads(func.body)
         for extent, index in zip(load.source.ty.shape, load.indices, strict=True)
-        if any(inner.source.same_as(indices) for inner in _loads(index))
+        if any(inner.source.same_as(indices) for inner in loads(index))
     ]
-
-
-def _loads(node: Any) -> list[ir.TensorLoad]:
-    found: list[ir.TensorLoad] = []
-    tvm_ffi.structural_walk(node, (ir.TensorLoad, found.append))
-    return found

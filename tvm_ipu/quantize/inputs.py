@@ -6,15 +6,13 @@ from tvm_ipu.base.contract import Contract, InputContract
 from tvm_ipu.base.ranges import TensorRange
 
 _PIXEL = 255.0
-_SIGNED_16 = 32767.0
 
 
 def input_ranges(contract: Contract, places: tuple[str, ...]) -> dict[str, TensorRange]:
     """Ranges of the inputs that are places, by name, as far as the contract tells them.
 
     A picture's range is that of all pixels after normalisation. With one mean, a whole number, and one
-    divisor, the
-    grid is that of the pixels: nothing is rounded.
+    divisor, the grid is that of the pixels: nothing is rounded.
     """
     found = (_range(port) for port in contract.inputs if port.name in places)
     return {one.name: one for one in found if one is not None}

@@ -32,12 +32,6 @@ def _logistic(x: Array) -> Array:
     return np.asarray(1 / (1 + np.exp(-x)))
 
 
-def _divide(a: Array, b: Array) -> Array:
-    if a.dtype.kind != "f":
-        raise NotImplementedError  # truncates or floors, by TVM's own rules
-    return np.asarray(np.divide(a, b))
-
-
 def _clip(call: relax.Call) -> Function:
     low, high = (bound.value for bound in call.args[1:])
     return lambda x: np.minimum(np.maximum(x, x.dtype.type(low)), x.dtype.type(high))

@@ -12,7 +12,7 @@ import tvm
 from tvm import tirx
 
 from tvm_ipu.base.tensor import numpy_dtype
-from tvm_ipu.kernels.epilogue import dtype_of, shape_of
+from tvm_ipu.kernels.expressions import dtype_of, shape_of
 from tvm_ipu.kernels.nests import read_nests, subfunction
 from tvm_ipu.tune.tasks import Task
 

@@ -87,8 +87,8 @@ def _problems(func: tirx.PrimFunc, call: relax.Call, target: Target) -> list[Tas
         asked.append((template, problem, decisions))
         return decisions[0]
 
-    stages, _ = schedule(func, target, ask)
-    flops = sum(stage.flops for stage in stages)
+    launches, _ = schedule(func, target, ask)
+    flops = sum(launch.flops for launch in launches)
     return [
         Task(template, problem, problem_key(template, problem, target), decisions, flops, call, func)
         for template, problem, decisions in asked

@@ -8,7 +8,7 @@ import tvm_ffi
 from tvm import ir, sym, tirx
 from tvm.tirx import Expr
 
-from tvm_ipu.kernels.fusion.expressions import (
+from tvm_ipu.kernels.expressions import (
     contains,
     cost,
     flat_offset,

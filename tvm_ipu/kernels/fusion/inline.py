@@ -15,7 +15,7 @@ from dataclasses import replace
 from tvm import ir, tirx
 from tvm.tirx import Expr
 
-from tvm_ipu.kernels.fusion.expressions import (
+from tvm_ipu.kernels.expressions import (
     contains,
     cost,
     is_branch,

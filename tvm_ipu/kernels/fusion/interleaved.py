@@ -11,7 +11,7 @@ from tvm import tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.kernels.emit import flat_buffer, index
-from tvm_ipu.kernels.fusion.expressions import dtype_of, i32, loads, strides, substitute
+from tvm_ipu.kernels.expressions import dtype_of, i32, loads, strides, substitute
 from tvm_ipu.kernels.fusion.lanes import branches_on
 from tvm_ipu.kernels.fusion.layout import make_analyzer
 from tvm_ipu.kernels.fusion.tile import Env, Loop, TileLoops

@@ -14,7 +14,7 @@ from tvm import sym, tirx
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.core_model import grain
 from tvm_ipu.kernels.emit import Emitter
-from tvm_ipu.kernels.fusion.expressions import bind_range, i32
+from tvm_ipu.kernels.expressions import bind_range, i32
 from tvm_ipu.kernels.fusion.lanes import branches_on, lane_cost, lanes_for
 from tvm_ipu.kernels.fusion.layout import (
     Layout,

@@ -10,7 +10,7 @@ from tvm.tirx import Expr
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.emit import item_bytes
-from tvm_ipu.kernels.fusion.expressions import is_branch, loads, variables
+from tvm_ipu.kernels.expressions import is_branch, loads, variables
 
 SCALAR_ACCESS = 1.5
 """Instructions for each lane of a vector whose elements do not lie together."""

@@ -10,7 +10,7 @@ from tvm import ir, sym, tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.kernels.emit import flat_buffer
-from tvm_ipu.kernels.fusion.expressions import (
+from tvm_ipu.kernels.expressions import (
     bind_range,
     dtype_of,
     flat_offset,
@@ -44,12 +44,10 @@ class Local:
     """A result that stays within its kernel.
 
     Attributes:
-        common_dims: Its dimensions that are common axes; only a tile of them is kept.
-        inner_dims: The others.
+        inner_dims: Its dimensions that are no common axes; of those only a tile is kept.
         shape: Its whole shape.
     """
 
-    common_dims: tuple[int, ...]
     inner_dims: tuple[int, ...]
     shape: tuple[int, ...]
 
@@ -64,12 +62,12 @@ def find_locals(group: Group, needed: set[tirx.Buffer]) -> dict[tirx.Buffer, Loc
     found = {}
     for op in group.ops:
         common = [axis.var for axis in group.common_of(op)]
-        dims = tuple(dim for dim, at in enumerate(op.indices) if isinstance(at, ir.Var) and at in common)
+        inner = tuple(
+            dim for dim, at in enumerate(op.indices) if not (isinstance(at, ir.Var) and at in common)
+        )
         for target in op.targets:
             if target not in needed:
-                shape = shape_of(target)
-                others = tuple(dim for dim in range(len(shape)) if dim not in dims)
-                found[target] = Local(dims, others, shape)
+                found[target] = Local(inner, shape_of(target))
     return found
 
 

@@ -6,7 +6,7 @@ import tvm_ffi
 from tvm import ir, tirx
 from tvm.tirx import Expr
 
-from tvm_ipu.kernels.fusion.expressions import contains, cost, i32, is_branch, strides, variables
+from tvm_ipu.kernels.expressions import contains, cost, i32, is_branch, strides, variables
 from tvm_ipu.kernels.fusion.interleaved import Interleaving, emit_interleaved, find_interleaving
 from tvm_ipu.kernels.fusion.lanes import branches_on, lane_cost, pieces
 from tvm_ipu.kernels.fusion.layout import make_analyzer

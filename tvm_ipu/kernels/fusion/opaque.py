@@ -6,7 +6,7 @@ import tvm_ffi
 from tvm import ir, tirx
 
 from tvm_ipu.kernels.core_model import grain
-from tvm_ipu.kernels.fusion.expressions import dtype_of, shape_of
+from tvm_ipu.kernels.expressions import dtype_of, shape_of
 from tvm_ipu.kernels.fusion.kernel import GroupKernel
 from tvm_ipu.kernels.fusion.ops import Opaque
 

@@ -10,7 +10,7 @@ import tvm_ffi
 from tvm import ir, s_tir, tirx
 from tvm.tirx import Expr
 
-from tvm_ipu.kernels.fusion.expressions import (
+from tvm_ipu.kernels.expressions import (
     contains,
     cost,
     dtype_of,

@@ -9,7 +9,7 @@ import tvm_ffi
 from tvm import ir, tirx
 from tvm.tirx import Expr
 
-from tvm_ipu.kernels.fusion.expressions import substitute, variables
+from tvm_ipu.kernels.expressions import substitute, variables
 
 _SIMPLE = (tirx.Add, tirx.Mul, tirx.Max, tirx.Min, tirx.And, tirx.Or)
 

@@ -9,7 +9,7 @@ from tvm import ir, tirx
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.core_model import MIN_CYCLES_PER_THREAD
-from tvm_ipu.kernels.fusion.expressions import dtype_of, i32, shape_of, substitute
+from tvm_ipu.kernels.expressions import dtype_of, i32, shape_of, substitute
 from tvm_ipu.kernels.fusion.ops import Axis, Op
 from tvm_ipu.kernels.fusion.reducers import reducer_of
 from tvm_ipu.kernels.split import cycles

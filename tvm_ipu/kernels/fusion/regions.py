@@ -15,7 +15,7 @@ import tvm_ffi
 from tvm import ir, sym, tirx
 from tvm.tirx import Expr
 
-from tvm_ipu.kernels.fusion.expressions import bind_range, i32, is_branch, variables
+from tvm_ipu.kernels.expressions import bind_range, i32, is_branch, variables
 from tvm_ipu.kernels.fusion.ops import Axis, Op
 
 MOST_REGIONS = 4

@@ -13,7 +13,7 @@ import tvm_ffi
 from tvm import ir, tirx
 from tvm.tirx import Expr
 
-from tvm_ipu.kernels.fusion.expressions import dtype_of, is_branch
+from tvm_ipu.kernels.expressions import dtype_of, is_branch
 from tvm_ipu.kernels.fusion.ops import Op
 from tvm_ipu.kernels.half import is_half
 

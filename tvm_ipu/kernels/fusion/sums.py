@@ -8,7 +8,7 @@ from tvm import tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.kernels.emit import flat_buffer
-from tvm_ipu.kernels.fusion.expressions import cost, i32, loads, strides
+from tvm_ipu.kernels.expressions import cost, i32, loads, strides
 from tvm_ipu.kernels.fusion.lanes import pieces
 from tvm_ipu.kernels.fusion.layout import make_analyzer
 from tvm_ipu.kernels.fusion.reducers import Reducer

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tvm import ir, tirx
 
-from tvm_ipu.kernels.fusion.expressions import dtype_of, i32, size_of, strides, substitute
+from tvm_ipu.kernels.expressions import dtype_of, i32, size_of, strides, substitute
 from tvm_ipu.kernels.fusion.layout import make_analyzer
 from tvm_ipu.kernels.fusion.tile import Env, Loop, TileLoops
 from tvm_ipu.kernels.llvm import TABLE_BYTES

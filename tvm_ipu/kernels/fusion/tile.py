@@ -12,7 +12,7 @@ from tvm.tirx import Expr, ForKind
 
 from tvm_ipu.base.target import Target
 from tvm_ipu.kernels.emit import Emitter
-from tvm_ipu.kernels.fusion.expressions import bind_range, contains, is_branch, replace_loads, substitute
+from tvm_ipu.kernels.expressions import bind_range, contains, is_branch, replace_loads, substitute
 from tvm_ipu.kernels.fusion.lanes import lanes_for
 from tvm_ipu.kernels.fusion.layout import FlatOp
 from tvm_ipu.kernels.fusion.ops import Axis

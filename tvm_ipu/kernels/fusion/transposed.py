@@ -12,7 +12,7 @@ from tvm import ir, tirx
 from tvm.tirx import Expr
 
 from tvm_ipu.kernels.emit import flat_buffer
-from tvm_ipu.kernels.fusion.expressions import dtype_of, i32, loads, replace_loads, strides, substitute
+from tvm_ipu.kernels.expressions import dtype_of, i32, loads, replace_loads, strides, substitute
 from tvm_ipu.kernels.fusion.layout import make_analyzer
 from tvm_ipu.kernels.fusion.tile import Env, Loop, TileLoops
 from tvm_ipu.kernels.templates.transpose import transpose

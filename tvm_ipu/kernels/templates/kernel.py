@@ -9,7 +9,7 @@ from tvm import tirx
 
 @dataclass(frozen=True)
 class Kernel:
-    """A function over flat buffers, and what a stage says about it.
+    """A function over flat buffers, and what a launch says about it.
 
     Attributes:
         func: The kernel, one parallel loop outermost.
