@@ -116,7 +116,7 @@ class calibrator(Simulator):  # noqa: N801  the toolchain's name
 class SIM_Calibrator:  # noqa: N801  the toolchain's name
     """A network of one or more ``calibrator`` models: set them in ``__init__``, and write ``forward``."""
 
-    def forward(self, *inputs: Array) -> Any:
+    def forward(self, *inputs: Any, **names: Any) -> Any:
         """Run the network on one sample's arrays, as ``convert``'s generator gives them."""
         raise NotImplementedError("write the method forward")
 
@@ -176,7 +176,7 @@ class SIM_Calibrator:  # noqa: N801  the toolchain's name
 class SIM_Simulator:  # noqa: N801  the toolchain's name
     """A network of simulators with Python code between them: calling it runs samples through ``forward``."""
 
-    def forward(self, *inputs: Array) -> Any:
+    def forward(self, *inputs: Any, **names: Any) -> Any:
         """Run the network on one sample's arrays."""
         raise NotImplementedError("write the method forward")
 

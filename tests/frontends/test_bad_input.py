@@ -224,9 +224,9 @@ def unsupported(name: str, folder: Path) -> tuple[Any, LoadOptions, list[str]]:
         return made, LoadOptions(), ["Mystery:m", "Riddle:y"]
     if name == "caffe":
         text = caffe_kit.data(1, 3) + caffe_kit.layer("first", "Python", "data")
-        text += caffe_kit.layer("second", "ROIPooling", "first")
+        text += caffe_kit.layer("second", "PSROIPooling", "first")
         path = caffe_kit.write(folder, text, {})
-        return path, LoadOptions(), ["'first' (Python)", "'second' (ROIPooling)"]
+        return path, LoadOptions(), ["'first' (Python)", "'second' (PSROIPooling)"]
     if name == "tflite":
         tensors = [tflite_kit.Tensor(name, shape=(1, 4)) for name in "xyz"]
         ops = [tflite_kit.Op("Mystery", ["x"], ["y"]), tflite_kit.Op("Riddle", ["y"], ["z"])]

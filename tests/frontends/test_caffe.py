@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from tests.frontends.caffe_kit import RNG, data, draw, layer, run_opencv, write
@@ -217,3 +218,18 @@ def test_layers_that_opencv_lacks_equal_numpy(tmp_path: Path) -> None:
     found = run_image(to_onnx(prototxt, LoadOptions(outputs=tuple(expected))), {"data": FEED}, tmp_path)
     for name, value in expected.items():
         assert relative_error(found[name], np.asarray(value)) < TOLERANCE, name
+
+
+def test_regions_are_pooled_as_opencv_does(tmp_path: Path) -> None:
+    declared = "input_param { shape { dim: 4 dim: 5 } }"
+    text = data(*FEED.shape) + layer("rois", "Input", "", params=declared)
+    pooling = "roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.25 }"
+    text += layer("pooled", "ROIPooling", "data rois", params=pooling)
+    prototxt = write(tmp_path, text, {})
+    rois = np.float32([[0, 0, 0, 43, 51], [0, 9, 3, 30, 21], [0, 17, 40, 18, 41], [0, 20, 12, 40, 50]])
+    net = cv2.dnn.readNetFromCaffe(str(prototxt), str(tmp_path / "net.caffemodel"))
+    net.setInput(FEED, "data")
+    net.setInput(rois, "rois")
+    found = run_image(to_onnx(prototxt, LoadOptions()), {"data": FEED, "rois": rois}, tmp_path)["pooled"]
+    assert found.shape == (4, CHANNELS, 3, 2)
+    assert relative_error(found, net.forward("pooled")) == 0

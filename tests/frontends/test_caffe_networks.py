@@ -149,9 +149,9 @@ def test_half_precision_weights(tmp_path: Path) -> None:
 
 
 def test_unsupported_layers_are_listed_together(tmp_path: Path) -> None:
-    text = SMALL + layer("a", "Python", "fc") + layer("b", "ROIPooling", "a")
+    text = SMALL + layer("a", "Python", "fc") + layer("b", "PSROIPooling", "a")
     with pytest.raises(
-        UnsupportedOperatorError, match=r"2 layers .*\n  layer 'a' \(Python\)\n  layer 'b' \(ROIPooling\)"
+        UnsupportedOperatorError, match=r"2 layers .*\n  layer 'a' \(Python\)\n  layer 'b' \(PSROIPooling\)"
     ):
         to_onnx(write(tmp_path, text, FC), LoadOptions())
     model = to_onnx(tmp_path / "net.prototxt", LoadOptions(outputs=("fc",)))

@@ -1,7 +1,8 @@
 """Caffe's messages: the fields of networks, layers and weights that matter when a network runs.
 
 Names, numbers and defaults are those of the published format (``caffe.proto``), with the layers that SSD,
-DeepLab and other branches added. Layers of the old form (V1) share their parameters with those of today.
+DeepLab, Fast R-CNN and other branches added. Layers of the old form (V1) share their parameters with those
+of today.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ LayerParameter: name=1:string type=2:string bottom*=3:string top*=4:string blobs
     scale_param=142:ScaleParameter input_param=143:InputParameter crop_param=144:CropParameter
     permute_param=202:PermuteParameter norm_param=206:NormalizeParameter interp_param=210:InterpParameter
     upsample_param=211:UpsampleParameter shuffle_channel_param=212:ShuffleChannelParameter
-    relu6_param=213:ReLUParameter clip_param=148:ClipParameter
+    relu6_param=213:ReLUParameter clip_param=148:ClipParameter roi_pooling_param=8266711:ROIPoolingParameter
 V1LayerParameter: bottom*=2:string top*=3:string name=4:string type=5:{_V1_NAMES} blobs*=6:BlobProto
     include*=32:NetStateRule exclude*=33:NetStateRule transform_param=36:TransformationParameter
     argmax_param=23:ArgMaxParameter concat_param=9:ConcatParameter convolution_param=10:ConvolutionParameter
@@ -92,6 +93,7 @@ PReLUParameter: channel_shared=2:bool:false
 ReductionParameter: operation=1:NONE|SUM|ASUM|SUMSQ|MEAN:SUM axis=2:int32:0 coeff=3:float:1
 ReLUParameter: negative_slope=1:float:0
 ReshapeParameter: shape=1:BlobShape axis=2:int32:0 num_axes=3:int32:-1
+ROIPoolingParameter: pooled_h=1:uint32:0 pooled_w=2:uint32:0 spatial_scale=3:float:1
 ScaleParameter: axis=1:int32:1 num_axes=2:int32:1 bias_term=4:bool:false
 ShuffleChannelParameter: group=1:uint32:1
 SliceParameter: axis=3:int32:1 slice_point*=2:uint32 slice_dim=1:uint32:1
