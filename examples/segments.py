@@ -1,15 +1,15 @@
-"""A detector in two segments with Python between them, calibrated and simulated as one network.
+r"""A detector in two segments with Python between them, calibrated and simulated as one network.
 
 The segments are those of Faster R-CNN. The first finds features of a picture, and scores and shifts of
 anchor boxes; NumPy makes proposals of the best ones; the second looks at the features of each proposal.
 
-    tvm-ipu convert caffe --model_file test_stageone.prototxt --weight_file final.caffemodel \\
-        --input_arrays data --output_arrays rpn_cls_prob_reshape,rpn_bbox_pred,conv5_3 \\
+    tvm-ipu convert caffe --model_file test_stageone.prototxt --weight_file final.caffemodel \
+        --input_arrays data --output_arrays rpn_cls_prob_reshape,rpn_bbox_pred,conv5_3 \
         --input_config input_config.ini --output_file main_float.sim
-    tvm-ipu convert caffe --model_file second_stage.prototxt --weight_file final.caffemodel \\
-        --input_arrays conv5_3,rois --output_arrays cls_prob,bbox_pred \\
+    tvm-ipu convert caffe --model_file second_stage.prototxt --weight_file final.caffemodel \
+        --input_arrays conv5_3,rois --output_arrays cls_prob,bbox_pred \
         --input_config input_config_stage2.ini --output_file stage2_float.sim
-    python examples/segments.py -i pictures -m0 main_float.sim -m1 stage2_float.sim \\
+    python examples/segments.py -i pictures -m0 main_float.sim -m1 stage2_float.sim \
         --input_config0 input_config.ini --input_config1 input_config_stage2.ini
     python examples/segments.py -i 004545.jpg -m0 main_fixed.sim -m1 stage2_fixed.sim -t Fixed
 
@@ -76,10 +76,11 @@ def moved(boxes: Array, shifts: Array) -> Array:
 def best(boxes: Array, scores: Array, count: int) -> Array:
     """Numbers of at most ``count`` boxes, best first, none of which overlaps much with a better one."""
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
-    order, kept = np.argsort(-scores, kind="stable"), []
+    order = np.argsort(-scores, kind="stable")
+    kept: list[int] = []
     while len(order) and len(kept) < count:
         first, order = order[0], order[1:]
-        kept.append(first)
+        kept.append(int(first))
         low = np.maximum(boxes[first, :2], boxes[order, :2])
         high = np.minimum(boxes[first, 2:], boxes[order, 2:])
         common = np.prod(np.maximum(high - low, 0), 1)

@@ -77,12 +77,7 @@ def write_networks(folder: Path) -> None:
             conv("rpn_cls_score", "rpn_conv", 2 * ANCHORS, 1),
             reshape("rpn_cls_score_reshape", "rpn_cls_score", 2),
             caffe_kit.layer("rpn_cls_prob", "Softmax", "rpn_cls_score_reshape"),
-            caffe_kit.layer(
-                "rpn_cls_prob_reshape",
-                "Reshape",
-                "rpn_cls_prob",
-                params=f"reshape_param {{ shape {{ dim: 0 dim: {2 * ANCHORS} dim: -1 dim: 16 }} }}",
-            ),
+            reshape("rpn_cls_prob_reshape", "rpn_cls_prob", 2 * ANCHORS),
             conv("rpn_bbox_pred", "rpn_conv", 4 * ANCHORS, 1),
         ]
     )

@@ -172,6 +172,7 @@ def test_unsupported_layers_are_listed_together(tmp_path: Path) -> None:
             r"weight 0 in '.*' has the shape \[2, 4\], expected is \[2, 3\]",
         ),
         (DENSE, FC, "reads 'data', which no layer before it makes"),
+        (SMALL + layer("p", "ROIPooling", "fc data"), FC, r"layer 'p' \(ROIPooling\): it needs features"),
         ('input: "data" input_dim: 1 ' + DENSE, FC, "1 inputs, but 1 dimensions"),
         (SMALL + layer("s", "Slice", "data", "a b"), FC, r"layer 's' \(Slice\): 3 values along axis 1"),
         (SMALL + layer("s", "Softmax", "fc", params="softmax_param { axis: 2 }"), FC, "has no axis 2"),

@@ -135,15 +135,10 @@ def _average(
 def roi_pooling(b: ModelBuilder, layer: Layer, x: Sequence[str]) -> str:
     """Fast R-CNN's: maxima in a grid over each region [image, left, top, right, bottom]."""
     p = layer.param("roi_pooling_param")
-    if (
-        len(x) != 2
-        or len(b.shape(x[0])) != 4
-        or b.shape(x[1])[1:] != (5,)
-        or not p.pooled_h
-        or not p.pooled_w
-    ):
+    grid = [p.pooled_h, p.pooled_w]
+    if [len(b.shape(name)) for name in x] != [4, 2] or b.shape(x[1])[1] != 5 or not all(grid):
         raise ModelError(f"{layer}: it needs features of 4 dimensions, regions [N, 5], pooled_h and pooled_w")
-    return b.add("MaxRoiPool", *x, pooled_shape=[p.pooled_h, p.pooled_w], spatial_scale=p.spatial_scale)
+    return b.add("MaxRoiPool", *x, pooled_shape=grid, spatial_scale=p.spatial_scale)
 
 
 def inner_product(b: ModelBuilder, layer: Layer, x: Sequence[str]) -> str:
