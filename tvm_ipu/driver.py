@@ -104,14 +104,8 @@ def compile_model(
     records = _tuning_records(chip, options)
     kernels = KernelSet(chip, records.choose)
     batch = choose_batches(tuple(batches), batch_mode)
-    if chip.chip is not None:
-        chip.chip.check_batch(max((*batch.sizes, batch.limit)))
-        if options.precision != "fp32":
-            raise OptionError(
-                f"--precision: target '{chip.chip.name}' has no float unit for '{options.precision}'",
-                "leave it out, and compile a fixed stage: calibrate the float model for this target first",
-            )
     loads = _loads(loading, input_shapes, outputs, batch.sizes)
+    _check_chip(chip, options, loads, batch.limit)
     models = _fused_models(model, loads, kernels, samples, options, clock)
     check_category(category, models[0].outputs)
     with clock.stage("code generation"):
@@ -169,7 +163,8 @@ def tune_model(
     chip = load_target(target)
     clock = _Clock(progress)
     kernels = KernelSet(chip)
-    loads = _loads(loading, input_shapes, outputs, batches)
+    loads = _loads(loading, input_shapes, outputs, choose_batches(tuple(batches)).sizes)
+    _check_chip(chip, options, loads)
     models = _fused_models(model, loads, kernels, samples, options, clock)
     inputs = list(fill(models[0].inputs, "random").values())
 
@@ -194,7 +189,8 @@ def list_tasks(
     """What ``tune_model`` would tune; arguments and errors are the same."""
     options, chip = options or CompileOptions(), load_target(target)
     clock = _Clock(None)
-    loads = _loads(loading, input_shapes, outputs, batches)
+    loads = _loads(loading, input_shapes, outputs, choose_batches(tuple(batches)).sizes)
+    _check_chip(chip, options, loads)
     models = _fused_models(model, loads, KernelSet(chip), None, options, clock)
     return find_tasks(models, chip)
 
@@ -235,6 +231,20 @@ def _loads(
     shapes = parse_input_shapes(input_shapes) or loading.input_shapes
     loading = replace(loading, input_shapes=shapes, outputs=tuple(outputs) or loading.outputs)
     return [replace(loading, batch=batch) for batch in batches or (loading.batch,)]
+
+
+def _check_chip(
+    target: Target, options: CompileOptions, loads: Sequence[LoadOptions], limit: int = 0
+) -> None:
+    """See that a chip computes in that precision, and runs each batch size and ``limit`` elements at once."""
+    if target.chip is None:
+        return
+    target.chip.check_batch(max([limit, *(load.batch or 0 for load in loads)]))
+    if options.precision != "fp32":
+        raise OptionError(
+            f"--precision: target '{target.chip.name}' has no float unit for '{options.precision}'",
+            "leave it out, and compile a fixed stage: calibrate the float model for this target first",
+        )
 
 
 def _fused_models(

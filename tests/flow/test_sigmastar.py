@@ -262,7 +262,10 @@ def test_several_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ("calibrate", ["-i/--image"]),
         ("calibrate yolo_float.sim -i none -n yolo.py", ["-i: none does not exist"]),
         ("calibrate yolo_float.sim -i pictures -n none.py", ["there is no file 'none.py'"]),
-        ("calibrate yolo_fixed.sim -i pictures -n yolo.py", ["holds no float stage (kind 3)", "convert"]),
+        (
+            "calibrate yolo_fixed.sim -i pictures -n yolo.py",
+            ["is a fixed stage, not a float stage", "convert"],
+        ),
         ("calibrate yolo_float.sim -i pictures -n yolo.py --quant_level L9", ["'L9' is not allowed"]),
         ("calibrate yolo_float.sim -i pictures -n yolo.py --quant_level L1 -q Q1", ["exclude each other"]),
         (

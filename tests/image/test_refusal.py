@@ -48,7 +48,9 @@ def test_container_helper_changes_nothing(container: Container, tmp_path: Path) 
         ({"version_major": 2}, r"image format 2\.0, but this"),
         ({"version_major": 0}, r"image format 0\.0, but this"),
         ({"version_minor": 3, "incompatible_flags": 4}, r"format 1\.3 uses a feature newer than 1\.0"),
-        ({"kind": 2}, r"holds no offline image \(kind 2\)"),
+        ({"kind": 2}, "is a float stage, not an offline image"),
+        ({"kind": 3}, "is a fixed stage, not an offline image"),
+        ({"kind": 9}, "is something newer, not an offline image"),
         ({"magic": 1}, "not an offline image"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.simulate.kit import normalised, pixels, write_float
+from tests.simulate.kit import network, normalised, pixels, write_float
 from tvm_ipu.base import target
 from tvm_ipu.base.contract import ConvConfig
 from tvm_ipu.base.errors import OptionError, TargetError
@@ -98,12 +98,23 @@ def test_stage_of_another_chip_is_not_compiled(folder: Path, preset: Path) -> No
     assert not (folder / "refused.img").exists()
 
 
-@pytest.mark.parametrize("options", ["-b 5", "-b 5 --batch_mode n_buf", "-b 1,5 --batch_mode one_buf"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "compile float.sim -b 5",
+        "compile float.sim -b 5 --batch_mode n_buf",
+        "compile float.sim -b 1,5 --batch_mode one_buf",
+        "tune float.sim -b 1,5",
+        "tune float.sim -b 5 --tasks list",
+        "convert float.onnx -b 5 --export-image",
+    ],
+)
 def test_batch_that_the_chip_does_not_run(
-    folder: Path, options: str, capsys: pytest.CaptureFixture[str]
+    folder: Path, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["compile", str(folder / "float.sim"), "-t", "eight-bit-chip", "-o", str(folder / "b.img")]
-    assert main([*command, *options.split()]) == 1
+    monkeypatch.chdir(folder)
+    (folder / "float.onnx").write_bytes(network())
+    assert main([*words.split(), "-t", "eight-bit-chip"]) == 1
     assert "--batch: 5 is more than target 'eight-bit-chip' runs at once" in capsys.readouterr().err
 
 

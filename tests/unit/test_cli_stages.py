@@ -68,6 +68,16 @@ def test_float_stage(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert part in text
 
 
+def test_stage_with_the_suffix_of_an_export_stays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(CONVERT.split()) == 0
+    stage = (folder / "net_float.sim").rename(folder / "stage.onnx")
+    kept = stage.read_bytes()
+    assert main(["export", "stage.onnx"]) == 0
+    assert stage.read_bytes() == kept
+    assert [o.name for o in onnx.load("stage.onnx.onnx").graph.output] == ["y", "z"]
+    assert "is a file that this command reads" in fail(capsys, "export stage.onnx -o stage.onnx")
+
+
 def test_compiled_float_stage(folder: Path) -> None:
     assert main(CONVERT.split()) == 0
     assert main(["compile", "-m", "net_float.sim", "--soc_version", "host"]) == 0

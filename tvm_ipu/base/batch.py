@@ -25,7 +25,7 @@ class Batches:
     limit: int = 0
 
 
-def choose_batches(sizes: tuple[int, ...], mode: str) -> Batches:
+def choose_batches(sizes: tuple[int, ...], mode: str = ONE_BUF) -> Batches:
     """What ``--batch`` and ``--batch_mode`` ask for.
 
     Args:

@@ -190,7 +190,8 @@ def _convert_platform(args: argparse.Namespace) -> int:
     from tvm_ipu.base.shapes import parse_input_shapes
 
     loading = replace(load_options(args), input_shapes=parse_input_shapes(args.input_shapes))
-    check_output("--output-file", args.output_file, args.model_file)
+    inputs = (args.input_config, args.image, args.quant_config, args.quant_param, loading.weights)
+    check_output("--output-file", args.output_file, args.model_file, *inputs)
     kind = checked_output(args.output_file, (".sim", ".img", ".onnx"), "--output-file").suffix.lower()
     if kind == ".onnx":
         driver.export_onnx(

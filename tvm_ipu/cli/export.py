@@ -36,12 +36,18 @@ def execute(args: argparse.Namespace) -> int:
     from tvm_ipu import fixed_point
 
     stage = given_model(args, "STAGE")
-    output = args.output or stage.with_suffix(_PARAMETERS.get(args.output_mode, ".onnx"))
+    output = args.output or _beside(stage, _PARAMETERS.get(args.output_mode, ".onnx"))
     checked_output(output, (".onnx",) if args.output_mode == "ONNX" else ())
-    check_output("--output", args.output, stage)
+    check_output("--output", output, stage)
     if args.output_mode == "ONNX":
         fixed_point.export_stage(stage, output)
     else:
         fixed_point.export_parameters(stage, output, args.output_mode)
     print(f"wrote {output}")
     return 0
+
+
+def _beside(stage: Path, suffix: str) -> Path:
+    """The file to write by default; a stage that has the suffix itself gets it twice."""
+    path = stage.with_suffix(suffix)
+    return path if path != stage else stage.with_name(f"{stage.name}{suffix}")

@@ -45,7 +45,7 @@ HEADER = ("task", ">calls", ">own GFLOP/s", ">best GFLOP/s", ">trials", ">time (
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
     parser.add_argument("model", type=Path, metavar="MODEL", help=f"model: {MODELS}")
-    add_target(parser)
+    add_target(parser, None)
     parser.add_argument(
         "-o",
         "--output",
@@ -152,8 +152,9 @@ def execute(args: argparse.Namespace) -> int:
 
     options = CompileOptions(precision=args.precision, jobs=args.jobs)
     common = {"input_shapes": args.input_shapes, "batches": args.batch, "loading": load_options(args)}
+    target = args.target or driver.default_target(args.model)
     if args.tasks == ("list",):
-        tasks = driver.list_tasks(args.model, args.target, options=options, **common)
+        tasks = driver.list_tasks(args.model, target, options=options, **common)
         rows = [(n, task.name, task.calls, len(task.decisions)) for n, task in enumerate(tasks)]
         print_table((">number", "task", ">calls", ">decisions"), rows)
         return 0
@@ -163,7 +164,7 @@ def execute(args: argparse.Namespace) -> int:
     with _display(args.verbose) as (loading, report):
         found = driver.tune_model(
             args.model,
-            args.target,
+            target,
             output,
             options=options,
             tuning=tuning,

@@ -137,7 +137,6 @@ def _header(path: Path, data: memoryview, what: str, kinds: Collection[schema.Ki
     header = schema.HEADER.unpack(data)
     found = f"{header['version_major']}.{header['version_minor']}"
     known = f"{schema.VERSION_MAJOR}.{schema.VERSION_MINOR}"
-    noun = what.split(" ", 1)[1]
     if header["version_major"] != schema.VERSION_MAJOR:
         raise ImageError(
             f"{path}: image format {found}, but this tvm_ipu reads {known}",
@@ -146,28 +145,24 @@ def _header(path: Path, data: memoryview, what: str, kinds: Collection[schema.Ki
     if header["incompatible_flags"] & ~schema.KNOWN_INCOMPATIBLE_FLAGS:
         raise ImageError(f"{path}: format {found} uses a feature newer than {known}", "update tvm_ipu")
     if header["kind"] not in kinds:
-        names = {kind.value: kind.name.lower().replace("_", " ") for kind in schema.Kind}
-        name = names.get(header["kind"], "something newer")
-        raise ImageError(
-            f"{path}: holds no {noun} (kind {header['kind']}): it is {_article(name)}",
-            f"make one with '{_MAKER[min(kinds)]}'",
-        )
+        name = _NAMES.get(header["kind"], "something newer")
+        raise ImageError(f"{path}: is {name}, not {what}", f"make one with '{_MAKER[min(kinds)]}'")
     if header["file_size"] != len(data):
         raise ImageError(f"{path}: has {len(data)} bytes, but its header says {header['file_size']}", DAMAGED)
     return header
 
+
+_NAMES = {
+    int(schema.Kind.IMAGE): "an offline image",
+    int(schema.Kind.FLOAT_STAGE): "a float stage",
+    int(schema.Kind.FIXED_STAGE): "a fixed stage",
+}
 
 _MAKER = {
     schema.Kind.IMAGE: "tvm-ipu compile",
     schema.Kind.FLOAT_STAGE: "tvm-ipu convert",
     schema.Kind.FIXED_STAGE: "tvm-ipu calibrate",
 }
-
-
-def _article(noun: str) -> str:
-    if noun.startswith("something"):
-        return noun
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _with_sections(file: Container, specs: Sequence[schema.SectionSpec], verify: str) -> Container:

@@ -13,6 +13,14 @@ static const struct ipu_section_spec *find_spec(uint32_t type) {
   return NULL;
 }
 
+static const char *kind_name(uint32_t kind) {
+  switch (kind) {
+    case IPU_KIND_FLOAT_STAGE: return "a float stage";
+    case IPU_KIND_FIXED_STAGE: return "a fixed stage";
+    default: return "something newer";
+  }
+}
+
 static tvm_ipu_status check_header(const struct ipu_header *header, size_t size, tvm_ipu_error *error) {
   if (header->magic != IPU_MAGIC) {
     return ipu_fail(error, TVM_IPU_ERROR_FORMAT, "make one with 'tvm-ipu compile'", "not an offline image");
@@ -27,7 +35,8 @@ static tvm_ipu_status check_header(const struct ipu_header *header, size_t size,
                     header->version_major, header->version_minor, IPU_VERSION_MAJOR, IPU_VERSION_MINOR);
   }
   if (header->kind != IPU_KIND_IMAGE) {
-    return ipu_fail(error, TVM_IPU_ERROR_FORMAT, "", "holds no offline image (kind %u)", header->kind);
+    return ipu_fail(error, TVM_IPU_ERROR_FORMAT, "make one with 'tvm-ipu compile'", "is %s, not an offline image",
+                    kind_name(header->kind));
   }
   if (header->file_size != size) {
     return ipu_fail(error, TVM_IPU_ERROR_FORMAT, DAMAGED, "has %llu bytes, but its header says %llu",
