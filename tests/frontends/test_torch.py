@@ -105,6 +105,20 @@ def test_a_script_function(tmp_path):
     assert relative_error(found["output"], power_sum(x, y, 3).numpy()) < TOLERANCE
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(2, 4, 5, 6, 7), (4, 5, 6, 7)])
+def test_convolutions_of_three_axes(shape, bias, caplog):
+    """onnxscript gives them a bias of a wrong shape where they have none."""
+    torch.manual_seed(0)
+    module = nn.Conv3d(4, 6, (3, 2, 3), (1, 2, 1), (1, 0, 2), (2, 1, 1), groups=2, bias=bias)
+    x = torch.randn(shape)
+    with caplog.at_level(logging.INFO):
+        model = to_onnx(module, LoadOptions(example_input=x))
+    assert "fails" not in caplog.text  # the first way works
+    (found,) = by_onnxruntime(model, {model.graph.input[0].name: x.numpy()}).values()
+    np.testing.assert_allclose(found, reference(module, x).numpy(), rtol=1e-5, atol=1e-5)
+
+
 class Counter(nn.Module):
     """TorchScript with a state of its own."""
 

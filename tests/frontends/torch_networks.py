@@ -159,6 +159,14 @@ def _wav2vec2() -> Case:
     return Wav2Vec2Model(Wav2Vec2Config(num_hidden_layers=6)), torch.randn(1, 32000)
 
 
+def _gpt2() -> Case:
+    """Six of GPT-2's layers on a prompt of 64 tokens; each sees the tokens before it."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(n_layer=6, use_cache=False))
+    return model, {"input_ids": torch.randint(0, 50000, (1, 64))}
+
+
 def _vit() -> Case:
     from transformers import ViTConfig, ViTForImageClassification
 
@@ -171,12 +179,17 @@ NETWORKS: dict[str, Callable[[], Case]] = {
     "deeplabv3_mobilenet": _vision("deeplabv3_mobilenet_v3_large", 256, weights_backbone=None),
     "densenet121": _vision("densenet121"),
     "efficientnet_b0": _vision("efficientnet_b0"),
+    "googlenet": _vision("googlenet", init_weights=False, aux_logits=False),
+    "gpt2": _gpt2,
     "gru": lambda: (_Recurrent(nn.GRU), torch.randn(1, 100, 128)),
     "inception_v3": _vision("inception_v3", 299, init_weights=False, aux_logits=False),
     "lstm": lambda: (_Recurrent(nn.LSTM), torch.randn(1, 100, 128)),
+    "maxvit_t": _vision("maxvit_t"),
+    "mnasnet": _vision("mnasnet1_0"),
     "mobilenet_v3": _vision("mobilenet_v3_large"),
     "r3d_18": _video,
     "regnet_y_400mf": _vision("regnet_y_400mf"),
+    "resnext50": _vision("resnext50_32x4d"),
     "shufflenet_v2": _vision("shufflenet_v2_x1_0"),
     "squeezenet": _vision("squeezenet1_1"),
     "ssdlite": lambda: (_Ssdlite(), torch.randn(1, 3, 320, 320)),
@@ -185,6 +198,7 @@ NETWORKS: dict[str, Callable[[], Case]] = {
     "t5_encoder": _t5,
     "tcn": lambda: (_Tcn(), torch.randn(1, 40, 400)),
     "unet": lambda: (_Unet(), torch.randn(1, 3, 256, 256)),
+    "vgg16": _vision("vgg16"),
     "vit_b_16": _vit,
     "wav2vec2": _wav2vec2,
     "whisper_tiny": _whisper,

@@ -15,6 +15,7 @@ from tvm_ipu.frontends.extras import require
 from tvm_ipu.frontends.torch import modules
 from tvm_ipu.frontends.torch.calls import Call
 from tvm_ipu.frontends.torch.names import rename, rename_outputs
+from tvm_ipu.frontends.torch.translations import TABLE
 from tvm_ipu.frontends.torch.unsupported import raise_unsupported
 
 OPSET = 18
@@ -53,7 +54,9 @@ def translate(program: Any, outputs: Sequence[str], weights: Mapping[str, str] |
     """
     require("onnxscript", extra="torch")
     try:
-        exported = torch.onnx.export(program, verbose=False, optimize=False, opset_version=OPSET)
+        exported = torch.onnx.export(
+            program, verbose=False, optimize=False, opset_version=OPSET, custom_translation_table=TABLE
+        )
         model: ModelProto = exported.model_proto
     except Exception as err:  # the exporter raises errors of all kinds
         raise_unsupported(program, OPSET, err)
