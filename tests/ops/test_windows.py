@@ -111,6 +111,15 @@ POOLS = [
         for op in ("MaxPool", "AveragePool")
     ),
     *(
+        Case(
+            "ceiling, no window behind",
+            op,
+            [rand(3, 1, 3)],
+            {"kernel_shape": [2], "strides": [3], "ceil_mode": 1},
+        )
+        for op in ("MaxPool", "AveragePool")
+    ),
+    *(
         Case("same lower", op, [X], {"kernel_shape": [2, 4], "auto_pad": "SAME_LOWER"})
         for op in ("MaxPool", "AveragePool")
     ),

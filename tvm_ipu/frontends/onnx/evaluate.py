@@ -34,6 +34,8 @@ RANDOM = frozenset(
 _MISJUDGED = frozenset({"STFT"})
 """Operators for which ONNX infers wrong shapes (STFT with a window: all bins where half are asked for)."""
 
+_POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
+
 _SMALL = 4096
 """Constants of up to this many elements may decide shapes (Reshape's, Slice's ... inputs)."""
 
@@ -87,7 +89,23 @@ def infer_types(node: NodeProto, version: int, inputs: Sequence[Const | Tensor |
             f"node '{node_label(node)}' ({node.op_type}) with inputs {shapes}: {reason.strip()}",
             f"do the input shapes suit the model? {CHECK}",
         ) from err
-    return [_output_type(types[name]) if name in types else (0, None) for name in node.output]
+    found = [_output_type(types[name]) if name in types else (0, None) for name in node.output]
+    return _pooled(node, present[0].shape, found) if node.op_type in _POOLS else found
+
+
+def _pooled(node: NodeProto, shape: tuple[int, ...] | None, types: Sequence[OutputType]) -> list[OutputType]:
+    """Without windows that start in the padding behind, which ONNX's inference counts in ceiling mode."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    if shape is None or not attributes.get("ceil_mode"):
+        return list(types)
+    rank = len(shape) - 2
+    strides, begins = attributes.get("strides", [1] * rank), attributes.get("pads", [0] * 2 * rank)[:rank]
+
+    def kept(found: tuple[int, ...]) -> tuple[int, ...]:
+        axes = zip(found[2:], shape[2:], strides, begins, strict=True)
+        return (*found[:2], *(n - ((n - 1) * step >= size + begin) for n, size, step, begin in axes))
+
+    return [(kind, None if found is None else kept(found)) for kind, found in types]
 
 
 def _output_type(proto: TypeProto) -> OutputType:
