@@ -6,7 +6,8 @@ model - frontends -> Relax - passes -> Relax, fused - codegen -> Program - image
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ class CompileReport:
     Attributes:
         image: File that was written.
         program: What is in it.
-        seconds: Time of each stage, in order.
+        seconds: Time of each step, in order.
         tuned: Kernel problems whose decisions came from tuning records.
     """
 
@@ -99,25 +100,25 @@ def compile_model(
         TvmIpuError: Anything the user can mend.
     """
     options = options or CompileOptions()
-    clock = _Clock(progress)
+    steps = _Steps(progress)
     chip = load_target(target)
     records = _tuning_records(chip, options)
     kernels = KernelSet(chip, records.choose)
     batch = choose_batches(tuple(batches), batch_mode)
     loads = _loads(loading, input_shapes, outputs, batch.sizes)
     _check_chip(chip, options, loads, batch.limit)
-    models = _fused_models(model, loads, kernels, samples, options, clock)
+    models = _fused_models(model, loads, kernels, samples, options, steps)
     check_category(category, models[0].outputs)
-    with clock.stage("code generation"):
+    with steps.timed("code generation"):
         program = build_program(models, chip, options.jobs, progress, kernels)
         program.metadata["category"] = category
         if batch.limit:
             program.metadata["batch_limit"] = batch.limit
-    with clock.stage("writing"):
+    with steps.timed("writing"):
         write_image(program, output)
     if options.tuning_records and not records.used:
         warn_on_stderr(f"--tuning-records: no record is for this model on '{chip.name}', {chip.cores} cores")
-    return CompileReport(output, program, clock.seconds, len(records.used))
+    return CompileReport(output, program, steps.seconds, len(records.used))
 
 
 def default_target(model: Path) -> str:
@@ -161,11 +162,10 @@ def tune_model(
     """
     options = options or CompileOptions()
     chip = load_target(target)
-    clock = _Clock(progress)
     kernels = KernelSet(chip)
     loads = _loads(loading, input_shapes, outputs, choose_batches(tuple(batches)).sizes)
     _check_chip(chip, options, loads)
-    models = _fused_models(model, loads, kernels, samples, options, clock)
+    models = _fused_models(model, loads, kernels, samples, options, _Steps(progress))
     inputs = list(fill(models[0].inputs, "random").values())
 
     def build(one: Model, choose: Choose, path: Path) -> list[str]:
@@ -188,10 +188,9 @@ def list_tasks(
 ) -> list[Task]:
     """What ``tune_model`` would tune; arguments and errors are the same."""
     options, chip = options or CompileOptions(), load_target(target)
-    clock = _Clock(None)
     loads = _loads(loading, input_shapes, outputs, choose_batches(tuple(batches)).sizes)
     _check_chip(chip, options, loads)
-    models = _fused_models(model, loads, KernelSet(chip), None, options, clock)
+    models = _fused_models(model, loads, KernelSet(chip), None, options, _Steps(None))
     return find_tasks(models, chip)
 
 
@@ -253,17 +252,17 @@ def _fused_models(
     kernels: KernelSet,
     samples: Path | None,
     options: CompileOptions,
-    clock: _Clock,
+    steps: _Steps,
 ) -> list[Model]:
     """The model as each of ``loads`` says, through all passes."""
-    with clock.stage("loading"):
+    with steps.timed("loading"):
         models = _load(model, loads, kernels.target)
     fused = [Fused(one, kernels) for one in models]
     if options.precision != "fp32" and options.max_error > 0:
-        with clock.stage("sensitivity"):
+        with steps.timed("sensitivity"):
             kept = float32_layers(fused[0], options, samples, warn_on_stderr)
             options = replace(options, float32_layers=kept)
-    with clock.stage("passes"):
+    with steps.timed("passes"):
         return [one.with_options(options, _dumper(options, one.model)) for one in fused]
 
 
@@ -305,30 +304,20 @@ def _tuning_records(chip: Target, options: CompileOptions) -> Records:
     return Records(records, chip, warn_on_stderr)
 
 
-class _Clock:
-    """Seconds of each stage."""
+class _Steps:
+    """The steps of a command: each is announced, and its seconds are kept."""
 
     def __init__(self, progress: Progress | None) -> None:
         self.seconds: dict[str, float] = {}
         self._progress = progress
 
-    def stage(self, name: str) -> _Stage:
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
         if self._progress:
             self._progress(name, 0, 0)
-        return _Stage(self, name)
-
-
-@dataclass
-class _Stage:
-    clock: _Clock
-    name: str
-    start: float = 0.0
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.clock.seconds[self.name] = time.perf_counter() - self.start
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
 
 
 def _dumper(options: CompileOptions, model: Model) -> AfterPhase | None:

@@ -87,19 +87,6 @@ class Described:
             return _float_simulator(stacked(self.graph, self.batch), threads)
         return _fixed_simulator(self.graph, self.contract, self.target, self.batch)
 
-    def check_config(self, path: Path) -> None:
-        """Refuse a configuration other than the model's own.
-
-        Raises:
-            OptionError: They differ.
-        """
-        contract, _ = read_input_config(path, load_target(self.target or "host").alignment)
-        if contract != self.contract:
-            raise OptionError(
-                f"--input-config: {path} is not the configuration that the model was made with",
-                "leave the option out, or make the model again",
-            )
-
 
 def describe_model(path: Path, phase: str = "", batch: int = 1) -> Described:
     """What a stage or an image takes.
@@ -130,6 +117,27 @@ def describe_model(path: Path, phase: str = "", batch: int = 1) -> Described:
     return Described(path, found, inputs, image.contract, image.target.name, None, batch)
 
 
+def check_config(path: Path | None, contract: Contract, target: str) -> None:
+    """Refuse an ``input_config.ini`` other than the one that a model was made with.
+
+    Args:
+        path: The configuration; nothing is compared without it.
+        contract: The model's own.
+        target: Chip that the model is for; this machine where empty.
+
+    Raises:
+        OptionError: They differ, or the file cannot be read.
+    """
+    if path is None:
+        return
+    given, _ = read_input_config(path, load_target(target or "host").alignment)
+    if given != contract:
+        raise OptionError(
+            f"--input-config: {path} is not the configuration that the model was made with",
+            "leave the option out, or make the model again",
+        )
+
+
 def find_plan(image: ImageInfo, batch: int) -> int:
     """Number of the plan of an image that takes so many samples at once.
 
@@ -149,7 +157,7 @@ def find_plan(image: ImageInfo, batch: int) -> int:
 
 
 def stacked(graph: Graph, batch: int) -> Graph:
-    """The network for so many samples."""
+    """The network for so many samples at once, stacked in the first dimension."""
     (first, *_) = graph.inputs[0].shape or (1,)
     return rebatch(graph, batch * first) if batch > 1 else graph
 
@@ -169,21 +177,6 @@ def samples_for(model: Described, images: Path, preprocess: str, timeout: float 
     """
     samples = open_samples(images, preprocess, model.inputs, model.contract, timeout)
     return replace(samples, shapes=PADDED) if model.phase == "Offline" else samples
-
-
-def open_simulator(path: Path, phase: str = "", threads: int = 1) -> Simulator:
-    """The simulator of a stage or an image.
-
-    Args:
-        path: A ``.sim``, or an image.
-        phase: One of ``PHASES``, where only that will do.
-        threads: Threads that share the work.
-
-    Raises:
-        OptionError: The file is of another phase.
-        ImageError: It is none of them, or damaged.
-    """
-    return describe_model(path, phase).open(threads)
 
 
 def open_float(path: Path, threads: int = 1) -> Simulator:
@@ -263,11 +256,7 @@ def float_tensors(graph: Graph) -> list[Details]:
     """Name, shape and type of every tensor of a float graph."""
     specs = {spec.name: spec for spec in (*graph.inputs, *graph.tensors.values(), *graph.outputs)}
     return [
-        {
-            "dtype": spec.dtype.name,
-            "name": spec.name,
-            "shape": np.array(spec.shape, np.int32),
-        }
+        {"dtype": spec.dtype.name, "name": spec.name, "shape": np.array(spec.shape, np.int32)}
         for spec in specs.values()
     ]
 

@@ -23,6 +23,19 @@ MEAN, STD = (123.0, 117.0, 104.0), (58.0, 57.0, 57.5)
 PICTURE = InputContract("x", "RGB", "YUV_NV12", True, MEAN, STD, 8, 4)
 CONTRACT = Contract((PICTURE,), (OutputContract("scores"),))
 
+INI = """[INPUT_CONFIG]
+inputs=x;
+training_input_formats=RGB;
+input_formats=BGR;
+quantizations=TRUE;
+mean=1:2:3;
+std_value=1;
+[OUTPUT_CONFIG]
+outputs=scores;
+dequantizations=TRUE;
+"""
+"""A configuration that is not that of these stages."""
+
 
 def network(seed: int = 0) -> bytes:
     """Transpose, convolutions of two kinds, a residual sum, a pool and a dense layer, from NHWC pictures."""

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from tests.simulate.kit import network, normalised, pixels, write_fixed, write_float
+from tests.simulate.kit import INI, network, normalised, pixels, write_fixed, write_float
 from tvm_ipu.accuracy import Bound, float_runner, measure, mend, paired, promote, read_models
 from tvm_ipu.base.contract import Contract
 from tvm_ipu.base.errors import OptionError
@@ -229,6 +229,8 @@ def test_figures_do_not_depend_on_the_batch(folder: Path, capsys: pytest.Capture
         (["--labels", "words"], "line 2: 'six' is not the number of a class"),
         (["--labels", "digits"], f"line 1: '{'3' * 20}' is not the number of a class"),
         (["--min-sqnr", "1", "--fix", "none/x.sim"], "--fix: 'none/x.sim': there is no folder 'none'"),
+        (["--min-sqnr", "1", "--fix", "fixed.sim"], "fixed.sim' is a file that this command reads"),
+        (["--input-config", "other.ini"], "is not the configuration that the model was made with"),
     ],
 )
 def test_options_that_do_not_go_together(folder: Path, capsys, more, message: str) -> None:
@@ -236,8 +238,10 @@ def test_options_that_do_not_go_together(folder: Path, capsys, more, message: st
     (folder / "bytes.txt").write_bytes(b"\xff\n")
     (folder / "words.txt").write_text("0.png 3\n1.png six\n")
     (folder / "digits.txt").write_text("3" * 6000)
-    files = ("one", "bytes", "words", "digits")
-    more = [str(folder / f"{word}.txt") if word in files else word for word in more]
+    (folder / "other.ini").write_text(INI)
+    texts = ("one", "bytes", "words", "digits")
+    more = [str(folder / f"{word}.txt") if word in texts else word for word in more]
+    more = [str(folder / word) if word in ("fixed.sim", "other.ini") else word for word in more]
     assert main([*accuracy_of(folder), *more]) == 1
     assert message in capsys.readouterr().err
 

@@ -9,23 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.simulate.kit import PICTURE, pixels, write_fixed, write_float
+from tests.simulate.kit import INI, PICTURE, pixels, write_fixed, write_float
 from tvm_ipu.cli.main import main
 from tvm_ipu.driver import compile_model
 from tvm_ipu.samples.raw import to_raw
 from tvm_ipu.simulation import open_fixed
-
-INI = """[INPUT_CONFIG]
-inputs=x;
-training_input_formats=RGB;
-input_formats=BGR;
-quantizations=TRUE;
-mean=1:2:3;
-std_value=1;
-[OUTPUT_CONFIG]
-outputs=scores;
-dequantizations=TRUE;
-"""
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from tvm_ipu.passes.pipeline import run_phases
 from tvm_ipu.passes.raw.apply import apply_contract
 from tvm_ipu.quantize.reference_raw import nv12_to_rgb
 from tvm_ipu.samples.raw import to_raw
-from tvm_ipu.simulation import open_fixed, open_float, open_offline, open_simulator
+from tvm_ipu.simulation import describe_model, open_fixed, open_float, open_offline
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_float_simulator_computes_the_model(stages: Path) -> None:
-    simulator = open_simulator(stages / "float.sim")
+    simulator = describe_model(stages / "float.sim").open()
     (details,) = simulator.get_input_details()
     assert (details["index"], details["name"], details["dtype"]) == (0, "x", np.float32)
     assert details["shape"].tolist() == [1, 12, 16, 3]
@@ -53,7 +53,7 @@ def test_the_float_simulator_computes_the_model(stages: Path) -> None:
 
 
 def test_fixed_and_offline_models_give_the_same_bytes(stages: Path) -> None:
-    fixed, offline = open_simulator(stages / "fixed.sim"), open_simulator(stages / "offline.img")
+    fixed, offline = (describe_model(stages / name).open() for name in ("fixed.sim", "offline.img"))
     floating = open_float(stages / "float.sim")
     details = [simulator.get_input_details()[0] for simulator in (fixed, offline)]
     for one in details:
@@ -90,7 +90,7 @@ def test_several_pictures_at_once(stages: Path) -> None:
 
 @pytest.mark.parametrize("name", ["fixed.sim", "offline.img"])
 def test_mistakes_are_refused(stages: Path, name: str) -> None:
-    simulator = open_simulator(stages / name)
+    simulator = describe_model(stages / name).open()
     with pytest.raises(RunError, match="'x' was not set"):
         simulator.invoke()
     with pytest.raises(RunError, match=r"'x' is float32\[1, 12, 16, 3\]"):
@@ -100,7 +100,7 @@ def test_mistakes_are_refused(stages: Path, name: str) -> None:
     with pytest.raises(RunError, match="has not run"):
         simulator.get_output(0)
     with pytest.raises(OptionError, match="'Fast' is not known"):
-        open_simulator(stages / name, "Fast")
+        describe_model(stages / name, "Fast")
 
 
 def test_an_image_is_not_a_stage(stages: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvm_ipu.base.errors import OptionError
+from tvm_ipu.base.files import check_output
 from tvm_ipu.cli.arguments import add_threads, checked_output, make_folder, thread_count
 from tvm_ipu.cli.simulate import add_inputs
 from tvm_ipu.cli.terminal import print_facts, print_table, progress, size
@@ -26,7 +27,14 @@ LISTED = 10
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
     parser.add_argument(
-        "-m", "--model", "--float-model", type=Path, required=True, metavar="STAGE", help="float stage (.sim)"
+        "-m",
+        "--model",
+        "--model-file",
+        "--float-model",
+        type=Path,
+        required=True,
+        metavar="STAGE",
+        help="float stage (.sim)",
     )
     parser.add_argument(
         "-f", "--fixed", "--fixed-model", type=Path, required=True, metavar="STAGE", help="fixed stage (.sim)"
@@ -75,6 +83,7 @@ def execute(args: argparse.Namespace) -> int:
     from tvm_ipu.accuracy import Bound, cost, float_runner, measure, mend, paired, read_models
     from tvm_ipu.image.stage import write_stage
     from tvm_ipu.samples import open_samples
+    from tvm_ipu.simulation import check_config
 
     bound = Bound(args.max_drop, args.min_sqnr)
     is_classifier = args.category == "Classification" or args.labels is not None
@@ -84,9 +93,11 @@ def execute(args: argparse.Namespace) -> int:
         raise OptionError("--max-drop is for classifiers", "add -c Classification, or give --min-sqnr")
     if args.fix is not None:
         checked_output(args.fix, (".sim",), "--fix")
+        check_output("--fix", args.fix, args.model, args.fixed)
     if args.output is not None:
         make_folder(args.output)
     models = read_models(args.model, args.fixed)
+    check_config(args.input_config, models.contract, models.stage.target)
     samples = open_samples(args.image, args.preprocess, models.floating.inputs, models.contract, args.timeout)
     names = [", ".join(file.name for file in files) for files in samples.files]
     labels = _read_labels(args.labels, samples) if args.labels else []
@@ -193,8 +204,10 @@ def _print(report: Report) -> None:
     if report.promoted:
         facts.append(("now 16 bits", ", ".join(report.promoted)))
     if report.cost:
-        before, after = (f"{size(int(report.cost[f'bytes_{w}']))}, {report.cost[f'ms_{w}']:.3g} ms" for w in
-                         ("before", "after"))  # fmt: skip
+        before, after = (
+            f"{size(int(report.cost[f'bytes_{when}']))}, {report.cost[f'ms_{when}']:.3g} ms"
+            for when in ("before", "after")
+        )
         facts.append(("cost", f"{before} -> {after}"))
     print()
     print_facts(facts)

@@ -17,7 +17,7 @@ def add_model(parser: argparse.ArgumentParser, kind: str, meaning: str) -> None:
 
     Args:
         parser: Of the command.
-        kind: ``STAGE`` or ``MODEL``.
+        kind: What the help calls it: ``STAGE``, ``MODEL`` or ``FILE``.
         meaning: What it may be, for the help.
     """
     parser.add_argument("model", type=Path, nargs="?", metavar=kind, help=meaning)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from tvm_ipu.cli.arguments import (
     given_model,
     positive,
 )
+from tvm_ipu.cli.inspect import tensor_bits
 from tvm_ipu.cli.terminal import print_facts, progress, size
 from tvm_ipu.quantize.levels import DEFAULT
 
@@ -126,12 +126,11 @@ def execute(args: argparse.Namespace) -> int:
             progress=report,
         )
     print(f"wrote {output}")
-    bits = Counter(one.bits for one in stage.ranges.ranges.values())
     print_facts(
         [
             ("target", stage.target),
             ("calibration", f"{options.level} with {stage.metadata['samples']} samples"),
-            ("tensors", ", ".join(f"{count} with {number} bits" for number, count in sorted(bits.items()))),
+            ("tensors", tensor_bits(stage)),
             ("network", f"{size(len(stage.model))} of ONNX"),
         ]
     )

@@ -133,7 +133,7 @@ def _add_development(parser: argparse.ArgumentParser) -> None:
         help="a Relax pass of your own, run before all others; may be repeated",
     )
     parser.add_argument(
-        "--dump-ir", type=Path, metavar="DIR", help="write the program after each stage to DIR"
+        "--dump-ir", type=Path, metavar="DIR", help="write the program after each phase of the passes to DIR"
     )
     parser.add_argument("--verify", action="store_true", help="check the program after every pass")
 
@@ -143,7 +143,8 @@ def execute(args: argparse.Namespace) -> int:
     from tvm_ipu import driver
 
     model = given_model(args, "MODEL")
-    image = checked_output(_image_path(model, args.output))
+    is_stage = model.suffix.lower() == STAGE_SUFFIX
+    image = checked_output(_image_path(model, is_stage, args.output))
     check_output("--output", image, model, args.samples, *args.tuning_records)
     options = CompileOptions(
         precision=args.precision,
@@ -156,7 +157,7 @@ def execute(args: argparse.Namespace) -> int:
         tuning_records=() if args.no_tuning_records else tuple(args.tuning_records),
         shipped_records=not args.no_tuning_records,
     )
-    if model.suffix.lower() == STAGE_SUFFIX and args.input_shapes:
+    if is_stage and args.input_shapes:
         raise OptionError(
             "--input-shapes: the shapes of a stage are fixed", "give them when the model is converted"
         )
@@ -167,24 +168,23 @@ def execute(args: argparse.Namespace) -> int:
             image,
             input_shapes=args.input_shapes,
             batches=args.batch,
-            batch_mode=args.batch_mode or (N_BUF if model.suffix.lower() == STAGE_SUFFIX else ONE_BUF),
+            batch_mode=args.batch_mode or (N_BUF if is_stage else ONE_BUF),
             category=args.category,
             samples=args.samples,
             loading=load_options(args),
             options=options,
             progress=report,
         )
-    stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.seconds.items())
-    print(f"wrote {result.image} in {sum(result.seconds.values()):.1f} s ({stages})")
+    steps = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.seconds.items())
+    print(f"wrote {result.image} in {sum(result.seconds.values()):.1f} s ({steps})")
     print_facts(_facts(result.program, result.image.stat().st_size, result.tuned))
     if args.verbose:
         print_float_layers(result.program.metadata)
     return 0
 
 
-def _image_path(model: Path, output: Path | None) -> Path:
+def _image_path(model: Path, is_stage: bool, output: Path | None) -> Path:
     """Where the image goes."""
-    is_stage = model.suffix.lower() == STAGE_SUFFIX
     name = f"{model.name}_sgsimg.img" if is_stage else f"{model.stem}.img"
     if output is None:
         return model.with_name(name) if is_stage else Path(name)

@@ -168,14 +168,14 @@ def _convert_model(args: argparse.Namespace) -> int:
     from tvm_ipu.frontends.loaders import as_onnx
 
     output = args.output_model or model.with_name(f"{model.name}.optimized.onnx")
-    check_output("--output-model", output, model)
+    check_output("--output-model", checked_output(output, option="--output-model"), model)
+    image = _image_path(args.export_image, output)
     shapes = parse_input_shapes(args.input_shapes, "--input-shape")
     loading = replace(load_options(args), input_shapes=shapes, batch=args.batch)
     source = as_onnx(model, loading)
     driver.export_onnx(source, output, precision=args.precision, opset=args.convert_version, loading=loading)
     print(f"wrote {output}")
-    if args.export_image is not None:
-        image = output.with_suffix(".img") if args.export_image == Path() else args.export_image
+    if image is not None:
         options = CompileOptions(precision=args.precision)
         with progress(args.verbose) as report:
             driver.compile_model(
@@ -183,6 +183,13 @@ def _convert_model(args: argparse.Namespace) -> int:
             )
         print(f"wrote {image}")
     return 0
+
+
+def _image_path(given: Path | None, output: Path) -> Path | None:
+    """Where ``--export-image`` goes, None without it; its folder is there."""
+    if given is None:
+        return None
+    return checked_output(output.with_suffix(".img") if given == Path() else given, option="--export-image")
 
 
 def _convert_platform(args: argparse.Namespace) -> int:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tvm_ipu.frontends.onnx.summary import ModelSummary
     from tvm_ipu.image.stage import Stage
 
-
 LISTS = ("float_layers", "bits")
 """Metadata that is shown in tables."""
 
@@ -52,18 +51,23 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _print_stage(stage: Stage) -> None:
-    bits = Counter(one.bits for one in stage.ranges.ranges.values())
-    facts = ", ".join(f"{count} with {number} bits" for number, count in sorted(bits.items()))
+    bits = tensor_bits(stage)
     print_facts(
         [
             ("stage", stage.kind),
             ("target", stage.target),
             *((name, value) for name, value in stage.metadata.items() if not isinstance(value, dict | list)),
-            *([("tensors", facts)] if facts else []),
+            *([("tensors", bits)] if bits else []),
         ]
     )
     _print_contract(stage.contract)
     print()
+
+
+def tensor_bits(stage: Stage) -> str:
+    """How many of a stage's tensors have how many bits, in words; empty where it has no ranges."""
+    bits = Counter(one.bits for one in stage.ranges.ranges.values())
+    return ", ".join(f"{count} with {number} bits" for number, count in sorted(bits.items()))
 
 
 def _print_model(model: ModelSummary) -> None:

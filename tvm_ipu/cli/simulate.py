@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvm_ipu.base.category import CATEGORIES, TOP
-from tvm_ipu.cli.arguments import add_sample_files, add_threads, make_folder, positive, thread_count
+from tvm_ipu.cli.arguments import (
+    add_model,
+    add_sample_files,
+    add_threads,
+    given_model,
+    make_folder,
+    positive,
+    thread_count,
+)
 from tvm_ipu.cli.terminal import print_table, progress
 
 if TYPE_CHECKING:
@@ -20,8 +28,7 @@ PHASES = ("Float", "Fixed", "Offline")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("-m", "--model", "--model-file", type=Path, required=True, metavar="FILE",
-                        help="float or fixed stage (.sim), or image")  # fmt: skip
+    add_model(parser, "FILE", "float or fixed stage (.sim), or image")
     add_inputs(parser)
     parser.add_argument(
         "-t",
@@ -32,10 +39,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="what the model is; by default as its file says",
     )
     parser.add_argument(
-        "-c", "--category", choices=CATEGORIES, default="Unknown",
+        "-c",
+        "--category",
+        choices=CATEGORIES,
+        default="Unknown",
         help="what its outputs are: Classification prints the best classes, Detection the boxes "
         "(default: Unknown, which prints the numbers)",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FOLDER", help="folder for the outputs: an .npz file a sample"
     )
@@ -68,15 +78,14 @@ def execute(args: argparse.Namespace) -> int:
     from tvm_ipu.bench.data import save_arrays
     from tvm_ipu.samples.raw import raw_feeds
     from tvm_ipu.simulate.stacking import chunks, run_stacked
-    from tvm_ipu.simulation import describe_model, samples_for
+    from tvm_ipu.simulation import check_config, describe_model, samples_for
 
-    model = describe_model(args.model, args.phase or "", args.batch)
-    if args.input_config is not None:
-        model.check_config(args.input_config)
+    model = describe_model(given_model(args, "FILE"), args.phase or "", args.batch)
+    check_config(args.input_config, model.contract, model.target)
     samples = samples_for(model, args.image, args.preprocess, args.timeout)
     with progress(args.verbose) as report:
         if report:
-            report(f"opening {args.model}", 0, 0)
+            report(f"opening {model.path}", 0, 0)
         simulator = model.open(thread_count(args))
     check_category(args.category, simulator.outputs)
     if args.output is not None:

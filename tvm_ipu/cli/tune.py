@@ -15,11 +15,14 @@ from tvm_ipu.base.files import check_output
 from tvm_ipu.base.options import CompileOptions
 from tvm_ipu.cli.arguments import (
     add_input_shapes,
+    add_model,
     add_precision,
     add_target,
     add_tuning_records,
+    checked_output,
     comma_list,
     count,
+    given_model,
     numbers,
     positive,
 )
@@ -44,7 +47,7 @@ HEADER = ("task", ">calls", ">own GFLOP/s", ">best GFLOP/s", ">trials", ">time (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help=f"model: {MODELS}")
+    add_model(parser, "MODEL", f"model: {MODELS}")
     add_target(parser, None)
     parser.add_argument(
         "-o",
@@ -150,20 +153,21 @@ def execute(args: argparse.Namespace) -> int:
     """Tune, and print what was found."""
     from tvm_ipu import driver
 
+    model = given_model(args, "MODEL")
     options = CompileOptions(precision=args.precision, jobs=args.jobs)
     common = {"input_shapes": args.input_shapes, "batches": args.batch, "loading": load_options(args)}
-    target = args.target or driver.default_target(args.model)
+    target = args.target or driver.default_target(model)
     if args.tasks == ("list",):
-        tasks = driver.list_tasks(args.model, target, options=options, **common)
+        tasks = driver.list_tasks(model, target, options=options, **common)
         rows = [(n, task.name, task.calls, len(task.decisions)) for n, task in enumerate(tasks)]
         print_table((">number", "task", ">calls", ">decisions"), rows)
         return 0
-    output = args.output or Path(f"{args.model.stem}.records.jsonl")
-    check_output("--output", output, args.model)
+    output = checked_output(args.output or Path(f"{model.stem}.records.jsonl"))
+    check_output("--output", output, model)
     tuning = _options(args)
     with _display(args.verbose) as (loading, report):
         found = driver.tune_model(
-            args.model,
+            model,
             target,
             output,
             options=options,

@@ -41,8 +41,7 @@ class CalibrationOptions:
     Attributes:
         level: ``L1`` to ``L5``, or ``Q10`` to ``Q23``.
         transformer: Whether layer normalisation and softmax, and sums for them only, stay float; None
-            decides by the
-            network, and never does so where ``operator_bits`` is 16.
+            decides by the network, and never does so where ``operator_bits`` is 16.
         operator_bits: Bits of tensors that no product reads.
         chip: Chip that the network is for, whose bits are kept to; None where all are allowed.
         num_process: Tensors that are looked at at a time; the results do not depend on it.
@@ -87,8 +86,7 @@ def calibrate(
 
     Returns:
         The network with ``QuantizeLinear`` and ``DequantizeLinear``, and its ranges with facts about how
-        they were
-        found.
+        they were found.
 
     Raises:
         CalibrationError: There are no samples, or they do not fit the network.

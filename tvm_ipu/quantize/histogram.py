@@ -23,8 +23,7 @@ class Histogram:
     """Bins of a width that is a power of two, at its multiples.
 
     Numbers that fall outside make the bins wider, by powers of two. The result is the same for every order
-    of the
-    samples and every division among workers: the width depends on the least and largest number only.
+    of the samples and every division among workers: the width depends on the least and largest number only.
 
     Attributes:
         exponent: Of the width.
