@@ -139,6 +139,8 @@ tvm_ipu_status tvm_ipu_image_open_file(const char *path, uint32_t flags, tvm_ipu
     status = read_image(opened, flags, error);
     if (status) name_file(error, path);
   }
+  const struct ipu_view *weights = &opened->sections[IPU_SECTION_WEIGHTS];
+  if (!status) ipu_memory_populate(weights->data, weights->size);
   return finish(opened, status, image);
 }
 

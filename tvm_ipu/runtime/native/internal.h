@@ -40,6 +40,8 @@ void *ipu_memory_reserve(size_t size);
 void ipu_memory_release(void *data, size_t size);
 /* Maps a whole file read-only. */
 tvm_ipu_status ipu_memory_map_file(const char *path, const uint8_t **data, size_t *size, tvm_ipu_error *error);
+/* Maps the pages of a part of a mapped file at once, if there are few: the first run then does without faults. */
+void ipu_memory_populate(const uint8_t *data, size_t size);
 /* Lets the CPU execute `code`: in place if it is part of a file mapping and fills whole pages, else in a copy, which
  * is then in `*copy`, to be released. NULL if the system refuses. */
 const uint8_t *ipu_memory_executable(const uint8_t *code, size_t size, bool in_mapping, void **copy);
