@@ -17,7 +17,7 @@ from tvm_ipu.frontends.onnx.plain import load_graph
 from tvm_ipu.quantize.calibrate import CalibrationOptions, calibrate
 from tvm_ipu.quantize.mixed import choose_mixture, recommended
 from tvm_ipu.quantize.moments import Moments
-from tvm_ipu.quantize.reconstruct import round_rows
+from tvm_ipu.quantize.reconstruct import BLOCK, DAMPING, round_rows
 
 GRAPH = load_graph(network())
 
@@ -57,6 +57,38 @@ def test_rounding_is_near_the_best_of_all():
     best, found, nearest = totals
     assert best <= found < 0.35 * nearest
     assert found < 3 * best
+
+
+def one_by_one(row: np.ndarray, metric: np.ndarray, limit: int) -> np.ndarray:
+    """The definition: each number is rounded where the sum is least with those to come free, then moved."""
+
+    def rounded(number: float) -> float:
+        return float(np.clip(np.rint(number), -limit, limit))
+
+    steps = np.zeros_like(row)
+    for k in range(len(row)):
+        known = metric[k:, :k] @ (row - steps)[:k]
+        steps[k] = rounded(row[k] + np.linalg.solve(metric[k:, k:], known)[0])
+    plain = np.clip(np.rint(row), -limit, limit)
+    steps = min(steps, plain, key=lambda one: cost(one - row, metric))
+    while True:
+        before = steps.copy()
+        for k in range(len(row)):
+            steps[k] = rounded(steps[k] + metric[k] @ (row - steps) / metric[k, k])
+        if np.array_equal(before, steps):
+            return steps
+
+
+def test_columns_in_blocks_are_rounded_as_one_by_one():
+    random, depth = np.random.default_rng(3), 2 * BLOCK + 37
+    inputs = np.maximum(random.normal(size=(2, 400, depth)) @ random.normal(size=(2, depth, depth)), 0)
+    metric = np.stack([np.cov(one.T) for one in inputs])
+    rows = random.uniform(-9, 9, (2, 3, depth))
+    found = round_rows(rows, metric, 7, 40)
+    for group, of_group in enumerate(metric):
+        damped = of_group + DAMPING * np.trace(of_group) / depth * np.eye(depth)
+        for row, steps in zip(rows[group], found[group], strict=True):
+            assert np.array_equal(steps, one_by_one(row, damped, 7))
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,9 @@ DAMPING = 0.01
 MEMORY = 2**28
 """Bytes of covariances that are collected in one pass over the samples."""
 
+BLOCK = 128
+"""Columns of weights that are rounded before their errors are spread over the others."""
+
 _WIDE = 16
 _FLOAT_BYTES = 4
 
@@ -118,35 +121,89 @@ def round_rows(rows: Array, covariance: Array, limit: int, iterations: int) -> A
     diagonal = np.einsum("gkk->gk", covariance)
     damping = DAMPING * np.maximum(diagonal.mean(1), 1e-12)
     metric = covariance + damping[:, None, None] * np.eye(depth)
-    upper = np.linalg.cholesky(np.linalg.inv(metric)).swapaxes(1, 2)
-    left, steps = rows.copy(), np.empty_like(rows)
-    for k in range(depth):
-        steps[:, :, k] = np.clip(np.rint(left[:, :, k]), -limit, limit)
-        error = (left[:, :, k] - steps[:, :, k]) / upper[:, k, k][:, None]
-        left[:, :, k:] -= error[:, :, None] * upper[:, None, k, k:]
+    steps = _in_turn(rows, _factor_of_inverse(metric), limit)
     plain = np.clip(np.rint(rows), -limit, limit)
-    costs = [np.einsum("gok,gkl,gol->go", d, metric, d, optimize=True) for d in (steps - rows, plain - rows)]
+    costs = [np.einsum("gok,gok->go", d @ metric, d) for d in (steps - rows, plain - rows)]
     steps = np.where((costs[0] <= costs[1])[:, :, None], steps, plain)
     return _improved(rows, steps, metric, limit, iterations)
 
 
+def _factor_of_inverse(metric: Array) -> Array:
+    """Upper triangles U with U' U the inverse of each metric, [groups, depth, depth].
+
+    Cholesky's lower triangle of a metric with its axes reversed is, reversed again, an upper triangle R with
+    R R' the metric: U is R's inverse.
+    """
+    lower = np.linalg.cholesky(metric[:, ::-1, ::-1])
+    return _inverse_of_upper(np.ascontiguousarray(lower[:, ::-1, ::-1]))
+
+
+def _inverse_of_upper(upper: Array) -> Array:
+    """Inverses of upper triangles, by halves: most of the work is products of matrices."""
+    depth = upper.shape[-1]
+    if depth <= BLOCK:
+        return np.triu(np.linalg.inv(upper))
+    half = depth // 2
+    found = np.zeros_like(upper)
+    first = found[:, :half, :half] = _inverse_of_upper(upper[:, :half, :half])
+    last = found[:, half:, half:] = _inverse_of_upper(upper[:, half:, half:])
+    found[:, :half, half:] = -first @ (upper[:, :half, half:] @ last)
+    return found
+
+
+def _in_turn(rows: Array, upper: Array, limit: int) -> Array:
+    """Columns rounded one after the other, the errors spread over their block, then over the rest."""
+    depth = rows.shape[-1]
+    left, steps = rows.copy(), np.empty_like(rows)
+    for start in range(0, depth, BLOCK):
+        end = min(start + BLOCK, depth)
+        block, errors = left[:, :, start:end].copy(), np.empty_like(left[:, :, start:end])
+        for k in range(end - start):
+            row = upper[:, start + k, start + k : end]
+            steps[:, :, start + k] = np.clip(np.rint(block[:, :, k]), -limit, limit)
+            errors[:, :, k] = (block[:, :, k] - steps[:, :, start + k]) / row[:, :1]
+            block[:, :, k:] -= errors[:, :, k, None] * row[:, None]
+        left[:, :, end:] -= errors @ upper[:, start:end, end:]
+    return steps
+
+
 def _improved(rows: Array, steps: Array, metric: Array, limit: int, iterations: int) -> Array:
     """Move single weights to where the squared change is least, until none moves."""
-    slope = (rows - steps) @ metric
-    own = np.einsum("gkk->gk", metric)
-    for _ in range(iterations):
-        moved = False
-        for k in range(rows.shape[-1]):
-            best = np.clip(np.rint(steps[:, :, k] + slope[:, :, k] / own[:, k][:, None]), -limit, limit)
-            delta = best - steps[:, :, k]
-            at = np.nonzero(delta)
-            if at[0].size:
-                moved = True
-                slope[at] -= delta[at][:, None] * metric[at[0], k]
-                steps[:, :, k] = best
-        if not moved:
-            break
+    for group, own in enumerate(metric):
+        slope = (rows[group] - steps[group]) @ own
+        for _ in range(iterations):
+            if not _moved(steps[group], slope, own, limit):
+                break
     return steps
+
+
+def _moved(steps: Array, slope: Array, metric: Array, limit: int) -> bool:
+    """One pass over the weights of a group: whether any was moved.
+
+    Args:
+        steps: Whole numbers, changed in place, [outputs, depth].
+        slope: Half of the falling slope of the squared change, kept true to ``steps``.
+        metric: [depth, depth].
+        limit: Largest whole number.
+    """
+    depth, any_moved = len(metric), False
+    for start in range(0, depth, BLOCK):
+        block = slice(start, min(start + BLOCK, depth))
+        before, near = steps[:, block].copy(), slope[:, block].copy()
+        own = metric[block, block]
+        for k in range(before.shape[1]):
+            best = np.clip(np.rint(steps[:, start + k] + near[:, k] / own[k, k]), -limit, limit)
+            delta = best - steps[:, start + k]
+            (at,) = np.nonzero(delta)
+            if at.size:
+                near[at] -= delta[at, None] * own[k]
+                steps[:, start + k] = best
+        change = steps[:, block] - before
+        outputs, columns = change.any(1), change.any(0)
+        if outputs.any():
+            any_moved = True
+            slope[outputs] -= change[np.ix_(outputs, columns)] @ metric[block][columns]
+    return any_moved
 
 
 def _passes(graph: Graph, places: Places, names: Sequence[str]) -> list[list[str]]:
