@@ -216,7 +216,7 @@ def calibrate_stage(
     facts = {
         **stage.metadata,
         "tvm_ipu": __version__,
-        "level": options.level,
+        "level": options.level.upper(),
         **{key: value for key, value in ranges.facts.items() if key not in _INNER_FACTS},
         "sample_names": list(names),
     }

@@ -50,11 +50,13 @@ class Described:
     Attributes:
         path: The file.
         phase: One of ``PHASES``.
-        inputs: What preprocessing gives: the float model's inputs. An image knows its frames' sizes only.
+        inputs: What preprocessing gives: the float model's inputs. An image of an older version knows the
+            sizes of its frames only.
         contract: What the bytes mean.
         target: Chip that it is for.
         graph: A stage's network; None for an image.
         batch: Samples of a run, stacked in the first dimension.
+        category: What an image was compiled as (``base.category``).
     """
 
     path: Path
@@ -64,6 +66,7 @@ class Described:
     target: str
     graph: Graph | None
     batch: int = 1
+    category: str = "Unknown"
 
     @property
     def extents(self) -> tuple[int, int]:
@@ -113,8 +116,9 @@ def describe_model(path: Path, phase: str = "", batch: int = 1) -> Described:
     contracts = {one.name: one for one in image.contract.inputs}
     plan = image.plans[find_plan(image, batch)]
     specs = (replace(s, shape=(s.shape[0] // batch, *s.shape[1:])) if batch > 1 else s for s in plan.inputs)
-    inputs = tuple(_picture(spec, contracts.get(spec.name)) for spec in specs)
-    return Described(path, found, inputs, image.contract, image.target.name, None, batch)
+    inputs = tuple(_picture(spec, contracts.get(spec.name), image.picture_size(spec.name)) for spec in specs)
+    category = str(image.metadata.get("category", "Unknown"))
+    return Described(path, found, inputs, image.contract, image.target.name, None, batch, category)
 
 
 def check_config(path: Path | None, contract: Contract, target: str) -> None:
@@ -162,11 +166,11 @@ def stacked(graph: Graph, batch: int) -> Graph:
     return rebatch(graph, batch * first) if batch > 1 else graph
 
 
-def _picture(spec: TensorSpec, contract: InputContract | None) -> TensorSpec:
-    """The float model's input behind a frame, as large as the frame with its padding."""
+def _picture(spec: TensorSpec, contract: InputContract | None, size: tuple[int, int] | None) -> TensorSpec:
+    """The float model's input behind a frame; as large as the frame where the picture's size is unknown."""
     if contract is None or contract.is_raw:
         return spec
-    return TensorSpec(spec.name, contract.picture_shape(spec.shape), DType.FLOAT32)
+    return TensorSpec(spec.name, contract.picture_shape(spec.shape, size), DType.FLOAT32)
 
 
 def samples_for(model: Described, images: Path, preprocess: str, timeout: float = TIMEOUT) -> Samples:

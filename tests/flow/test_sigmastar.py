@@ -281,6 +281,13 @@ def test_several_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             f"{CONVERT} --output_file x.sim --export-model",
             ["--export-model", "did you mean --export-models?", "convert onnx --help"],
         ),
+        (f"{CONVERT} --output_file x.sim -i pictures -n yolo.py", ["-i: it is for .img", "is 'x.sim'"]),
+        (f"{CONVERT} --output_file x.onnx", ["--input-config: it is for .sim or .img"]),
+        (
+            f"{CONVERT} --output_file x.sim --weight_file w",
+            ["platform 'onnx' have none", "for caffe, paddle"],
+        ),
+        ("compile one.img", ["'one.img' is an image: it is compiled already", "its fixed stage"]),
         (f"{CONVERT} --output_file none/x.sim", ["'none/x.sim': there is no folder 'none'"]),
         (f"{CALIBRATE} -o none/x.sim", ["-o/--output: 'none/x.sim': there is no folder 'none'"]),
         (f"{CALIBRATE} -o x.img", ["'x.img' does not end in .sim"]),

@@ -89,9 +89,16 @@ class InputContract:
             return n, rows * 3 // 2, columns
         return self._picture(n, rows, columns, CHANNELS[self.input_format])
 
-    def picture_shape(self, frame: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of a picture of the trained format that fills a frame of ``frame_shape``."""
-        if self.input_format == "YUV_NV12":
+    def picture_shape(self, frame: tuple[int, ...], size: tuple[int, int] | None = None) -> tuple[int, ...]:
+        """Shape of a picture of the trained format in a frame of ``frame_shape``.
+
+        Args:
+            frame: Shape of the frame.
+            size: Height and width of the picture; those of the frame with its padding by default.
+        """
+        if size is not None:
+            rows, columns = size
+        elif self.input_format == "YUV_NV12":
             rows, columns = frame[1] * 2 // 3, frame[2]
         else:
             rows, columns = self.extents(frame)

@@ -80,7 +80,10 @@ def read_ini(path: Path, known: Mapping[str, Iterable[str]]) -> IniFile:
     except OSError as err:
         raise ConfigError(f"cannot read '{path}': {err.strerror or err}") from err
     except UnicodeDecodeError as err:
-        raise ConfigError(f"'{path}' is not UTF-8 text ({err.reason} at byte {err.start})") from err
+        raise ConfigError(
+            f"'{path}' is not UTF-8 text ({err.reason} at byte {err.start})",
+            "save it as UTF-8, comments included",
+        ) from err
     sections: dict[str, dict[str, Entry]] = {}
     lines: dict[str, int] = {}
     section = ""

@@ -28,6 +28,7 @@ from tvm_ipu.cli.arguments import (
 from tvm_ipu.cli.inspect import print_float_layers
 from tvm_ipu.cli.sources import MODELS, add_arrays, add_source, load_options
 from tvm_ipu.cli.terminal import print_facts, progress, scaled, size
+from tvm_ipu.image.reader import is_image
 from tvm_ipu.image.schema import STAGE_SUFFIX
 
 
@@ -143,6 +144,10 @@ def execute(args: argparse.Namespace) -> int:
     from tvm_ipu import driver
 
     model = given_model(args, "MODEL")
+    if model.is_file() and is_image(model):
+        raise OptionError(
+            f"'{model}' is an image: it is compiled already", "give its fixed stage or its model"
+        )
     is_stage = model.suffix.lower() == STAGE_SUFFIX
     image = checked_output(_image_path(model, is_stage, args.output))
     check_output("--output", image, model, args.samples, *args.tuning_records)

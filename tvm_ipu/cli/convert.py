@@ -12,12 +12,20 @@ from tvm_ipu.base.files import check_output
 from tvm_ipu.base.ini import suggest
 from tvm_ipu.cli.arguments import add_batch, add_input_shapes, add_target, checked_output, positive
 from tvm_ipu.cli.calibrate import add_samples, calibration_options
-from tvm_ipu.cli.sources import MODELS, add_arrays, add_source, load_options
+from tvm_ipu.cli.sources import MODELS, add_arrays, add_source, check_platform, load_options
 from tvm_ipu.cli.terminal import print_facts, progress, size
 from tvm_ipu.frontends.loaders import PLATFORMS, ready_platforms
 
 MODEL = "model"
 """Subcommand that may be left out: ``convert MODEL --output-model ONNX``."""
+
+_OF_IMAGES = ("image", "preprocess", "quant_level", "q_mode", "quant_config", "quant_param", "memory_saving")
+_UNUSED = {
+    ".sim": (*_OF_IMAGES, "cal_batchsize", "export_models", "convert_version"),
+    ".img": ("convert_version",),
+    ".onnx": (*_OF_IMAGES, "cal_batchsize", "export_models", "input_config", "skip_simplify"),
+}
+"""Arguments that say nothing of a result with that suffix."""
 
 _MODEL_FILE = {
     "tensorflow_graphdef": ("--graph-def-file", "--model-file"),
@@ -29,6 +37,8 @@ _MODEL_FILE = {
 def expand(words: Sequence[str]) -> list[str]:
     """The words behind ``convert`` with the subcommand that was left out."""
     if words and words[0] in (MODEL, *PLATFORMS, "-h", "--help"):
+        if words[0] in PLATFORMS:
+            check_platform(words[0], words)
         return list(words)
     of_platforms = {"--model-file", "--graph-def-file", "--output-file"}.intersection(words)
     if of_platforms and not words[0].startswith("-"):
@@ -199,7 +209,8 @@ def _convert_platform(args: argparse.Namespace) -> int:
     loading = replace(load_options(args), input_shapes=parse_input_shapes(args.input_shapes))
     inputs = (args.input_config, args.image, args.quant_config, args.quant_param, loading.weights)
     check_output("--output-file", args.output_file, args.model_file, *inputs)
-    kind = checked_output(args.output_file, (".sim", ".img", ".onnx"), "--output-file").suffix.lower()
+    kind = checked_output(args.output_file, tuple(_UNUSED), "--output-file").suffix.lower()
+    _refuse_unused(args, kind)
     if kind == ".onnx":
         driver.export_onnx(
             args.model_file,
@@ -226,3 +237,20 @@ def _convert_platform(args: argparse.Namespace) -> int:
     for path in written:
         print(f"wrote {path}")
     return 0
+
+
+def _refuse_unused(args: argparse.Namespace, kind: str) -> None:
+    """See that every option matters for the result.
+
+    Raises:
+        OptionError: One is for other results.
+    """
+    for name in _UNUSED[kind]:
+        if getattr(args, name):
+            option = {"image": "-i", "preprocess": "-n", "q_mode": "-q"}.get(
+                name, f"--{name.replace('_', '-')}"
+            )
+            others = " or ".join(suffix for suffix, names in _UNUSED.items() if name not in names)
+            raise OptionError(
+                f"{option}: it is for {others}, and --output-file is '{args.output_file}'", "leave it out"
+            )

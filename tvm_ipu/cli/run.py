@@ -70,6 +70,8 @@ def execute(args: argparse.Namespace) -> int:
             save_arrays(args.output, outputs)
         category = session.metadata.get("category", "Unknown")
         if args.top or category == "Classification":
+            if category == "Classification":  # an element of the batch is one row, whatever its shape
+                outputs = {name: output.reshape(len(output), -1) for name, output in outputs.items()}
             _print_top(outputs, args.top or TOP, labels)
         elif category == "Detection":
             _print_boxes(outputs, session.metadata, labels)

@@ -42,9 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-c",
         "--category",
         choices=CATEGORIES,
-        default="Unknown",
-        help="what its outputs are: Classification prints the best classes, Detection the boxes "
-        "(default: Unknown, which prints the numbers)",
+        help="what its outputs are: Classification prints the best classes, Detection the boxes, Unknown the "
+        "numbers (default: what an image was compiled as, Unknown for a stage)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FOLDER", help="folder for the outputs: an .npz file a sample"
@@ -87,7 +86,8 @@ def execute(args: argparse.Namespace) -> int:
         if report:
             report(f"opening {model.path}", 0, 0)
         simulator = model.open(thread_count(args))
-    check_category(args.category, simulator.outputs)
+    category = args.category or model.category
+    check_category(category, simulator.outputs)
     if args.output is not None:
         make_folder(args.output)
     is_float = model.phase == "Float"
@@ -100,7 +100,7 @@ def execute(args: argparse.Namespace) -> int:
             save_arrays(args.output / f"{number:05d}_{samples.files[number][0].stem}.npz", results)
         else:
             print(name)
-            _print_results(results, args.category, model.extents)
+            _print_results(results, category, model.extents)
     return 0
 
 

@@ -98,6 +98,21 @@ def add_source(parser: argparse.ArgumentParser, platform: str = "") -> None:
     )
 
 
+def check_platform(platform: str, words: Sequence[str]) -> None:
+    """See that no word is an option that only other platforms have.
+
+    Raises:
+        OptionError: One is.
+    """
+    for name, platforms in {**_PLATFORMS, "graph_def_file": ("tensorflow_graphdef",)}.items():
+        option = f"--{name.replace('_', '-')}"
+        if platform not in platforms and any(word.partition("=")[0] == option for word in words):
+            raise OptionError(
+                f"{option}: models of the platform '{platform}' have none",
+                f"it is for {', '.join(platforms)}",
+            )
+
+
 def load_options(args: argparse.Namespace) -> LoadOptions:
     """What the arguments say about loading, shapes of inputs aside.
 

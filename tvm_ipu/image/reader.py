@@ -54,6 +54,14 @@ class ImageInfo:
         """Bytes of the section ``name``; 0 where there is none."""
         return sum(s.size for s in self.sections if s.name == name)
 
+    def picture_size(self, name: str) -> tuple[int, int] | None:
+        """Height and width of the picture in an input's frame, without its padding, where that is known."""
+        sizes = self.metadata.get("picture_sizes")
+        match sizes.get(name) if isinstance(sizes, dict) else None:
+            case [int(height), int(width)]:
+                return height, width
+        return None
+
 
 def is_image(path: Path) -> bool:
     """Whether the first bytes of a file are those of an image.

@@ -74,7 +74,8 @@ def _find(name: str, source: Path, number: int) -> Path:
         with suppress(OSError):  # a name that is too long
             if name and path.is_file():
                 return path
+    folders = dict.fromkeys((source.parent.absolute(), Path.cwd()))
     raise OptionError(
         f"-i: {source}, line {number}: there is no file '{name}'",
-        f"paths are looked up in {source.parent.absolute()}, then in {Path.cwd()}",
+        f"paths are looked up in {', then in '.join(map(str, folders))}",
     )

@@ -51,7 +51,8 @@ def raw_output(rewriter: Rewriter, real: relax.Expr, contract: OutputContract) -
     low, high = LIMITS[wanted]
     if contract.dequantize or not found.startswith("float"):
         if found.startswith("float"):
-            return RawOutput(rewriter.emit(R.astype(R.round(R.clip(real, low, high)), wanted)))
+            one, zero = relax.const(1.0, "float32"), relax.const(0, wanted)
+            return RawOutput(rewriter.emit(R.quantize(real, one, zero, axis=-1, out_dtype=wanted)))
         if found != wanted:
             real = rewriter.emit(R.astype(R.clip(real, low, high), wanted))
         return RawOutput(real)
