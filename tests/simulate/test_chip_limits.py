@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.simulate.kit import network, normalised, pixels, write_float
+from tests.simulate.kit import CONTRACT, PICTURE, network, normalised, pixels, write_float
 from tvm_ipu.base import target
 from tvm_ipu.base.contract import ConvConfig
 from tvm_ipu.base.errors import OptionError, TargetError
@@ -131,6 +131,14 @@ def test_float_precision_on_a_chip_without_floats(folder: Path, capsys: pytest.C
     told = capsys.readouterr().err
     assert "--precision: target 'ipu-ref' has no float unit" in told
     assert "calibrate the float model" in told
+
+
+def test_pictures_that_stay_float_on_a_chip_without_floats(folder: Path) -> None:
+    contract = replace(CONTRACT, inputs=(replace(PICTURE, quantize=False),))
+    write_float(folder / "unquantised.sim", contract=contract)
+    stage = replace(read_float_stage(folder / "unquantised.sim"), target="ipu-ref")
+    with pytest.raises(TargetError, match="quantizations: FALSE of input 'x' .* has no float unit"):
+        calibrate_stage(stage, folder / "refused.sim", lambda: iter([{"x": normalised(pixels(1)[0])}]))
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,13 @@ class Chip:
                     f"{role}_formats: '{given}' of {role} '{name}' is not known to target '{self.name}'",
                     f"allowed are {', '.join(sorted(allowed))}",
                 )
+        for port in contract.inputs:
+            if not port.is_raw and not port.quantize:
+                raise TargetError(
+                    f"quantizations: FALSE of input '{port.name}' leaves its pixels in float, and target "
+                    f"'{self.name}' has no float unit",
+                    "set it to TRUE",
+                )
 
     def check_weights(self, bits: Mapping[str, int]) -> None:
         """See that the chip takes the weights of a model.
