@@ -137,7 +137,7 @@ def test_pictures_that_stay_float_on_a_chip_without_floats(folder: Path) -> None
     contract = replace(CONTRACT, inputs=(replace(PICTURE, quantize=False),))
     write_float(folder / "unquantised.sim", contract=contract)
     stage = replace(read_float_stage(folder / "unquantised.sim"), target="ipu-ref")
-    with pytest.raises(TargetError, match="quantizations: FALSE of input 'x' .* has no float unit"):
+    with pytest.raises(TargetError, match=r"quantizations: FALSE of input 'x' .* has no float unit"):
         calibrate_stage(stage, folder / "refused.sim", lambda: iter([{"x": normalised(pixels(1)[0])}]))
 
 
