@@ -25,8 +25,19 @@ def write_report(facts: dict[str, Any], path: Path) -> None:
 
 
 def _report(facts: dict[str, Any]) -> Iterator[str]:
-    machine, peaks = facts["machine"], facts["peaks"]
     cells: list[Cell] = sorted(facts["cells"].values(), key=_place)
+    yield from _head(facts["machine"], facts["peaks"])
+    yield from _summary(cells, facts["images"], facts["peaks"])
+    yield from _contenders(cells)
+    yield from _held(cells)
+    yield from _cold_starts(cells)
+    yield from _slow(cells, facts["peaks"])
+    if NOTES.exists():
+        yield ""
+        yield NOTES.read_text(encoding="utf-8").rstrip()
+
+
+def _head(machine: dict[str, Any], peaks: dict[str, float]) -> Iterator[str]:
     yield "# Benchmarks"
     yield ""
     yield "Made by `scripts/bench --report`. Times are medians in milliseconds of runs alternating with the"
@@ -42,38 +53,43 @@ def _report(facts: dict[str, Any]) -> Iterator[str]:
         + "."
     )
     yield ""
+
+
+def _summary(cells: list[Cell], images: dict[str, Any], peaks: dict[str, float]) -> Iterator[str]:
     yield (
         "| model | precision | threads | target | image | "
         + "best other | ratio | share of roofline | profiled | compile (s) | image (MB) |"
     )
     yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for cell in cells:
-        yield _row(cell, facts["images"][f"{cell['model']} {cell['precision']} {cell['target']}"], peaks)
+        yield _row(cell, images[f"{cell['model']} {cell['precision']} {cell['target']}"], peaks)
     yield ""
     yield "`bf16-all`: no layer is kept in float32 (`--max-error 0`). `int8`: calibrated by NNCF, as the"
     yield "others' models are; `int8-here`: by this project, at level L2; `int8-bf16`: the floats between the"
     yield "integers are bfloat16, as `openvino:bf16`'s. Profiled: the sum of what `--profile` tells, as a"
     yield "share of runs without it, in turn with them."
     yield ""
+
+
+def _contenders(cells: list[Cell]) -> Iterator[str]:
     yield "All contenders. The error is the largest one of an output, as a share of its largest value, beside"
     yield "ONNX Runtime in float32 on the same inputs: a photograph, or random words."
     yield ""
     yield "| model | precision | threads | target | contender | median | min | runs | error |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for cell in cells:
-        for result in cell["results"]:
-            name = (
-                "image"
-                if result is cell["results"][0]
-                else f"{result['name']} {result['detail'].split('-')[0]}"
-            )
+        image, *others = cell["results"]
+        names = ["image", *(f"{one['name']} {one['detail'].split('-')[0]}" for one in others)]
+        for name, result in zip(names, (image, *others), strict=True):
             yield (
                 f"| {cell['model']} | {cell['precision']} | {cell['threads']} | {cell['target']} | {name} "
                 f"| {result['median_ms']:.2f} | {result['min_ms']:.2f} | {result['runs']} "
                 f"| {result['error']:.1e} |"
             )
     yield ""
-    yield from _held(cells)
+
+
+def _cold_starts(cells: list[Cell]) -> Iterator[str]:
     yield "## Cold start and memory"
     yield ""
     yield "From the start of a process to its end after one inference, on one thread, files in the page"
@@ -89,6 +105,9 @@ def _report(facts: dict[str, Any]) -> Iterator[str]:
             )
             yield f"| {cell['model']} | {cell['precision']} | {times} | {memory} |"
     yield ""
+
+
+def _slow(cells: list[Cell], peaks: dict[str, float]) -> Iterator[str]:
     yield "## Layers below a tenth of their roofline"
     yield ""
     yield "The roofline of a layer is the longer of its arithmetic at the core's peak and its operands at the"
@@ -99,9 +118,6 @@ def _report(facts: dict[str, Any]) -> Iterator[str]:
     for cell in cells:
         if cell["threads"] == 1 and cell["target"] == "host":
             yield from _slow_layers(cell, peaks)
-    if NOTES.exists():
-        yield ""
-        yield NOTES.read_text(encoding="utf-8").rstrip()
 
 
 def _place(cell: Cell) -> tuple[bool, str, str, list[str], int]:

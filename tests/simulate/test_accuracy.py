@@ -246,6 +246,12 @@ def test_options_that_do_not_go_together(folder: Path, capsys, more, message: st
     assert message in capsys.readouterr().err
 
 
+def test_an_image_of_another_stage_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compile_model(folder / "plain_fixed.sim", "host", folder / "plain.img")
+    assert main([*accuracy_of(folder), "--offline", str(folder / "plain.img")]) == 1
+    assert "plain.img is fed otherwise than the fixed stage" in capsys.readouterr().err
+
+
 def test_stages_of_two_networks_are_refused(folder: Path) -> None:
     stage = read_stage(folder / "float.sim")
     graph = graph_from_onnx(stage.model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from tvm_ipu.base.contract import Contract
 from tvm_ipu.base.errors import OptionError
 from tvm_ipu.base.graph import Graph
 from tvm_ipu.frontends.onnx.plain import graph_from_onnx
+from tvm_ipu.image.reader import read_image
 from tvm_ipu.image.stage import FIXED, FLOAT, Stage, read_stage
 from tvm_ipu.quantize.equalise import equalised
 from tvm_ipu.quantize.migrate import migrated
@@ -82,6 +83,19 @@ def read_models(floating: Path, fixed: Path) -> Models:
     return Models(migrated(graph, divisors), quantised, stage, factors)
 
 
+def check_image(path: Path, models: Models) -> None:
+    """Refuse an image that is fed otherwise than the fixed stage.
+
+    Raises:
+        OptionError: It is.
+        ImageError: It cannot be read.
+    """
+    if read_image(path).contract != models.contract:
+        raise OptionError(
+            f"--offline: {path} is fed otherwise than the fixed stage", "compile the image from that stage"
+        )
+
+
 def _channels(stage: Stage, fact: str) -> dict[str, Array]:
     """A fact that has a number for each channel of some tensors."""
     found = stage.ranges.facts.get(fact, {})
@@ -131,27 +145,20 @@ def measure(
     shown = {one.name: one for one in (*report.activations, *report.outputs)}
     results = {name: result for name, result in _results(models.fixed).items() if name in shown}
     outputs = dict.fromkeys([*results.values(), *(s.name for s in models.fixed.outputs)])
+    target = target or models.stage.target
     inner = fixed_interpreter(
-        stacked(models.fixed.with_outputs(outputs), batch),
-        replace(models.contract, outputs=()),
-        target or models.stage.target,
+        stacked(models.fixed.with_outputs(outputs), batch), replace(models.contract, outputs=()), target
     )
     report.float_layers = inner.float_layers
     runs = {"float": floating, "fixed": inner.run}
     if image:
-        network = stacked(models.fixed, batch)
         runs["offline"] = open_offline(image, batch=batch).run
-        runs["exact"] = fixed_interpreter(network, models.contract, target or models.stage.target).run
-    classes, number = models.fixed.outputs[0].name, 0
+        runs["exact"] = fixed_interpreter(stacked(models.fixed, batch), models.contract, target).run
+    number = 0
     for chunk in chunks(samples, batch):
         if progress:
             progress("samples", number, len(names))
-        reals, raws = zip(*chunk, strict=True)
-        every = {
-            model: run_stacked(run, reals if model == "float" else raws, batch) for model, run in runs.items()
-        }
-        for real, *ran in zip(reals, *every.values(), strict=True):
-            found = dict(zip(every, ran, strict=True))
+        for real, found in _run_all(runs, chunk, batch):
             expected = {**real, **found["float"]}
             for name, one in shown.items():
                 values = _scaled(expected[name], models.factors.get(name))
@@ -159,9 +166,7 @@ def measure(
             if image and any(found["exact"][n].tobytes() != v.tobytes() for n, v in found["offline"].items()):
                 report.differing.append(names[number])
             if classify:
-                label, reference = labels[number] if labels else None, int(np.argmax(expected[classes]))
-                for model in [one for one in every if one != "exact"]:
-                    _score(report, model, found[model][classes], label, reference)
+                _score(report, found, models.fixed.outputs[0].name, labels[number] if labels else None)
             number += 1
     report.extremes = _extremes(models.stage)
     return report
@@ -172,8 +177,22 @@ def _scaled(values: Array, factors: Array | None) -> Array:
     return values if factors is None else values * factors.reshape(-1, *[1] * (values.ndim - 2))
 
 
-def _score(report: Report, name: str, scores: Array, label: int | None, reference: int) -> None:
-    report.scores.setdefault(name, Scores()).add(scores, label, reference)
+def _run_all(
+    runs: Mapping[str, Runner], chunk: Sequence[Pair], batch: int
+) -> Iterator[tuple[Mapping[str, Array], dict[str, dict[str, Array]]]]:
+    """For each sample: what the float model is fed, and every model's outputs."""
+    reals, raws = zip(*chunk, strict=True)
+    every = [run_stacked(run, reals if model == "float" else raws, batch) for model, run in runs.items()]
+    for real, *ran in zip(reals, *every, strict=True):
+        yield real, dict(zip(runs, ran, strict=True))
+
+
+def _score(report: Report, found: Mapping[str, Mapping[str, Array]], output: str, label: int | None) -> None:
+    """Count whether each model's best class is the label, and the float model's."""
+    reference = int(np.argmax(found["float"][output]))
+    for model in ("float", "fixed", "offline"):
+        if model in found:
+            report.scores.setdefault(model, Scores()).add(found[model][output], label, reference)
 
 
 def _results(fixed: Graph) -> dict[str, str]:

@@ -80,7 +80,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Measure, mend where that is asked for, and report."""
-    from tvm_ipu.accuracy import Bound, cost, float_runner, measure, mend, paired, read_models
+    from tvm_ipu.accuracy import Bound, check_image, cost, float_runner, measure, mend, paired, read_models
     from tvm_ipu.image.stage import write_stage
     from tvm_ipu.samples import open_samples
     from tvm_ipu.simulation import check_config
@@ -97,6 +97,8 @@ def execute(args: argparse.Namespace) -> int:
     if args.output is not None:
         make_folder(args.output)
     models = read_models(args.model, args.fixed)
+    if args.offline is not None:
+        check_image(args.offline, models)
     check_config(args.input_config, models.contract, models.stage.target)
     samples = open_samples(args.image, args.preprocess, models.floating.inputs, models.contract, args.timeout)
     names = [", ".join(file.name for file in files) for files in samples.files]

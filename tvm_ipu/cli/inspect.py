@@ -74,7 +74,7 @@ def _print_model(model: ModelSummary) -> None:
     print_facts(
         [
             ("model", model.path),
-            *model.facts.items(),
+            *((name, value) for name, value in model.facts.items() if value != ""),
             *(("input", f"{t.name}: {t.dtype}{t.shape}") for t in model.inputs),
             *(("output", f"{t.name}: {t.dtype}{t.shape}") for t in model.outputs),
             ("parameters", f"{scaled(model.parameters, '')} in {size(model.parameter_bytes)}"),
@@ -105,8 +105,8 @@ def _print_image(image: ImageInfo) -> None:
     print_facts(
         [
             ("image", image.path),
-            ("format", f"{image.version[0]}.{image.version[1]}"),
-            *((name, value) for name, value in image.metadata.items() if name not in LISTS),
+            ("image format", f"{image.version[0]}.{image.version[1]}"),
+            *((name, value) for name, value in image.metadata.items() if name not in LISTS and value != ""),
             ("target", f"{target.name}: {target.triple}, {target.cpu or 'any CPU of that kind'}"),
             ("CPU must have", ", ".join(target.requires) or "nothing special"),
             ("numerics", target.numerics),

@@ -70,54 +70,85 @@ def check_whole(
     Raises:
         RunError: The images do not run.
     """
-    folder.mkdir()
-    files = save_arrays(folder, "input", inputs)
-    own = folder / "untuned.img"
-    own_layers = compile_with((), own)
-
-    def measure(keys: Collection[str]) -> tuple[dict[int, tuple[float, float]], dict[int, Layers]]:
-        tuned = folder / "tuned.img"
-        layers = compile_with(keys, tuned)
-        job = Job(
-            library=str(library),
-            images=(str(own), str(tuned)),
-            calls=(len(own_layers), len(layers)),
-            inputs=files,
-            outputs=(),
-            dtypes=tuple(spec.dtype.label for spec in model.outputs),
-            sizes=tuple(spec.nbytes for spec in model.outputs),
-            threads=threads,
-            runs=RUNS,
-            evict=0,
-        )
-        (result,) = (future.result() for future in runner.run([write_job(folder, job)]))
-        if result.error_msg is not None:
-            raise RunError(f"the tuned model does not run: {result.error_msg}")
-        times = dict(zip(threads, read_times(job, result), strict=True))
-        totals = {
-            number: (quickest(a.sum(axis=1)) / 1e6, quickest(b.sum(axis=1)) / 1e6)
-            for number, (a, b) in times.items()
-        }
-        by_layer = {
-            number: {
-                layer: (_time(a, own_layers, layer), _time(b, layers, layer)) for layer in set(own_layers)
-            }
-            for number, (a, b) in times.items()
-        }
-        return totals, by_layer
-
+    bench = _Bench(model, inputs, compile_with, runner, library, folder, threads)
     keys = {task.key for task in tasks}
-    totals, by_layer = measure(keys)
-    seen = [task for task in tasks if not set(own_layers).isdisjoint(task.layers)]
+    totals, by_layer = bench.measure(keys)
+    seen = [task for task in tasks if not set(bench.own_layers).isdisjoint(task.layers)]
     kept = keys - {task.key for task in seen if _ratio(task, by_layer) >= SHOWS}
     if kept and kept != keys:
-        totals, _ = measure(kept)
+        totals, _ = bench.measure(kept)
     ratios = [tuned / untuned for untuned, tuned in totals.values()]
     if max(ratios) > LOSS or _mean(ratios) >= 1:
         kept = set()
     if not kept:
         totals = {number: (untuned, untuned) for number, (untuned, _) in totals.items()}
     return Whole(totals, frozenset(kept), frozenset(keys - kept))
+
+
+class _Bench:
+    """Measures the model with some tasks' decisions in turns with the untuned one.
+
+    Attributes:
+        own_layers: The untuned image's layers, one a call.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        inputs: Sequence[np.ndarray[Any, Any]],
+        compile_with: Compile,
+        runner: Runner,
+        library: Path,
+        folder: Path,
+        threads: tuple[int, ...],
+    ) -> None:
+        """As for ``check_whole``; ``folder`` is made."""
+        folder.mkdir()
+        self._outputs = model.outputs
+        self._inputs = save_arrays(folder, "input", inputs)
+        self._compile_with = compile_with
+        self._runner = runner
+        self._library = library
+        self._folder = folder
+        self._threads = threads
+        self._own, self._tuned = folder / "untuned.img", folder / "tuned.img"
+        self.own_layers = compile_with((), self._own)
+
+    def measure(self, keys: Collection[str]) -> tuple[dict[int, tuple[float, float]], dict[int, Layers]]:
+        """Milliseconds of the model, untuned and tuned, and times of its layers, by number of threads.
+
+        Raises:
+            RunError: The images do not run.
+        """
+        layers = self._compile_with(keys, self._tuned)
+        job = Job(
+            library=str(self._library),
+            images=(str(self._own), str(self._tuned)),
+            calls=(len(self.own_layers), len(layers)),
+            inputs=self._inputs,
+            outputs=(),
+            dtypes=tuple(spec.dtype.label for spec in self._outputs),
+            sizes=tuple(spec.nbytes for spec in self._outputs),
+            threads=self._threads,
+            runs=RUNS,
+            evict=0,
+        )
+        (result,) = (future.result() for future in self._runner.run([write_job(self._folder, job)]))
+        if result.error_msg is not None:
+            raise RunError(f"the tuned model does not run: {result.error_msg}")
+        times = dict(zip(self._threads, read_times(job, result), strict=True))
+        totals = {
+            number: (quickest(own.sum(axis=1)) / 1e6, quickest(tuned.sum(axis=1)) / 1e6)
+            for number, (own, tuned) in times.items()
+        }
+        by_layer = {
+            number: {
+                layer: (_time(own, self.own_layers, layer), _time(tuned, layers, layer))
+                for layer in set(self.own_layers)
+            }
+            for number, (own, tuned) in times.items()
+        }
+        return totals, by_layer
 
 
 def _time(samples: np.ndarray[Any, Any], layers: list[str], layer: str) -> float:

@@ -23,7 +23,7 @@ from tvm_ipu.kernels.templates.kernel import Kernel
 from tvm_ipu.kernels.templates.matmul import matrix_number
 from tvm_ipu.kernels.templates.pack import Packer, Panel
 from tvm_ipu.kernels.templates.tile_gemm import Decision
-from tvm_ipu.kernels.tile_blocks import Left, Reduction, Right, TileBlocks, matrix_rows
+from tvm_ipu.kernels.tile_blocks import Left, Reduction, Right, Rows, TileBlocks, matrix_rows
 
 PACK_CYCLES = {False: 3.0, True: 5.0}
 """Cycles of packing 16 words of rows, and of columns that are transposed."""
@@ -89,6 +89,42 @@ def cycles(problem: Problem, decision: Decision, target: Target) -> float:
     return batch * total * core_model.imbalance(batch * units, target.cores)
 
 
+@dataclass(frozen=True)
+class _Columns:
+    """The columns that a unit of work needs, packed into scratch memory.
+
+    Attributes:
+        e: Where the statements go.
+        problem: The product.
+        packer: Packs the right matrices.
+        words: Scratch memory, panel after panel.
+        base: Where the unit's right matrix starts.
+        first: First column of the unit.
+    """
+
+    e: Emitter
+    problem: Problem
+    packer: Packer
+    words: tirx.Buffer
+    base: Expr
+    first: Expr
+
+    def pack(self, column: Expr, width: int) -> Expr:
+        """Pack the columns of a block; where its first panel starts."""
+        e, p, groups = self.e, self.problem, self.problem.one.groups
+        start = e.bind("panel_at", (column - self.first) * groups)
+        for v, used in enumerate(column_widths(width, amx.COLUMNS)):
+            at = e.bind("panel", start + v * amx.COLUMNS * groups)
+            panel = Panel(e, self.words, amx.COLUMNS, at, amx.COLUMNS)
+            number = column + v * amx.COLUMNS
+            if p.transposed:
+                place = e.bind("from", self.base + number * p.depth)
+                self.packer.transposed(panel, place, used, p.depth, p.depth)
+            else:
+                self.packer.rows(panel, e.bind("from", self.base + number), used, p.depth, p.columns)
+        return start
+
+
 def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Target) -> Kernel:
     """The kernel: parameters are the left matrix, the right matrix and the epilogue's buffers."""
     p, groups, group = problem, problem.one.groups, amx.group_of(problem.left)
@@ -111,6 +147,7 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
         first = e.bind("first_column", column_unit * (columns.per_unit * columns.block))
         room = min(columns.per_unit, columns.count) * columns.block
         words = e.alloc("words", room * groups, packer.word, "global")
+        packed = _Columns(e, p, packer, words, right_base, first)
 
         def finish(
             sums: tirx.Buffer, at: Expr, m: Expr, place: Expr, column: Expr, widths: Sequence[int]
@@ -129,31 +166,13 @@ def emit(problem: Problem, decision: Decision, epilogue: Epilogue, target: Targe
             finish,
         )
 
-        def pack(column: Expr, width: int) -> Expr:
-            """Pack the columns of a block; where its first panel starts."""
-            start = e.bind("panel_at", (column - first) * groups)
-            for v, used in enumerate(column_widths(width, amx.COLUMNS)):
-                at = start + v * amx.COLUMNS * groups
-                panel = Panel(e, words, amx.COLUMNS, e.bind("panel", at), amx.COLUMNS)
-                number = column + v * amx.COLUMNS
-                if p.transposed:
-                    place = e.bind("from", right_base + number * p.depth)
-                    packer.transposed(panel, place, used, p.depth, p.depth)
-                else:
-                    packer.rows(panel, e.bind("from", right_base + number), used, p.depth, p.columns)
-            return start
-
         def column_block(column: Expr, width: int) -> None:
-            start = pack(column, width)
-            matrix_rows(
-                e,
-                rows,
-                row_unit,
-                shape,
-                left_base,
-                p.depth,
-                lambda block: blocks.multiply(block, start, column, width),
-            )
+            start = packed.pack(column, width)
+
+            def multiply(block: Rows) -> None:
+                blocks.multiply(block, start, column, width)
+
+            matrix_rows(e, rows, row_unit, shape, left_base, p.depth, multiply)
 
         columns.emit(e, "column", column_unit, column_block, blocks.drain)
     registers.release()
