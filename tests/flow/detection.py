@@ -14,17 +14,6 @@ CANDIDATES, BOXES = 24, 10
 OVERLAP, CONFIDENCE = 0.4, 0.25
 
 OUTPUTS = ("boxes", "classes", "scores", "count")
-INI = """[INPUT_CONFIG]
-inputs={name};
-training_input_formats=RGB;
-input_formats=RGB;
-quantizations=TRUE;
-mean=0:0:0;
-std_value=255;
-[OUTPUT_CONFIG]
-outputs=boxes,classes,scores,count;
-dequantizations=TRUE,TRUE,TRUE,TRUE;
-"""
 
 
 def with_anchors(model: ModelProto) -> ModelProto:

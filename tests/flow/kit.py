@@ -8,20 +8,10 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
+from tests.unit.config_kit import one_picture
 from tests.unit.frontend_kit import constant, make_model, node, value
 
 SIZE = 32
-INI = """[INPUT_CONFIG]
-inputs=images;
-training_input_formats=RGB;
-input_formats={fed};
-quantizations=TRUE;
-mean=0:0:0;
-std_value=255;
-[OUTPUT_CONFIG]
-outputs=output0;
-dequantizations=TRUE;
-"""
 SCRIPT = """import numpy as np
 def image_preprocess(image_file, norm=True, new_shape=({size}, {size})):
     im = np.load(image_file)[:new_shape[0], :new_shape[1]]
@@ -102,7 +92,7 @@ def picture(seed: int) -> np.ndarray:
 def write_files(folder: Path, fed: str = "BGR", count: int = 4) -> None:
     """Model, configuration, script, pictures and their list."""
     onnx.save(detector(), folder / "yolo.onnx")
-    (folder / "input_config.ini").write_text(INI.format(fed=fed))
+    (folder / "input_config.ini").write_text(one_picture("images", "output0", fed=fed))
     (folder / "yolo.py").write_text(SCRIPT.format(size=SIZE))
     pictures = folder / "pictures"
     pictures.mkdir()

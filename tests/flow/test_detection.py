@@ -14,6 +14,7 @@ from tests.flow import detection
 from tests.flow.detection import Found, decode, overlap, printed
 from tests.flow.kit import SIZE, detector, picture
 from tests.models import pictures, zoo
+from tests.unit.config_kit import one_picture
 from tvm_ipu.cli.main import main
 from tvm_ipu.runtime import Session
 
@@ -28,7 +29,7 @@ def raw_output(model: onnx.ModelProto | Path, x: np.ndarray) -> np.ndarray:
 def convert(model: onnx.ModelProto, folder: Path, level: str) -> None:
     """All stages of a network, calibrated on the pictures in ``folder/in``."""
     onnx.save(model, folder / "net.onnx")
-    (folder / "net.ini").write_text(detection.INI.format(name=model.graph.input[0].name))
+    (folder / "net.ini").write_text(one_picture(model.graph.input[0].name, ",".join(detection.OUTPUTS)))
     words = (
         "convert onnx --model_file net.onnx --input_config net.ini -i in -n letterbox --output_file net.img "
         f"--export_models --soc_version host --quant_level {level}"

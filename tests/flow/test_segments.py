@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.frontends import caffe_kit
+from tests.unit.config_kit import FIRST_SEGMENT, SECOND_SEGMENT
 from tvm_ipu.cli.main import main
 from tvm_ipu.image.stage import read_stage
 
@@ -21,24 +22,6 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "segments.py"
 ROWS, COLUMNS, STRIDE, FEATURES, ANCHORS = 48, 64, 4, 12, 9
 REGIONS, CLASSES = 6, 4
 
-INI = """[INPUT_CONFIG]
-inputs=data;
-input_formats=BGR;
-quantizations=TRUE;
-mean=122.7717:115.9465:102.9801;
-std_value=1;
-[OUTPUT_CONFIG]
-outputs=rpn_cls_prob_reshape,rpn_bbox_pred,conv5_3;
-dequantizations=TRUE,TRUE,FALSE;
-"""
-SECOND_INI = """[INPUT_CONFIG]
-inputs=conv5_3,rois
-input_formats=RAWDATA_F32_NHWC,RAWDATA_F32_NHWC;
-quantizations=TRUE,TRUE;
-[OUTPUT_CONFIG]
-outputs=cls_prob,bbox_pred;
-dequantizations=TRUE,TRUE;
-"""
 CONVERT = """convert caffe --model_file test_stageone.prototxt --weight_file final.caffemodel
 --input_arrays data --output_arrays rpn_cls_prob_reshape,rpn_bbox_pred,conv5_3
 --input_config input_config.ini --output_file faster_rcnn_main_float.sim"""
@@ -116,8 +99,8 @@ def write_networks(folder: Path) -> None:
     caffe_kit.write(folder, first, every).rename(folder / "opencv.prototxt")
     (folder / "test_stageone.prototxt").write_text(first + proposal)
     (folder / "net.caffemodel").rename(folder / "final.caffemodel")
-    (folder / "input_config.ini").write_text(INI)
-    (folder / "input_config_stage2.ini").write_text(SECOND_INI)
+    (folder / "input_config.ini").write_text(FIRST_SEGMENT)
+    (folder / "input_config_stage2.ini").write_text(SECOND_SEGMENT)
 
 
 def photograph(seed: int) -> np.ndarray:

@@ -17,7 +17,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from tests.flow.kit import INI, SCRIPT, SIZE, detector, picture, write_files
+from tests.flow.kit import SCRIPT, SIZE, detector, picture, write_files
+from tests.unit.config_kit import one_picture
 from tests.unit.frontend_kit import constant, make_model, node, value
 from tvm_ipu.cli.main import main
 from tvm_ipu.image.stage import read_stage
@@ -318,7 +319,8 @@ def test_rate_that_does_not_go_with_the_mode(made: Path, capsys: pytest.CaptureF
 
 
 def test_other_layout_than_the_float_stages(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (made / "other.ini").write_text(INI.format(fed="BGR").replace("[OUTPUT", "input_layouts=NCHW\n[OUTPUT"))
+    text = one_picture("images", "output0", fed="BGR")
+    (made / "other.ini").write_text(text.replace("[OUTPUT", "input_layouts=NCHW\n[OUTPUT"))
     assert main(f"{CALIBRATE} --input_config other.ini".split()) == 1
     err = capsys.readouterr().err
     assert "[INPUT_CONFIG] inputs: names and layouts are not those" in err

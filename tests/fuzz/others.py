@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tests.fuzz.reader import COMPILE, Files, Reader, collect, command, first, python_pickles, text_seeds
+from tests.unit.config_kit import FULL, MIXED, NETWORK
 
 
 def stage_seeds(folder: Path) -> Iterator[Files]:
@@ -33,33 +34,6 @@ def image_seeds(folder: Path) -> Iterator[Files]:
         yield {"net.img": path.read_bytes()}
 
 
-INI = """[INPUT_CONFIG]
-inputs=x,v;  # raw data last
-training_input_formats=RGB,RAWDATA_F32_NHWC;
-input_formats=YUV_NV12,RAWDATA_F32_NHWC;
-quantizations=TRUE,TRUE;
-mean=1:2:3;
-std_value=58.5:57:56;
-input_width_alignment=16;
-input_height_alignment=2;
-input_layouts=NHWC,NHWC
-[OUTPUT_CONFIG]
-outputs=y,z;
-dequantizations=TRUE,FALSE;
-output_formats=RAWDATA_F32_NHWC,RAWDATA_S16_NHWC;
-[CONV_CONFIG]
-tensor_arrays=conv1-1,conv2-1;
-"""
-NET_INI = """[INPUT_CONFIG]
-inputs=x;
-training_input_formats=RGB;
-input_formats=BGR;
-mean=127.5:127.5:127.5;
-std_value=127.5;
-[OUTPUT_CONFIG]
-outputs=y,z;
-dequantizations=TRUE,TRUE;
-"""
 QUANT = """QUANT_CONFIG:
   retrain_iter_num: 40
   device: cpu
@@ -78,7 +52,7 @@ def net_ini_seeds(folder: Path) -> Iterator[Files]:
     """A model with its configuration."""
     from tests.unit.frontend_kit import network
 
-    yield {"net.onnx": network().SerializeToString(), "input_config.ini": NET_INI.encode()}
+    yield {"net.onnx": network().SerializeToString(), "input_config.ini": NETWORK.encode()}
 
 
 def read_ini(folder: Path) -> None:
@@ -255,7 +229,7 @@ OTHERS: dict[str, Reader] = {
     "stage-export": Reader(stage_seeds, command("export net.sim -o out.onnx")),
     "stage-compile": Reader(stage_seeds, command(f"compile net.sim {COMPILE}"), programs=True),
     "image": Reader(image_seeds, command("inspect net.img")),
-    "input-config": Reader(text_seeds("input_config.ini", INI, NET_INI), read_ini),
+    "input-config": Reader(text_seeds("input_config.ini", MIXED, FULL), read_ini),
     "input-config-model": Reader(net_ini_seeds, command(f"{STAGE} ipu-ref --input_config input_config.ini")),
     "quant-config": Reader(text_seeds("quant_config.yaml", QUANT), read_quant, lambda: YAML_WORDS),
     "parameters": Reader(parameter_seeds, read_parameters),

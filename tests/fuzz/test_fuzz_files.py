@@ -14,8 +14,9 @@ import pytest
 
 from tests.fuzz import fuzz_files, mutators
 from tests.fuzz.canary import Canary
-from tests.fuzz.others import INI, QUANT
+from tests.fuzz.others import QUANT
 from tests.fuzz.reader import Reader, command
+from tests.unit.config_kit import MIXED
 from tests.unit.frontend_kit import network
 from tvm_ipu.base.errors import ModelError
 
@@ -29,7 +30,7 @@ FILES = {
     "net.tflite": bytes(range(256)),
     "p.json": b'[{"name": "x", "min": [0.5]}, null]',
     "r.jsonl": b'{"a": 1}\n{"b": [2]}\n',
-    "input_config.ini": INI.encode(),
+    "input_config.ini": MIXED.encode(),
     "quant_config.yaml": QUANT.encode(),
     "a.npy": ARRAY + bytes(12),
     "x.bin": b"bytes",

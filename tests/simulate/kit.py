@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.unit.config_kit import one_picture
 from tvm_ipu.base.contract import Contract, InputContract, OutputContract
 from tvm_ipu.base.graph import Graph
 from tvm_ipu.frontends.onnx.plain import graph_to_onnx, load_graph
@@ -23,17 +24,7 @@ MEAN, STD = (123.0, 117.0, 104.0), (58.0, 57.0, 57.5)
 PICTURE = InputContract("x", "RGB", "YUV_NV12", True, MEAN, STD, 8, 4)
 CONTRACT = Contract((PICTURE,), (OutputContract("scores"),))
 
-INI = """[INPUT_CONFIG]
-inputs=x;
-training_input_formats=RGB;
-input_formats=BGR;
-quantizations=TRUE;
-mean=1:2:3;
-std_value=1;
-[OUTPUT_CONFIG]
-outputs=scores;
-dequantizations=TRUE;
-"""
+INI = one_picture("x", "scores", fed="BGR", mean="1:2:3", std="1")
 """A configuration that is not that of these stages."""
 
 

@@ -9,28 +9,19 @@ import onnx
 import onnxruntime
 import pytest
 
+from tests.unit.config_kit import NETWORK
 from tests.unit.frontend_kit import network
 from tvm_ipu.cli.main import main
 from tvm_ipu.image.stage import read_stage
 from tvm_ipu.runtime import Session
 
-INI = """[INPUT_CONFIG]
-inputs=x;
-training_input_formats=RGB;
-input_formats=BGR;
-mean=127.5:127.5:127.5;
-std_value=127.5;
-[OUTPUT_CONFIG]
-outputs=y,z;
-dequantizations=TRUE,TRUE;
-"""
 X = np.random.default_rng(1).normal(0, 1, (1, 3, 5, 5)).astype(np.float32)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     onnx.save(network(), tmp_path / "net.onnx")
-    (tmp_path / "input_config.ini").write_text(INI)
+    (tmp_path / "input_config.ini").write_text(NETWORK)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -117,7 +108,7 @@ def test_unsimplified_network_keeps_its_operators(folder: Path) -> None:
 def test_broken_configuration(
     folder: Path, capsys: pytest.CaptureFixture[str], change: tuple[str, str], texts: list[str]
 ) -> None:
-    (folder / "input_config.ini").write_text(INI.replace(*change))
+    (folder / "input_config.ini").write_text(NETWORK.replace(*change))
     err = fail(capsys, CONVERT)
     assert all(text in err for text in texts)
     assert not (folder / "net_float.sim").exists()

@@ -9,39 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from tests.unit.config_kit import FULL, MIXED, SECOND_SEGMENT
 from tvm_ipu.base.contract import IMAGE_FORMATS, RAW_FORMATS, Contract, ConvConfig
 from tvm_ipu.base.errors import ConfigError
 from tvm_ipu.base.input_config import KEYS, MAX_NAMES, read_input_config
-
-FULL = """\
-[INPUT_CONFIG]
-inputs= data; # names
-training_input_formats=RGB;   # what it was trained on
-input_formats=BGR;
-quantizations=TRUE;
-mean=127.5:127.5:127.5;
-std_value = 255;
-[OUTPUT_CONFIG]
-outputs= prob;
-dequantizations=TRUE;
-[CONV_CONFIG] # optional
-tensor_arrays=conv1-1,conv2-1;
-"""
-MIXED = """\
-[INPUT_CONFIG]
-inputs=input0,input2,input1;  # raw data last
-training_input_formats=RGB,GRAY,RAWDATA_F32_NHWC;
-input_formats=YUV_NV12,GRAY,RAWDATA_F32_NHWC;
-mean=1:2:3,33.318;
-std_value=58.5:57:56,0;
-input_width_alignment=16,4;
-input_layouts=NHWC,NCHW,NHWC
-[OUTPUT_CONFIG]
-outputs=a,b,c;
-dequantizations=TRUE,FALSE,TRUE;
-output_formats=RAWDATA_F32_NHWC,RAWDATA_U8_NHWC,RAWDATA_S16_NHWC;
-output_layouts=NCHW,NHWC,NHWC;
-"""
 
 
 def read(tmp_path: Path, text: str) -> Contract:
@@ -92,15 +63,7 @@ def test_defaults(tmp_path: Path) -> None:
 
 def test_two_stage_example(tmp_path: Path) -> None:
     """A file without training_input_formats, some lines without semicolon."""
-    text = """[INPUT_CONFIG]
-inputs=conv5_3,rois
-input_formats=RAWDATA_F32_NHWC,RAWDATA_F32_NHWC;
-quantizations=TRUE,TRUE;
-[OUTPUT_CONFIG]
-outputs=cls_prob,bbox_pred;
-dequantizations=TRUE,TRUE;
-"""
-    assert [one.training_format for one in read(tmp_path, text).inputs] == ["RAWDATA_F32_NHWC"] * 2
+    assert [one.training_format for one in read(tmp_path, SECOND_SEGMENT).inputs] == ["RAWDATA_F32_NHWC"] * 2
 
 
 def test_writing_that_is_forgiven(tmp_path: Path) -> None:
