@@ -116,6 +116,24 @@ def test_means_of_patches_give_the_mean_of_a_convolution(attributes: dict, shape
     assert np.linalg.eigvalsh(moments.covariance).min() > -1e-3
 
 
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_moments_of_a_product(transposed: int):
+    x = np.random.default_rng(0).normal(size=(5000, 3)).astype(np.float32) * [1, 2, 3] + [1000, -20, 0.5]
+    moments = Moments(Node("n", "Gemm", ("x", "w"), ("y",), {"transA": transposed}), (3, 4), 5000)
+    for number in range(20):
+        assert moments.observe((x.T if transposed else x).astype(np.float32), number)
+    np.testing.assert_allclose(moments.mean, x.mean(0)[None], atol=0.1)
+    np.testing.assert_allclose(moments.covariance, np.cov(x.T)[None], atol=0.2)
+
+
+def test_inputs_that_are_constant_have_no_covariance():
+    moments = Moments(Node("n", "MatMul", ("x", "w"), ("y",), {}), (3, 4), 100)
+    for number in range(9):
+        assert moments.observe(np.array([[0.1, 1000.1, 77.7]], np.float32), number)
+    steps = round_rows(np.array([[[1.4, -2.6, 3.2]]]), moments.covariance, 7, 10)
+    np.testing.assert_array_equal(steps, [[[1, -3, 3]]])
+
+
 def test_reconstruction_brings_four_bits_nearer():
     four = QuantConfig(mixed_precisions=(4, 8), mp_rate=0.25)
     assert error("Q23", four) > error("Q13", four) + 1

@@ -23,6 +23,8 @@ class Moments:
         kernel: Shape of its weights.
         each: Positions of one sample.
         seed: Of the generator that draws them.
+        origin: What is taken off all rows, for constant ones have no covariance: the first sample's mean,
+            float32 [groups, 1, depth].
         total: Sum of the rows, float64 [groups, depth].
         squares: Sum of their outer products, float32 [groups, depth, depth].
         count: Rows.
@@ -32,6 +34,7 @@ class Moments:
     kernel: tuple[int, ...]
     each: int
     seed: int = 0
+    origin: Array = field(default_factory=lambda: np.zeros(0, np.float32))
     total: Array = field(default_factory=lambda: np.zeros(0))
     squares: Array = field(default_factory=lambda: np.zeros(0, np.float32))
     count: int = 0
@@ -44,8 +47,10 @@ class Moments:
         rows = self._patches(values, random) if self.node.op_type == "Conv" else self._rows(values, random)
         if not self.count:
             groups, _, depth = rows.shape
+            self.origin = rows.mean(1, dtype=np.float64, keepdims=True).astype(np.float32)
             self.total = np.zeros((groups, depth))
             self.squares = np.zeros((groups, depth, depth), np.float32)
+        rows = rows - self.origin
         self.total += rows.sum(1, dtype=np.float64)
         self.squares += rows.transpose(0, 2, 1) @ rows
         self.count += rows.shape[1]
@@ -54,17 +59,18 @@ class Moments:
     @property
     def mean(self) -> Array:
         """Mean row, float64 [groups, depth]."""
-        return self.total / max(self.count, 1)
+        return np.asarray(self.origin[:, 0] + self.total / max(self.count, 1))
 
     @property
     def covariance(self) -> Array:
         """float64 [groups, depth, depth]."""
-        mean = self.mean
+        mean = self.total / max(self.count, 1)
         return np.asarray(
             self.squares.astype(np.float64) / max(self.count, 1) - mean[:, :, None] * mean[:, None, :]
         )
 
     def _rows(self, values: Array, random: np.random.Generator) -> Array:
+        values = values.T if self.node.attributes.get("transA", 0) else values
         flat = values.reshape(-1, values.shape[-1])
         chosen = random.integers(0, len(flat), min(self.each, len(flat)))
         return flat[None, chosen]
