@@ -15,7 +15,7 @@ def weights(m: Maker, shape: tuple[int, ...], dtype: str, share: float = 0.9) ->
     """Weights whose sums have about the size of what they multiply; constants mostly."""
     fan = max(1, int(np.prod(shape[1:])))
     array = (m.numbers.normal(size=shape) / np.sqrt(fan)).astype(dtype)
-    return m.constant(array) if m.chance(share) else m.input(array)
+    return m.constant(array) if m.fixed or m.chance(share) else m.input(array)
 
 
 def window(m: Maker, x: Tensor, dilate: bool = True) -> dict[str, Any]:
@@ -37,7 +37,8 @@ def window(m: Maker, x: Tensor, dilate: bool = True) -> dict[str, Any]:
 
 
 def picture(m: Maker, low: int = 3, high: int = 5) -> Tensor:
-    x = m.pick(FLOATS, low, high)
+    """Something with channels; three spatial axes have no integer form."""
+    x = m.pick(FLOATS, low, min(high, 4) if m.fixed else high)
     if x.shape[1] > 64:
         raise NotTaken("channels")
     return x

@@ -164,10 +164,11 @@ class Maker:
         random: Where all choices come from.
         noise: Disturbance of float32 results, as a share of them.
         dtypes: Element types that new tensors may have.
+        fixed: Whether weights and factors are always constants.
     """
 
-    def __init__(self, random: Random, noise: float, dtypes: Sequence[str]) -> None:
-        self.random, self.noise, self.dtypes = random, noise, tuple(dtypes)
+    def __init__(self, random: Random, noise: float, dtypes: Sequence[str], fixed: bool = False) -> None:
+        self.random, self.noise, self.dtypes, self.fixed = random, noise, tuple(dtypes), fixed
         self.numbers = np.random.default_rng(random.getrandbits(64))
         self.opset = random.choice((18, 21))
         self.tensors: dict[str, Tensor] = {}
@@ -221,7 +222,7 @@ class Maker:
     ) -> Tensor:
         """A new input or constant."""
         array = self.array(shape, dtype, low, high)
-        return self.constant(array) if self.chance(constant) else self.input(array)
+        return self.constant(array) if self.fixed or self.chance(constant) else self.input(array)
 
     def pick(self, dtypes: Sequence[str] = (), low: int = 0, high: int = 5, size: int = SIZE) -> Tensor:
         """A tensor of one of these types, of a rank in these bounds: mostly a late one, or a new one."""

@@ -139,6 +139,19 @@ def test_reconstruction_brings_four_bits_nearer():
     assert error("Q23", four) > error("Q13", four) + 1
 
 
+@pytest.mark.parametrize("batches", [(), (1,), (2,), (2, 1)])
+def test_weights_for_each_batch_are_kept(batches: tuple[int, ...]):
+    random = np.random.default_rng(0)
+    weights = random.normal(size=(*batches, 5, 4)).astype(np.float32)
+    x = random.normal(size=(8, 2, 2, 3, 5)).astype(np.float32)
+    network = make_graph(
+        [("MatMul", ("x", "w"), "y", {})], {"w": weights}, {"x": x.shape[1:]}, {"y": (2, 2, 3, 4)}
+    )
+    fixed, _ = calibrate(network, lambda: ({"x": one} for one in x), run, CalibrationOptions("Q21"))
+    expected, found = (np.stack([run(one)({"x": part})["y"] for part in x]) for one in (network, fixed))
+    assert sqnr(expected, found) > 35
+
+
 def test_modes_of_reconstruction():
     config = QuantConfig()
     assert error("Q21", config) > error("Q11", config) - 1

@@ -75,6 +75,7 @@ def reconstruct(
         if ranges[name].bits < _WIDE
         and (places.weights[name] is not None)
         and node.op_type != "ConvTranspose"
+        and (node.op_type == "Conv" or _is_matrix(graph.constants[name]))
     ]
     found: dict[str, Reconstructed] = {}
     each = max(POSITIONS // max(options.total, 1), 4) if options.total else POSITIONS // 32
@@ -223,16 +224,22 @@ def _passes(graph: Graph, places: Places, names: Sequence[str]) -> list[list[str
     return passes
 
 
+def _is_matrix(value: Array) -> bool:
+    """Whether all of a product's input meets the same weights; a matrix for each batch stays as it is."""
+    return value.size == int(np.prod(value.shape[-2:]))
+
+
 def _to_rows(value: Array, node: Node, groups: int) -> Array:
     """Weights as float64 [groups, outputs of a group, depth]."""
     if node.op_type == "Conv":
         return value.reshape(groups, value.shape[0] // groups, -1).astype(np.float64)
     transposed = node.op_type == "Gemm" and int(node.attributes.get("transB", 0))
-    return (value if transposed else value.swapaxes(-1, -2)).astype(np.float64)[None]
+    matrix = value.reshape(value.shape[-2:])
+    return (matrix if transposed else matrix.T).astype(np.float64)[None]
 
 
 def _from_rows(rows: Array, node: Node, shape: tuple[int, ...]) -> Array:
     if node.op_type == "Conv":
         return rows.reshape(shape)
     transposed = node.op_type == "Gemm" and int(node.attributes.get("transB", 0))
-    return np.asarray(rows[0] if transposed else rows[0].swapaxes(-1, -2))
+    return np.asarray(rows[0] if transposed else rows[0].T).reshape(shape)
