@@ -12,6 +12,7 @@ import pytest
 from tests.fuzz import fuzz_graphs
 from tests.fuzz.graph_maker import Maker, NotTaken, Tensor
 from tests.fuzz.graph_modes import MODES, REFUSED, Case, difference, make
+from tests.fuzz.graph_operators import Operator
 
 GRAPHS = [(n, "") for n in range(6)] + [(n, mode) for n, mode in enumerate(MODES)]
 ELSEWHERE = ("x86-64-v2", "x86-64-v3", "ipu-ref")
@@ -23,6 +24,22 @@ def test_graphs(number: int, only: str) -> None:
     case = make("tests", number, only)
     fault = fuzz_graphs.outcome(case)
     assert not fault or (fault.startswith(REFUSED) and case.mode.name in ELSEWHERE)
+
+
+def sums_less_a_number(m: Maker) -> object:
+    x = m.input(m.array((1, 4, 3, 5), "float32"))
+    sums = m.node("Conv", x, m.constant(m.array((4, 4, 1, 1), "float32")), m.constant(np.ones(4, "float32")))
+    return m.node("Add", m.node("Relu", x), m.node("Sub", sums, m.constant(np.float32(1.8))))
+
+
+FOUND = [(sums_less_a_number, "ipu-ref", "L1"), (sums_less_a_number, "fixed", "L1")]
+
+
+@pytest.mark.parametrize(("layers", "mode", "level"), FOUND)
+def test_graphs_that_were_wrong_once(layers: Operator, mode: str, level: str) -> None:
+    m = Maker(Random(0), 1e-6, ("float32",))
+    layers(m)
+    assert not fuzz_graphs.outcome(Case(MODES[mode], m.finish(), level))
 
 
 def test_a_number_always_gives_the_same_graph() -> None:

@@ -57,7 +57,7 @@ def _terms(known: Known, call: relax.Call, sign: int, result: Result) -> list[Te
         part = known.quantized(arg) or known.total(arg)
         inner = known.rewriter.value(arg)
         if number is not None:
-            terms.append(own * number)
+            terms.append(np.asarray(own * number))
         elif part is not None:
             terms.append(part if own > 0 else part.times(own))
         elif op_name(inner) in ("relax.add", "relax.subtract"):
