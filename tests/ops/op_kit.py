@@ -81,9 +81,9 @@ class Case:
         return {f"x{i}": x for i, x in enumerate(self.inputs) if isinstance(x, np.ndarray)}
 
 
-def run_image(case: Case) -> list[Array]:
-    """Outputs by the image of the case."""
-    with Session(compile_image(case.model(), {}, "host")) as session:
+def run_image(case: Case, target: str = "host") -> list[Array]:
+    """Outputs by the image of the case, for a target that this machine is."""
+    with Session(compile_image(case.model(), {}, target)) as session:
         results = session.run(case.feeds())
     return [results[f"y{i}"] for i in range(case.outputs)]
 

@@ -1,9 +1,22 @@
 """Products, reductions, normalisation, recurrent layers, attention and quantised arithmetic."""
 
+import platform
+
 import numpy as np
 import pytest
 
-from tests.ops.op_kit import Case, Const, check, const, ints, parametrize, rand
+from tests.ops.op_kit import (
+    Case,
+    Const,
+    assert_close,
+    check,
+    const,
+    ints,
+    parametrize,
+    rand,
+    run_image,
+    run_onnxruntime,
+)
 
 A, B = rand(5, 7), rand(7, 6, seed=1)
 PRODUCTS = [
@@ -80,9 +93,20 @@ NORMS = [
 
 
 def recurrent(
-    name, op, gates, *, direction="forward", bias=True, states=0, lengths=None, fixed=True, hidden=20, **attrs
+    name,
+    op,
+    gates,
+    *,
+    direction="forward",
+    bias=True,
+    states=0,
+    lengths=None,
+    fixed=True,
+    hidden=20,
+    batch=3,
+    **attrs,
 ):
-    steps, batch, size = 5, 3, 6
+    steps, size = 5, 6
     sides = 2 if direction == "bidirectional" else 1
     wrap = Const if fixed else lambda a: a
     inputs = [
@@ -114,6 +138,14 @@ RECURRENT = [
     recurrent("forward", "RNN", 1, states=1),
     recurrent("relu", "RNN", 1, activations=["Relu"], clip=1.5),
 ]
+IN_STEP = [
+    recurrent("four at once", "LSTM", 4, direction="bidirectional", hidden=112, batch=8, states=2),
+    recurrent("three at once", "GRU", 3, hidden=64, batch=6, linear_before_reset=1, states=1),
+    recurrent("two at once, weights at run time", "GRU", 3, hidden=40, batch=4, fixed=False),
+    recurrent("no whole vectors", "RNN", 1, direction="bidirectional", hidden=33, batch=4),
+    recurrent("lengths", "LSTM", 4, hidden=32, batch=4, lengths=[5, 2, 0, 3]),
+]
+"""Sequences that share the weights as they are read."""
 U8 = ints(1, 3, 8, 8, low=0, high=256, dtype="uint8")
 W8 = ints(4, 3, 3, 3, low=-128, high=128, seed=1, dtype="int8")
 SCALE = const(0.02, "float32")
@@ -218,6 +250,16 @@ def test_recurrent(case):
     check(case)
 
 
+@parametrize(IN_STEP)
+@pytest.mark.parametrize("target", ["host", "x86-64-v2"])
+def test_recurrent_in_step(case, target):
+    """As many sums as the registers hold: the two targets differ in that where the host has AVX-512."""
+    if platform.machine() != "x86_64" and target != "host":
+        pytest.skip("the target is not this machine's")
+    for got, expected in zip(run_image(case, target), run_onnxruntime(case), strict=True):
+        assert_close(got, expected, case.tolerance)
+
+
 @parametrize(QUANTISED)
 def test_quantised(case):
     check(case)
@@ -229,8 +271,6 @@ def test_fourier_transform_and_back(length):
     spectrum = np.fft.fft(signal[..., 0] + 1j * signal[..., 1])
     forward = Case("forward", "DFT", [signal, None, const(1)], opset=20)
     back = Case("back", "DFT", [signal, None, const(1)], {"inverse": 1}, opset=20)
-    from tests.ops.op_kit import assert_close, run_image
-
     (got,) = run_image(forward)
     assert_close(got, np.stack([spectrum.real, spectrum.imag], -1).astype("float32"), 1e-5)
     (got,) = run_image(back)

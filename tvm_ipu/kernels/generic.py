@@ -39,7 +39,9 @@ def schedule_generic(func: tirx.PrimFunc, target: Target) -> tuple[list[Launch],
     for number, group in enumerate(groups):
         others = [*groups[:number], *groups[number + 1 :]]
         needed = {*outputs, *(buffer for other in others for buffer in _buffers(other))}
-        kernel = opaque_kernel(group) if isinstance(group, Opaque) else emit_group(group, needed, target)
+        kernel = (
+            opaque_kernel(group, target) if isinstance(group, Opaque) else emit_group(group, needed, target)
+        )
         made.add(kernel.func, kernel.buffers, kernel.extent, kernel.grain, "generic", kernel.flops)
     return made.launches, made.temps
 

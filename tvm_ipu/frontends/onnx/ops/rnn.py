@@ -110,6 +110,7 @@ def recurrent(ctx: Context, node: Node) -> list[relax.Expr]:
     ]
     peephole = None if (p := node.input(7)) is None else convert(ctx, p, work)
     direction = attr_text(node, "direction", "forward", ("forward", "reverse", "bidirectional"))
+    backward = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[direction]
     layer = Layer(
         node.op_type,
         steps,
@@ -119,8 +120,8 @@ def recurrent(ctx: Context, node: Node) -> list[relax.Expr]:
         node.attrs.get("clip"),
         attr_bool(node, "input_forget"),
         attr_bool(node, "linear_before_reset"),
+        1 if node.input(4) is not None else _together(batch, len(backward)),
     )
-    backward = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[direction]
     functions = _read_activations(node, len(backward), work)
     sides = []
     for d, reverse in enumerate(backward):
@@ -135,6 +136,12 @@ def recurrent(ctx: Context, node: Node) -> list[relax.Expr]:
     if batch_first:
         results = [permute(ctx, e, (2, 0, 1, 3) if i == 0 else (1, 0, 2)) for i, e in enumerate(results)]
     return [convert(ctx, e, dtype) for e in results]
+
+
+def _together(batch: int, directions: int) -> int:
+    """Sequences that walk in step: at most four, and not all of them, for the sake of other threads."""
+    fitting = [n for n in (4, 3, 2) if batch % n == 0 and directions * batch // n > 1]
+    return fitting[0] if fitting else 1
 
 
 def _direction(ctx: Context, expr: relax.Expr, index: int) -> relax.Expr:
@@ -212,10 +219,10 @@ def _walk(
 ) -> list[relax.Expr]:
     """The kernel: hidden states [steps, directions, batch, hidden], last states [directions, batch, hidden].
 
-    Directions and sequences are independent: each sequence in one direction is a unit of work. Steps behind
-    a sequence's length give zeros.
+    Directions and sequences are independent: the sequences that walk in step in one direction are a unit of
+    work. Steps behind a sequence's length give zeros.
     """
-    hidden, batch, work = layer.hidden, layer.batch, layer.work
+    hidden, batch, work, together = layer.hidden, layer.batch, layer.work, layer.together
     operands = [(side.projected, side.weight, *side.optional.values()) for side in sides]
     common = [*initial, *([] if lengths is None else [lengths])]
 
@@ -224,33 +231,42 @@ def _walk(
         shared = buffers[: len(common)]
         first, length_of = shared[: len(initial)], shared[len(initial) :]
 
-        def walk(d: int, b: Any) -> None:
+        def walk(d: int, unit: Any) -> None:
+            begin = unit * together
             side, at = sides[d], len(common) + sum(map(len, operands[:d]))
             inputs, matrix, *extra = buffers[at : at + len(operands[d])]
             cell = Cell(layer, side.functions, matrix, dict(zip(side.optional, extra, strict=True)))
-            for source, state in zip(first, (cell.h, cell.c), strict=False):
-                _copy(hidden, source, (d, b), state, ())
-            length = length_of[0][b] if length_of else tirx.const(layer.steps, "int32")
+
+            def start(s: Any) -> None:
+                for source, state in zip(first, (cell.h, cell.c), strict=False):
+                    _copy(hidden, source, (d, begin + s), state, (s,))
+
+            def finish(s: Any) -> None:
+                for state, target in zip((cell.h, cell.c), last, strict=False):
+                    _copy(hidden, state, (s,), target, (d, begin + s))
+
+            cell.each(start)
+            length = length_of[0][begin] if length_of else tirx.const(layer.steps, "int32")
             with T.serial(layer.steps) as t, T.If(t < length):
                 with T.Then():
                     step = tirx.max(tirx.min(length - 1 - t, layer.steps - 1), 0) if side.reverse else t
-                    _copy(layer.width, inputs, (step, b), cell.gates, ())
+                    cell.each(lambda s: _copy(layer.width, inputs, (step, begin + s), cell.gates, (s,)))
                     cell.step()
-                    _copy(hidden, cell.h, (), outputs, (step, d, b))
-                with T.Else(), T.serial(hidden) as k:
-                    outputs[t, d, b, k] = number(0.0, work)
-            for state, target in zip((cell.h, cell.c), last, strict=False):
-                _copy(hidden, state, (), target, (d, b))
+                    cell.each(lambda s: _copy(hidden, cell.h, (s,), outputs, (step, d, begin + s)))
+                with T.Else(), T.serial(hidden) as k:  # only where sequences have lengths: one walks alone
+                    outputs[t, d, begin, k] = number(0.0, work)
+            cell.each(finish)
 
-        with T.parallel(len(sides) * batch) as unit:
+        units = batch // together
+        with T.parallel(len(sides) * units) as unit:
             if len(sides) == 1:
                 walk(0, unit)
             else:
-                with T.If(unit < batch):
+                with T.If(unit < units):
                     with T.Then():
                         walk(0, unit)
                     with T.Else():
-                        walk(1, unit - batch)
+                        walk(1, unit - units)
 
     states = (len(sides), batch, hidden)
     return loops(

@@ -1,4 +1,4 @@
-"""The cell of a recurrent layer: the loops of one time step of one sequence."""
+"""The cell of a recurrent layer: the loops of one time step of some sequences."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from tvm_ipu.frontends.onnx.ops.common import LANES, local, number, vector_loop
+from tvm_ipu.frontends.onnx.ops.common import LANES, local, number, registers_hold, vector_loop
 
 Function = Callable[[Any], Any]
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
-_COLUMNS = 4
-"""Vectors of sums that the product with the recurrent weights keeps in registers."""
+_SUMS = 4
+"""Vectors of sums that the recurrent product keeps in registers; twice as many where they fit."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Layer:
         clip: Bound of what enters the activations; None for none.
         coupled: The forget gate is one minus the input gate.
         linear_first: The reset gate of a GRU multiplies after the product with the recurrent weights.
+        together: Sequences that walk in step: the recurrent weights are read once for all of them.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class Layer:
     clip: float | None
     coupled: bool
     linear_first: bool
+    together: int = 1
 
     @property
     def panel(self) -> int:
@@ -61,7 +63,7 @@ class Layer:
 
 
 class Cell:
-    """One sequence's state, and the loops of one step.
+    """The state of ``together`` sequences, and the loops of one step.
 
     The recurrent weights ``[panels, hidden, panel]`` are read in their order:
     they may be larger than a cache.
@@ -71,9 +73,17 @@ class Cell:
         self, layer: Layer, functions: Sequence[Function], matrix: Any, extra: dict[str, Any]
     ) -> None:
         self.layer, self.functions, self.matrix, self.extra = layer, functions, matrix, extra
-        self.h = local(layer.work, layer.hidden)
-        self.c = local(layer.work, layer.hidden)
-        self.gates = local(layer.work, layer.width)
+        self.h = local(layer.work, layer.together, layer.hidden)
+        self.c = local(layer.work, layer.together, layer.hidden)
+        self.gates = local(layer.work, layer.together, layer.width)
+
+    def each(self, body: Callable[[Any], None]) -> None:
+        """A loop over the sequences."""
+        if self.layer.together == 1:
+            body(0)
+        else:
+            with T.serial(self.layer.together) as sequence:
+                body(sequence)
 
     def step(self) -> None:
         """Advance by one step; ``gates`` holds the products with the input."""
@@ -81,8 +91,19 @@ class Cell:
 
     def _multiply(self, begin: int, count: int, state: Any, target: Any) -> None:
         """Add to ``target`` the products of ``state`` with ``count`` columns of the recurrent weights."""
+        if self.layer.together == 1:  # the weights are waited for, not the sums
+            self._multiply_by(_SUMS, begin, count, state, target)
+            return
+        with T.If(registers_hold(2 * _SUMS)):
+            with T.Then():
+                self._multiply_by(2 * _SUMS // self.layer.together, begin, count, state, target)
+            with T.Else():
+                self._multiply_by(_SUMS // self.layer.together, begin, count, state, target)
+
+    def _multiply_by(self, columns: int, begin: int, count: int, state: Any, target: Any) -> None:
+        """The same, for so many vectors of columns at once."""
         at = 0
-        for block in (_COLUMNS * LANES, LANES, 1):
+        for block in dict.fromkeys((columns * LANES, LANES, 1)):
             number_of = (count - at) // block
             if number_of:
                 with T.serial(number_of) as i:
@@ -91,20 +112,21 @@ class Cell:
 
     def _multiply_block(self, begin: int, at: Any, block: int, state: Any, target: Any) -> None:
         """The same for ``block`` columns, whose sums stay in registers."""
-        sums = local(self.layer.work, block)
+        sums = local(self.layer.work, self.layer.together, block)
         lanes = min(block, LANES)
         parts = range(0, block, lanes)
-        for part in parts:
+        places = [(s, part) for part in parts for s in range(self.layer.together)]
+        for s, part in places:
             with T.vectorized(lanes) as i:
-                sums[part + i] = target[at + part + i]
+                sums[s, part + i] = target[s, at + part + i]
         with T.serial(self.layer.hidden) as k:
-            for part in parts:
+            for s, part in places:
                 with T.vectorized(lanes) as i:
                     weight = self._weight(k, begin + part, at, i)
-                    sums[part + i] = sums[part + i] + state[k] * weight
-        for part in parts:
+                    sums[s, part + i] = sums[s, part + i] + state[s, k] * weight
+        for s, part in places:
             with T.vectorized(lanes) as i:
-                target[at + part + i] = sums[part + i]
+                target[s, at + part + i] = sums[s, part + i]
 
     def _weight(self, k: Any, first: int, at: Any, lane: Any) -> Any:
         """The weight of neuron ``k`` for column ``first + at + lane``; ``at`` is at a panel's start."""
@@ -113,35 +135,40 @@ class Cell:
             return self.matrix[0, k, first + at + lane]
         return self.matrix[first // panel + at // panel, k, lane]
 
+    def _advance(self, body: Callable[[Any, Any], None]) -> None:
+        """A loop over the neurons of all sequences; ``body`` gets both."""
+        self.each(lambda s: vector_loop(self.layer.hidden, lambda k: body(s, k)))
+
     def _step_rnn(self) -> None:
         (f,) = self.functions
         self._multiply(0, self.layer.hidden, self.h, self.gates)
 
-        def advance(k: Any) -> None:
-            self.h[k] = f(self.layer.clipped(self.gates[k]))
+        def advance(s: Any, k: Any) -> None:
+            self.h[s, k] = f(self.layer.clipped(self.gates[s, k]))
 
-        vector_loop(self.layer.hidden, advance)
+        self._advance(advance)
 
     def _step_gru(self) -> None:
         layer, n, (f, g) = self.layer, self.layer.hidden, self.functions
         one = number(1.0, layer.work)
         self._multiply(0, 2 * n, self.h, self.gates)
-        mixed, product = local(layer.work, n), local(layer.work, n)
+        mixed, product = (local(layer.work, layer.together, n) for _ in range(2))
 
-        def reset(k: Any) -> None:
-            self.gates[k] = f(layer.clipped(self.gates[k]))
-            self.gates[n + k] = f(layer.clipped(self.gates[n + k]))
-            mixed[k] = self.h[k] if layer.linear_first else self.gates[n + k] * self.h[k]
-            product[k] = self.extra["bias"][k] if "bias" in self.extra else number(0.0, layer.work)
+        def reset(s: Any, k: Any) -> None:
+            self.gates[s, k] = f(layer.clipped(self.gates[s, k]))
+            self.gates[s, n + k] = f(layer.clipped(self.gates[s, n + k]))
+            mixed[s, k] = self.h[s, k] if layer.linear_first else self.gates[s, n + k] * self.h[s, k]
+            product[s, k] = self.extra["bias"][k] if "bias" in self.extra else number(0.0, layer.work)
 
-        def advance(k: Any) -> None:
-            inner = self.gates[n + k] * product[k] if layer.linear_first else product[k]
-            update = self.gates[k]
-            self.h[k] = (one - update) * g(layer.clipped(self.gates[2 * n + k] + inner)) + update * self.h[k]
+        def advance(s: Any, k: Any) -> None:
+            inner = self.gates[s, n + k] * product[s, k] if layer.linear_first else product[s, k]
+            update = self.gates[s, k]
+            fresh = g(layer.clipped(self.gates[s, 2 * n + k] + inner))
+            self.h[s, k] = (one - update) * fresh + update * self.h[s, k]
 
-        vector_loop(n, reset)
+        self._advance(reset)
         self._multiply(2 * n, n, mixed, product)
-        vector_loop(n, advance)
+        self._advance(advance)
 
     def _step_lstm(self) -> None:
         layer, n, (f, g, h) = self.layer, self.layer.hidden, self.functions
@@ -149,17 +176,17 @@ class Cell:
         self._multiply(0, 4 * n, self.h, self.gates)
         peephole = self.extra.get("peephole")
 
-        def gate(index: int, k: Any, peep: int) -> Any:
-            value = self.gates[index * n + k]
+        def gate(index: int, s: Any, k: Any, peep: int) -> Any:
+            value = self.gates[s, index * n + k]
             if peephole is not None:
-                value = value + peephole[peep * n + k] * self.c[k]
+                value = value + peephole[peep * n + k] * self.c[s, k]
             return f(layer.clipped(value))
 
-        def advance(k: Any) -> None:
-            self.gates[k] = gate(0, k, 0)
-            forget = one - self.gates[k] if layer.coupled else gate(2, k, 2)
-            fresh = g(layer.clipped(self.gates[3 * n + k]))
-            self.c[k] = forget * self.c[k] + self.gates[k] * fresh
-            self.h[k] = gate(1, k, 1) * h(layer.clipped(self.c[k]))
+        def advance(s: Any, k: Any) -> None:
+            self.gates[s, k] = gate(0, s, k, 0)
+            forget = one - self.gates[s, k] if layer.coupled else gate(2, s, k, 2)
+            fresh = g(layer.clipped(self.gates[s, 3 * n + k]))
+            self.c[s, k] = forget * self.c[s, k] + self.gates[s, k] * fresh
+            self.h[s, k] = gate(1, s, k, 1) * h(layer.clipped(self.c[s, k]))
 
-        vector_loop(n, advance)
+        self._advance(advance)
