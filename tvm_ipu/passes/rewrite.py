@@ -116,19 +116,7 @@ class Rewriter:
 
     def substitute(self, expr: relax.Expr) -> relax.Expr:
         """``expr`` with the old variables replaced by the new ones."""
-        if isinstance(expr, relax.Var):
-            return self._new.get(expr, expr)
-        if isinstance(expr, relax.Tuple):
-            return relax.Tuple([self.substitute(field) for field in expr.fields])
-        if isinstance(expr, relax.TupleGetItem):
-            return relax.TupleGetItem(self.substitute(expr.tuple_value), expr.index)
-        if isinstance(expr, relax.Call):
-            args = [self.substitute(arg) for arg in expr.args]
-            if all(new.same_as(old) for new, old in zip(args, expr.args, strict=True)):
-                return expr
-            types = expr.ty_args if op_name(expr) in ("relax.call_tir", "relax.call_pure_packed") else None
-            return relax.Call(expr.op, args, expr.attrs, types, expr.span)
-        return expr
+        return replace_vars(expr, lambda var: self._new.get(var, var))
 
     @property
     def layer(self) -> str:
@@ -207,6 +195,23 @@ def is_helper(name: str) -> bool:
 def bindings(main: relax.Function) -> list[relax.VarBinding]:
     """Bindings of a function, in order."""
     return [binding for block in main.body.blocks for binding in block.bindings]
+
+
+def replace_vars(expr: relax.Expr, new: Callable[[relax.Var], relax.Expr]) -> relax.Expr:
+    """``expr`` with ``new`` of its variables in their places."""
+    if isinstance(expr, relax.Var):
+        return new(expr)
+    if isinstance(expr, relax.Tuple):
+        return relax.Tuple([replace_vars(field, new) for field in expr.fields])
+    if isinstance(expr, relax.TupleGetItem):
+        return relax.TupleGetItem(replace_vars(expr.tuple_value, new), expr.index)
+    if isinstance(expr, relax.Call):
+        args = [replace_vars(arg, new) for arg in expr.args]
+        if all(one.same_as(old) for one, old in zip(args, expr.args, strict=True)):
+            return expr
+        types = expr.ty_args if op_name(expr) in ("relax.call_tir", "relax.call_pure_packed") else None
+        return relax.Call(expr.op, args, expr.attrs, types, expr.span)
+    return expr
 
 
 def used_vars(expr: relax.Expr) -> list[relax.Var]:

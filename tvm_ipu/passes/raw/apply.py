@@ -9,12 +9,12 @@ from tvm import relax
 
 from tvm_ipu.base.contract import RAW_FORMATS, Contract, InputContract, OutputContract
 from tvm_ipu.base.errors import ModelError
-from tvm_ipu.base.model import Model
+from tvm_ipu.base.model import GATHER_ATTR, Model
 from tvm_ipu.base.tensor import DType, TensorSpec
 from tvm_ipu.passes.raw.frames import Frame
 from tvm_ipu.passes.raw.normalise import quantized_pixels, real_pixels
 from tvm_ipu.passes.raw.outputs import RawOutput, raw_output
-from tvm_ipu.passes.rewrite import Rewriter, bindings, constant, op_name, used_vars
+from tvm_ipu.passes.rewrite import Rewriter, bindings, constant, op_name, replace_vars, used_vars
 
 R = relax.op
 
@@ -46,7 +46,8 @@ def apply_contract(model: Model, contract: Contract) -> Model:
     for spec, var in zip(model.inputs, main.params, strict=True):
         if spec.name in named:
             readers = [b.value for b in bindings(main) if var in used_vars(b.value)]
-            inputs[var] = _make_input(rewriter, spec, named[spec.name], readers)
+            is_index = all(_is_index(rewriter, reader, var) for reader in readers)
+            inputs[var] = _make_input(rewriter, spec, named[spec.name], is_index)
 
     def rule(_: Rewriter, call: relax.Call) -> relax.Expr | None:
         old = [arg for arg in used_vars(call) if arg in inputs]
@@ -54,8 +55,7 @@ def apply_contract(model: Model, contract: Contract) -> Model:
             return None
         if op_name(call) == "relax.quantize":
             return inputs[old[0]].quantized(call)
-        args = [inputs[arg].real() if arg in inputs else arg for arg in call.args]
-        return relax.Call(call.op, args, call.attrs, None, call.span)
+        return replace_vars(call, lambda var: inputs[var].real() if var in inputs else var)
 
     raw: list[RawOutput] = []
 
@@ -201,9 +201,7 @@ class _Picture(_Input):
         return self._emit(real_pixels(self.pixels(), self._contract, self._axis))
 
 
-def _make_input(
-    rewriter: Rewriter, spec: TensorSpec, contract: InputContract, readers: list[relax.Expr]
-) -> _Input:
+def _make_input(rewriter: Rewriter, spec: TensorSpec, contract: InputContract, is_index: bool) -> _Input:
     """How the input's bytes are taken.
 
     Raises:
@@ -215,7 +213,7 @@ def _make_input(
     dtype = RAW_DTYPE[contract.input_format]
     if dtype == "float32" and not spec.dtype.is_float:
         dtype = spec.dtype.label
-    if dtype == "uint16" and not all(_is_index(reader) for reader in readers):
+    if dtype == "uint16" and not is_index:
         raise ModelError(
             f"input '{spec.name}': RAWDATA_U16_NHWC is for indices that an embedding reads, but other "
             f"operators read it",
@@ -226,8 +224,10 @@ def _make_input(
     return _Input(rewriter, spec, contract, dtype)
 
 
-def _is_index(reader: relax.Expr) -> bool:
+def _is_index(rewriter: Rewriter, reader: relax.Expr, var: relax.Var) -> bool:
     """Whether an operator uses the input to pick rows of a table."""
+    if rewriter.attribute(reader, GATHER_ATTR):
+        return bool(used_vars(reader)[-1].same_as(var))
     return op_name(reader) in ("relax.take", "relax.astype")
 
 
