@@ -146,15 +146,13 @@ class _Reader:
             pointer_bits=row["pointer_bits"],
         )
 
-    def _plans(self) -> tuple[Plan, ...]:
-        dims = [row["extent"] for row in self._records(schema.DIM, "DIMS")]
-        tensors = self._records(schema.TENSOR, "TENSORS")
+    def _calls(self) -> list[Call]:
         kernels = [self._string(k["name"]) for k in self._records(schema.KERNEL, "KERNELS")]
         args = [
             Arg(Space(a["space"]), a["index"], a["offset"], a["size"])
             for a in self._records(schema.ARG, "ARGS")
         ]
-        calls = [
+        return [
             Call(
                 kernel=kernels[c["kernel"]],
                 args=tuple(args[c["arg_begin"] : c["arg_begin"] + c["arg_count"]]),
@@ -169,27 +167,31 @@ class _Reader:
             for c in self._records(schema.CALL, "CALLS")
         ]
 
-        def specs(rows: list[dict[str, int]]) -> tuple[TensorSpec, ...]:
-            return tuple(
-                TensorSpec(
-                    self._string(row["name"]),
-                    tuple(dims[row["dims_begin"] : row["dims_begin"] + row["rank"]]),
-                    DType(row["dtype"]),
-                    self._string(row["format"]),
-                    struct.unpack("<f", struct.pack("<I", row["scale"]))[0],
-                    row["zero"],
-                )
-                for row in rows
+    def _specs(self, tensors: list[dict[str, int]], dims: list[int]) -> tuple[TensorSpec, ...]:
+        return tuple(
+            TensorSpec(
+                self._string(row["name"]),
+                tuple(dims[row["dims_begin"] : row["dims_begin"] + row["rank"]]),
+                DType(row["dtype"]),
+                self._string(row["format"]),
+                struct.unpack("<f", struct.pack("<I", row["scale"]))[0],
+                row["zero"],
             )
+            for row in tensors
+        )
 
+    def _plans(self) -> tuple[Plan, ...]:
+        dims = [row["extent"] for row in self._records(schema.DIM, "DIMS")]
+        tensors = self._records(schema.TENSOR, "TENSORS")
+        calls = self._calls()
         plans = []
         for row in self._records(schema.PLAN, "PLANS"):
             inputs = tensors[row["input_begin"] : row["input_begin"] + row["input_count"]]
             outputs = tensors[row["output_begin"] : row["output_begin"] + row["output_count"]]
             plans.append(
                 Plan(
-                    inputs=specs(inputs),
-                    outputs=specs(outputs),
+                    inputs=self._specs(inputs, dims),
+                    outputs=self._specs(outputs, dims),
                     input_offsets=tuple(t["arena_offset"] for t in inputs),
                     output_offsets=tuple(t["arena_offset"] for t in outputs),
                     calls=tuple(calls[row["call_begin"] : row["call_begin"] + row["call_count"]]),

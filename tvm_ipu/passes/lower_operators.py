@@ -83,11 +83,7 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
         "pad_value": pad_value,
     }
     if computes.is_depthwise(in_channels, channels, groups):
-        lanes = packing.weight_lanes(str(x.ty.dtype), target, str(call.ty.dtype))
-        pack = partial(packing.pack_depthwise, lanes=lanes)
-        pack_te = partial(packing.pack_depthwise_te, lanes=lanes)
-        compute = partial(computes.depthwise_conv2d, **window)
-        return call_te(rewriter, "depthwise_conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
+        return _depthwise_conv2d(rewriter, x, weight, window, target)
     x = _stored(rewriter, x, weight, target)
     acc = accumulator(str(x.ty.dtype), str(call.ty.dtype))
     value = constant(weight)
@@ -104,13 +100,8 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
         outputs = algorithms.space(problem, target)[0].outputs
     if value is not None and outputs:
         packed = make_constant(packing.pack_winograd(value, dot.lanes, outputs))
-        compute = partial(
-            computes.winograd_conv2d,
-            channels=channels,
-            padding=window["padding"],
-            out_dtype=window["out_dtype"],
-        )
-        return call_te(rewriter, "winograd_conv2d", compute, [x, packed])
+        options = {"channels": channels, "padding": padding, "out_dtype": window["out_dtype"]}
+        return call_te(rewriter, "winograd_conv2d", partial(computes.winograd_conv2d, **options), [x, packed])
     on_vectors = algorithms.direct(problem, target)[0] is conv2d
     if value is not None and on_vectors and _prefers_whole_rows(call, dot):
         packed = make_constant(packing.pack_conv2d(value, dot, whole_rows=True))
@@ -129,6 +120,17 @@ def _conv2d(rewriter: Rewriter, call: relax.Call, target: Target, winograd: bool
     pack_te = partial(packing.pack_conv2d_te, dot=dot, groups=groups)
     compute = partial(computes.conv2d, channels=channels, right=dot.stored and dot.right, **window)
     return call_te(rewriter, "conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
+
+
+def _depthwise_conv2d(
+    rewriter: Rewriter, x: relax.Expr, weight: relax.Expr, window: dict[str, Any], target: Target
+) -> relax.Expr:
+    """Convolution of each channel by itself."""
+    lanes = packing.weight_lanes(str(x.ty.dtype), target, window["out_dtype"])
+    pack = partial(packing.pack_depthwise, lanes=lanes)
+    pack_te = partial(packing.pack_depthwise_te, lanes=lanes)
+    compute = partial(computes.depthwise_conv2d, **window)
+    return call_te(rewriter, "depthwise_conv2d", compute, [x, _packed(rewriter, weight, pack, pack_te)])
 
 
 def _stored(rewriter: Rewriter, x: relax.Expr, weight: relax.Expr, target: Target) -> relax.Expr:

@@ -129,7 +129,11 @@ class Session:
 
     @property
     def arena_size(self) -> int:
-        """Bytes of the session's arena."""
+        """Bytes of the session's arena.
+
+        Raises:
+            RunError: The session is closed.
+        """
         self._open()
         return int(self._plan.arena_size)
 
@@ -181,7 +185,11 @@ class Session:
         return [self.run(inputs) for inputs in batch]
 
     def time_runs(self, repeat: int) -> list[int]:
-        """Run the model ``repeat`` times on what the inputs hold; nanoseconds of each run, measured in C."""
+        """Run the model ``repeat`` times on what the inputs hold; nanoseconds of each run, measured in C.
+
+        Raises:
+            RunError: ``repeat`` is negative, the session is closed, or a kernel fails.
+        """
         if not 0 <= repeat < 2**32:
             raise RunError(f"repeat={repeat}: must be 0 or more")
         with self._lock:
@@ -190,7 +198,11 @@ class Session:
             return list(times)
 
     def profile(self) -> list[CallTime]:
-        """Run the model once on what the inputs hold, with the time of each kernel call."""
+        """Run the model once on what the inputs hold, with the time of each kernel call.
+
+        Raises:
+            RunError: The session is closed, or a kernel fails.
+        """
         with self._lock:
             handle = self._open()
             times = (ctypes.c_uint64 * self._plan.call_count)()
@@ -209,7 +221,11 @@ class Session:
             ]
 
     def empty(self, name: str) -> Array:
-        """An uninitialised array for the input or output ``name``, aligned as binding needs it."""
+        """An uninitialised array for the input or output ``name``, aligned as binding needs it.
+
+        Raises:
+            RunError: There is no input or output of that name.
+        """
         spec = next((s for s in (*self.inputs, *self.outputs) if s.name == name), None)
         if spec is None:
             known = f"{_listed(self.inputs)}, {_listed(self.outputs)}"

@@ -136,6 +136,8 @@ def _statistics(contract: InputContract | None, channels: int) -> tuple[Array, A
     """Mean and divisor of each channel."""
     if contract is None:
         return np.zeros(channels, np.float32), np.full(channels, 255, np.float32)
-    mean, std = (np.asarray(values or (default,), np.float32) for values, default in
-                 ((contract.mean, 0.0), (contract.std, 1.0)))  # fmt: skip
+    mean, std = (
+        np.asarray(values or (default,), np.float32)
+        for values, default in ((contract.mean, 0.0), (contract.std, 1.0))
+    )
     return np.broadcast_to(mean, (channels,)), np.broadcast_to(std, (channels,))

@@ -134,8 +134,8 @@ class Interpreter:
         name = str(step.var.name)
         try:
             function = compile_call(step.value, self._module)
-        except Exception as err:
-            reason = str(err).strip().splitlines()[-1]
+        except Exception as err:  # TVM raises errors of all kinds
+            reason = (str(err).strip().splitlines() or [type(err).__name__])[-1]
             raise ModelError(
                 f"layer '{name}': the simulator has no definition of '{step.value.op.name}': {reason}"
             ) from err

@@ -8,8 +8,16 @@ from tvm_ipu.frontends.onnx.graph import Array, node_label
 from tvm_ipu.frontends.onnx.load import read_source
 from tvm_ipu.frontends.options import OnnxSource
 
-_WEIGHT = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "QLinearConv": 3, "QLinearMatMul": 3,
-           "ConvInteger": 1, "MatMulInteger": 1}  # fmt: skip
+_WEIGHT = {
+    "Conv": 1,
+    "ConvTranspose": 1,
+    "Gemm": 1,
+    "MatMul": 1,
+    "QLinearConv": 3,
+    "QLinearMatMul": 3,
+    "ConvInteger": 1,
+    "MatMulInteger": 1,
+}
 """Products -> place of the weight among their inputs."""
 
 _MOVES = ("DequantizeLinear", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze")

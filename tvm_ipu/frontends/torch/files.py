@@ -116,7 +116,7 @@ def _load_trusted(path: Path) -> Any:
             f"'{path}' needs a class that cannot be imported here: {err}",
             "run in an environment where the model's code is, or save it with torch.export.save there",
         ) from err
-    except Exception as err:
+    except Exception as err:  # whatever the code in the pickle raises
         raise _damaged(path, "a file of torch.save", err) from err
 
 

@@ -32,10 +32,10 @@ def capture(module: Any, call: Call) -> Any:
     arguments = (module, call.args, call.kwargs)
     try:
         return torch.export.export(*arguments, dynamic_shapes=shapes, strict=False)
-    except Exception as err:
+    except Exception as err:  # whatever the module raises where it is traced
         try:
             return torch.export.export(*arguments, dynamic_shapes=shapes, strict=True)
-        except Exception:
+        except Exception:  # the first way's reason is the one to tell
             raise err from None
 
 

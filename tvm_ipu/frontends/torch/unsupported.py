@@ -67,7 +67,7 @@ def _of_script(make_graph: Callable[[], Any], opset: int) -> list[tuple[str, str
             for node in _nodes(make_graph())
             if not node.kind().startswith(("onnx::", "prim::")) and not known(node.kind().rstrip("_"), opset)
         ]
-    except Exception:
+    except Exception:  # as above
         return []
 
 

@@ -103,14 +103,25 @@ def matmul_both(rewriter: Rewriter, a: Quantized, b: Quantized) -> Sum:
 
 
 def window_sum(
-    rewriter: Rewriter, x: Quantized, kernel: Sequence[int], strides: Sequence[int], padding: Sequence[int],
+    rewriter: Rewriter,
+    x: Quantized,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[int],
     dilation: Sequence[int],
-) -> Sum:  # fmt: skip
+) -> Sum:
     """Sums over windows of each channel, padding counting as 0: a depthwise convolution with ones."""
     channels = shape_of(x.expr)[1]
     ones = Weight(np.ones((channels, 1, *kernel), np.int32), np.ones((1, 1, 1, 1)))
-    call: Any = R.nn.conv2d(x.expr, make_constant(ones.value.astype(np.int8)), list(strides), list(padding),
-                            list(dilation), groups=channels, out_dtype="int32")  # fmt: skip
+    call: Any = R.nn.conv2d(
+        x.expr,
+        make_constant(ones.value.astype(np.int8)),
+        list(strides),
+        list(padding),
+        list(dilation),
+        groups=channels,
+        out_dtype="int32",
+    )
     return conv2d(rewriter, call, x, ones)
 
 

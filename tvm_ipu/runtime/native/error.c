@@ -1,3 +1,4 @@
+/* Filling in the caller's error. */
 #include <stdarg.h>
 #include <stdio.h>
 
