@@ -12,9 +12,12 @@ import pytest
 import tvm
 from tvm import relax
 
+from tests.ops.op_kit import assert_close, run_onnxruntime
+from tests.ops.test_numbers import recurrent
 from tvm_ipu.base.errors import RunError
 from tvm_ipu.base.model import Model
 from tvm_ipu.base.tensor import DType, TensorSpec
+from tvm_ipu.frontends.loaders import load_model
 from tvm_ipu.simulate.interpreter import Interpreter
 from tvm_ipu.simulate.products import Weight, conv2d, matmul
 
@@ -64,6 +67,14 @@ def test_sums_are_carried_by_a_type_that_holds_them(terms: int, value: int, carr
     weight = Weight(b, (0,))
     assert weight.carrier(a) is carrier
     assert matmul(a, weight, "int64")[0, 0] == terms * 255 * value
+
+
+def test_statements_that_ask_for_the_chip() -> None:
+    """Recurrent layers of several sequences ask how many sums its registers hold; there is none here."""
+    case = recurrent("four at once", "LSTM", 4, direction="bidirectional", hidden=16, batch=8, states=2)
+    found = Interpreter(load_model(case.model())).run(case.feeds())
+    for name, expected in zip(("y0", "y1", "y2"), run_onnxruntime(case), strict=True):
+        assert_close(found[name], expected, case.tolerance)
 
 
 def model_of(build: Any, *specs: TensorSpec, **attributes: Any) -> Model:

@@ -6,6 +6,7 @@ import tvm_ffi
 from tvm import ir, tirx
 
 from tvm_ipu.base.target import Target
+from tvm_ipu.kernels.chip_questions import answer
 from tvm_ipu.kernels.core_model import grain
 from tvm_ipu.kernels.expressions import dtype_of, shape_of
 from tvm_ipu.kernels.fusion.kernel import GroupKernel
@@ -13,15 +14,14 @@ from tvm_ipu.kernels.fusion.ops import Opaque
 
 CYCLES_PER_STORE = 8.0
 
-REGISTERS_HOLD = "tvm_ipu_registers_hold"
-"""What statements may call, with a number of bits: whether half of the chip's vector registers hold them."""
-
 
 def opaque_kernel(op: Opaque, target: Target) -> GroupKernel:
     """The statements as a kernel; a parallel loop around all of them gives its units of work."""
     buffers = tuple(dict.fromkeys([*op.reads, *op.targets]))
     params = {buffer: tirx.decl_buffer(shape_of(buffer), dtype_of(buffer), buffer.name) for buffer in buffers}
-    stmt = _only_outermost_parallel(_over(_for_chip(op.stmt, target), params))
+    stmt = _only_outermost_parallel(
+        _over(answer(op.stmt, target.vector_bits * target.vector_registers), params)
+    )
     extent = 1
     if (
         isinstance(stmt, tirx.For)
@@ -32,23 +32,6 @@ def opaque_kernel(op: Opaque, target: Target) -> GroupKernel:
     stores = _stores(stmt)
     units = grain(CYCLES_PER_STORE * stores, extent)
     return GroupKernel(tirx.PrimFunc(list(params.values()), stmt), buffers, extent, units, stores)
-
-
-def _for_chip(stmt: tirx.Stmt, target: Target) -> tirx.Stmt:
-    """The statement with what it asks of the chip answered."""
-
-    def answer(call: ir.Call) -> ir.Expr:
-        if getattr(call.op, "name", "") != "tirx.call_pure_extern" or call.args[0].value != REGISTERS_HOLD:
-            return call
-        return tirx.const(2 * int(call.args[1]) <= target.vector_bits * target.vector_registers, "bool")
-
-    def choose(branch: tirx.IfThenElse) -> tirx.Stmt:
-        if not isinstance(branch.condition, tirx.IntImm):
-            return branch
-        chosen = branch.then_case if branch.condition.value else branch.else_case
-        return tirx.Evaluate(0) if chosen is None else chosen
-
-    return tvm_ffi.structural_map(stmt, [(ir.Call, answer), (tirx.IfThenElse, choose)])
 
 
 def _over(stmt: tirx.Stmt, params: dict[tirx.Buffer, tirx.Buffer]) -> tirx.Stmt:

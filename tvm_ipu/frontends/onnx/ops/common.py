@@ -14,7 +14,6 @@ from tvm.script.ir_builder import IRBuilder, tirx as T
 from tvm_ipu.base.model import ELEMENTWISE_ATTR
 from tvm_ipu.base.tensor import numpy_dtype
 from tvm_ipu.frontends.onnx.context import Context, Node, UnsupportedNode
-from tvm_ipu.kernels.fusion.opaque import REGISTERS_HOLD
 
 HALF_TYPES = ("float16", "bfloat16")
 FLOAT_TYPES = (*HALF_TYPES, "float32", "float64")
@@ -228,11 +227,6 @@ def local(dtype: str, *extents: int) -> Any:
 
 LANES = 16
 """Elements of the vectors in ``loops``; LLVM splits them into registers."""
-
-
-def registers_hold(vectors: int) -> Any:
-    """Whether half of the chip's registers hold so many of these vectors of float32, for ``loops``."""
-    return tirx.call_pure_extern("bool", REGISTERS_HOLD, vectors * LANES * 32)
 
 
 def vector_loop(extent: int, body: Callable[[Any], None]) -> None:

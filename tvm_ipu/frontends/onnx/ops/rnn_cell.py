@@ -9,7 +9,8 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from tvm_ipu.frontends.onnx.ops.common import LANES, local, number, registers_hold, vector_loop
+from tvm_ipu.frontends.onnx.ops.common import LANES, local, number, vector_loop
+from tvm_ipu.kernels.chip_questions import registers_hold
 
 Function = Callable[[Any], Any]
 
@@ -94,7 +95,7 @@ class Cell:
         if self.layer.together == 1:  # the weights are waited for, not the sums
             self._multiply_by(_SUMS, begin, count, state, target)
             return
-        with T.If(registers_hold(2 * _SUMS)):
+        with T.If(registers_hold(2 * _SUMS * LANES * 32)):
             with T.Then():
                 self._multiply_by(2 * _SUMS // self.layer.together, begin, count, state, target)
             with T.Else():
