@@ -85,6 +85,20 @@ def test_image_goes_into_a_folder(folder: Path) -> None:
     assert [path.name for path in (folder / "out").iterdir()] == ["net_float.sim_sgsimg.img"]
 
 
+def test_open_batch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The option that the message names."""
+    model = network()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim[1:], (3, 5, 5), strict=True):
+        dim.dim_value = size
+    onnx.save(model, folder / "open.onnx")
+    words = "convert onnx --model-file open.onnx --output-file x.sim"
+    assert "--batch N" in fail(capsys, words)
+    assert main([*words.split(), "--batch", "1"]) == 0
+    (x,) = onnx.ModelProto.FromString(read_stage(folder / "x.sim").model).graph.input
+    assert [dim.dim_value for dim in x.type.tensor_type.shape.dim] == [1, 3, 5, 5]
+
+
 def test_cut_network(folder: Path) -> None:
     words = "convert onnx --model-file net.onnx --output-file x.sim --input-shapes 1,3,5,5 --output-arrays r"
     assert main(words.split()) == 0

@@ -150,6 +150,7 @@ def _configure_platform(parser: argparse.ArgumentParser, name: str) -> None:
     )
     add_target(parser)
     add_input_shapes(parser)
+    add_batch(parser)
     add_arrays(parser)
     _add_opset(parser)
     parser.add_argument(
@@ -206,7 +207,8 @@ def _convert_platform(args: argparse.Namespace) -> int:
     from tvm_ipu import driver, fixed_point
     from tvm_ipu.base.shapes import parse_input_shapes
 
-    loading = replace(load_options(args), input_shapes=parse_input_shapes(args.input_shapes))
+    shapes = parse_input_shapes(args.input_shapes)
+    loading = replace(load_options(args), input_shapes=shapes, batch=args.batch)
     inputs = (args.input_config, args.image, args.quant_config, args.quant_param, loading.weights)
     check_output("--output-file", args.output_file, args.model_file, *inputs)
     kind = checked_output(args.output_file, tuple(_UNUSED), "--output-file").suffix.lower()
