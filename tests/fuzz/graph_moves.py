@@ -198,7 +198,7 @@ def resize(m: Maker) -> object:
     where = m.choose("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
     factors = [1.0, 1.0] + [m.choose(1.0, 2.0, 2.0, 0.5, 1.5, 3.0) for _ in x.shape[2:]]
     sizes = [max(1, math.floor(e * f)) for e, f in zip(x.shape, factors, strict=True)]
-    by_size = m.chance(0.5)
+    by_size = where == "align_corners" or m.chance(0.5)  # onnxruntime rounds the length first, ONNX does not
     extent = m.constant(sizes, "int64") if by_size else m.constant(factors, "float32")
     inputs = [None, None, extent] if by_size else [None, extent]
     near = {"nearest_mode": m.choose("floor", "round_prefer_floor", "ceil")} if mode == "nearest" else {}

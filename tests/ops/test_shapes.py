@@ -63,6 +63,11 @@ GATHERS = [
     Case(
         "constant places", "ScatterElements", [X, const([[[3], [0], [2], [1]]]), rand(1, 4, 1)], {"axis": 1}
     ),
+    Case(
+        "constant places, truth values",
+        "ScatterElements",
+        [X[0] > 0, const([[3, 1, 0, 2, 1], [1, 3, 2, 0, 0]]), rand(2, 5, seed=1) > 0],
+    ),
     *(
         Case(
             r,

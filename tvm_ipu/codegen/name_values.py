@@ -6,9 +6,10 @@
 
 TVM's analyzer puts the value of a bound variable in place of each of its uses, which takes time exponential
 in the depth of a polynomial (minutes for one sigmoid), in its passes and again in its LLVM back end. It does
-not look into buffers, and LLVM keeps them in registers. ``Bind`` of scalar integers, which are what indices
-are made of, stays. So does a ``Let`` inside ``if_then_else``: what it loads may lie outside the buffer unless
-the condition holds.
+not look into buffers, and LLVM keeps them in registers. Truth values are bytes there: as bits, TVM's LLVM
+back end reads other lanes than it wrote. ``Bind`` of scalar integers, which are what indices are made of,
+stays. So does a ``Let`` inside ``if_then_else``: what it loads may lie outside the buffer unless the
+condition holds.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def NameValues() -> tvm.transform.Pass:  # noqa: N802 (TVM names its passes like
 
 class _Namer:
     def __init__(self) -> None:
-        self._loads: dict[tirx.Var, tirx.BufferLoad] = {}
+        self._loads: dict[tirx.Var, Any] = {}
         self._before: list[list[tirx.Stmt] | None] = [None]
         """Statements to put before the current one; None where nothing may be moved out."""
 
@@ -88,12 +89,14 @@ class _Namer:
 
     def _name(self, var: tirx.Var, value: Any) -> None:
         """Store ``value`` in a buffer that stands for ``var`` from here on."""
-        buffer = tirx.decl_buffer((1,), str(var.ty), name=var.name, scope="local")
+        dtype = str(var.ty)
+        stored = dtype.replace("bool", "int8")
+        buffer = tirx.decl_buffer((1,), stored, name=var.name, scope="local")
         zero = [tirx.IntImm("int32", 0)]
         before = self._before[-1]
         assert before is not None
-        before += [tirx.AllocBuffer(buffer), tirx.BufferStore(buffer, value, zero)]
-        self._loads[var] = tirx.BufferLoad(buffer, zero)
+        before += [tirx.AllocBuffer(buffer), tirx.BufferStore(buffer, value.astype(stored), zero)]
+        self._loads[var] = tirx.BufferLoad(buffer, zero).astype(dtype)
 
 
 def _is_value(var: tirx.Var) -> bool:
