@@ -224,6 +224,7 @@ def test_fixed_and_offline_segments_print_the_same(
             assert max(overlap(box, other) for kind, _, other in found if kind == label) > 0.9
 
 
-def test_features_go_from_segment_to_segment_as_integers(made: Any) -> None:
+def test_features_are_integers_and_regions_are_not(made: Any) -> None:
     stage = read_stage(Path("faster_rcnn_main_fixed.sim"))
+    assert "rois" not in read_stage(Path("faster_rcnn_stage2_fixed.sim")).ranges.ranges
     assert [port.dequantize for port in stage.contract.outputs] == [True, True, False]

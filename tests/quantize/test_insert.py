@@ -90,6 +90,20 @@ def test_what_only_float_operators_read_stays_float():
     assert find_places(graph).tensors == ("x", "residual", "normal", "y")
 
 
+def test_regions_keep_their_places():
+    """Of a map of 1000 pixels, 8 bits would tell every fourth."""
+    graph = make_graph(
+        [
+            ("Conv", ("x", "w"), "c"),
+            ("MaxRoiPool", ("c", "regions"), "pooled", {"pooled_shape": [2, 2]}),
+        ],
+        {"w": np.ones((2, 2, 1, 1), np.float32)},
+        {"x": (1, 2, 8, 8), "regions": (3, 5)},
+        {"pooled": (3, 2, 2, 2)},
+    )
+    assert find_places(graph).tensors == ("x", "c", "pooled")
+
+
 def test_an_output_that_was_moved_is_an_integer_tensor_too():
     graph = make_graph([("Transpose", ("x",), "y", {"perm": [1, 0]})], {}, {"x": (2, 3)}, {"y": (3, 2)})
     places = find_places(graph)

@@ -34,6 +34,9 @@ COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEq
 CLIPS = frozenset({"Clip", "Relu"})
 """Functions that only narrow the range of what they read."""
 
+REGIONS = frozenset({"MaxRoiPool", "RoiAlign"})
+"""Operators whose other inputs are places in the first one, for which 8 bits are too few."""
+
 _UNITS = ("Conv", "ConvTranspose")
 
 

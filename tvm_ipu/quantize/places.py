@@ -20,6 +20,7 @@ from tvm_ipu.quantize.operators import (
     CLIPS,
     COMPARISONS,
     PRODUCTS,
+    REGIONS,
     UNARY,
     is_move,
     weight_axis,
@@ -203,6 +204,8 @@ class _Finder:
 
     def _wants(self, node: Node, name: str) -> bool:
         if node.op_type in self._float:
+            return False
+        if node.op_type in REGIONS and name != node.inputs[0]:
             return False
         if node.op_type in PRODUCTS and name in node.inputs[:2]:
             return True
