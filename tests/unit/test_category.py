@@ -34,6 +34,21 @@ def test_boxes_of_the_picture():
     np.testing.assert_allclose(edges, [40, 10, 120, 50], rtol=1e-6)
 
 
+def test_classes_and_counts_in_steps_of_a_fixed_model():
+    """45 of a range of 75 and 1 of a range of 5 are a little less at 16 bits."""
+    grid = [np.float32(np.rint(number / step) * step) for number, step in ((45, 75 / 32767), (1, 5 / 32767))]
+    assert grid[0] < 45
+    assert grid[1] < 1
+    outputs = {
+        "boxes": np.zeros((1, 2, 4), np.float32),
+        "classes": np.array([[grid[0], 0]]),
+        "scores": np.ones((1, 2), np.float32),
+        "count": np.array([grid[1]]),
+    }
+    (found,) = boxes(outputs, 1, 1)
+    assert [box.label for box in found] == [45]
+
+
 @pytest.mark.parametrize(
     ("category", "outputs", "message"),
     [

@@ -88,6 +88,8 @@ def boxes(outputs: Mapping[str, Array], height: int, width: int) -> list[list[Bo
             [N, B], scores [N, B], number of boxes [N].
         height: Rows of the picture.
         width: Columns of the picture.
+
+    Classes and counts are the nearest whole numbers: the steps of a fixed model need not divide 1.
     """
     places, classes, scores, counts = (value.astype(float) for value in outputs.values())
     classes, scores = (value.reshape(places.shape[:2]) for value in (classes, scores))
@@ -95,8 +97,8 @@ def boxes(outputs: Mapping[str, Array], height: int, width: int) -> list[list[Bo
     for n, count in enumerate(counts.reshape(-1)[: len(places)]):
         rows = zip(places[n], classes[n], scores[n], strict=True)
         every = [
-            Box(int(label), float(score), left * width, top * height, right * width, bottom * height)
+            Box(round(label), float(score), left * width, top * height, right * width, bottom * height)
             for (top, left, bottom, right), label, score in rows
         ]
-        found.append(every[: int(count)])
+        found.append(every[: round(count)])
     return found
