@@ -54,6 +54,64 @@ def test_nodes_that_change_nothing_are_gone():
     check_against_onnxruntime(proto)
 
 
+PARTS = {
+    "split": ([node("Split", "c sizes", "p q", axis=1)], ["Relu", "Relu", "Exp", "Exp"]),
+    "slices": (
+        [node("Slice", "c zero four axis", "p"), node("Slice", "c four far axis_", "q")],
+        ["Relu", "Relu", "Exp", "Exp"],
+    ),
+    "transposed": (
+        [
+            node("Transpose", "c", "t", perm=[0, 2, 1]),
+            node("Slice", "t zero four last", "p_"),
+            node("Slice", "t four far last", "q_"),
+            node("Transpose", "p_", "p", perm=[0, 2, 1]),
+            node("Transpose", "q_", "q", perm=[0, 2, 1]),
+        ],
+        ["Relu", "Relu", *["Transpose"] * 4, "Exp", "Exp"],
+    ),
+    "joined": (
+        [node("Concat", "c x", "d", axis=1), node("Split", "d more", "p q", axis=1)],
+        ["Relu", "Relu", "Concat", "Exp", "Exp"],
+    ),
+    "across": (
+        [node("Split", "c uneven", "p q", axis=1)],
+        ["Relu", "Relu", "Concat", "Split", "Exp", "Exp"],
+    ),
+    "strided": (
+        [node("Slice", "c zero four axis two", "p"), node("Slice", "c four far axis one", "q")],
+        ["Relu", "Relu", "Concat", "Slice", "Exp", "Exp"],
+    ),
+    "other axis": (
+        [node("Slice", "c zero four last", "p"), node("Split", "c sizes", "unread q", axis=1)],
+        ["Relu", "Relu", "Concat", "Slice", "Exp", "Exp"],
+    ),
+}
+"""Ways to take [1, 4, 5] and [1, 3, 5] apart again, and what is left of each."""
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_a_concatenation_are_its_operands(name: str):
+    nodes, left = PARTS[name]
+    before = [node("Relu", "x", "a"), node("Relu", "y", "b"), node("Concat", "a b", "c", axis=1)]
+    after = [node("Exp", "p", "u"), node("Exp", "q", "v")]
+    numbers = {
+        "zero": [0],
+        "four": [4],
+        "far": [2**63 - 1],
+        "axis": [1],
+        "axis_": [-2],
+        "last": [2],
+        "one": [1],
+    }
+    numbers |= {"two": [2], "sizes": [4, 3], "uneven": [3, 4], "more": [7, 4]}
+    weights = [constant(key, one, "int64") for key, one in numbers.items()]
+    inputs = [value("x", [1, 4, 5]), value("y", [1, 3, 5])]
+    proto = make_model([*before, *nodes, *after], inputs, [value("u", None), value("v", None)], weights)
+    assert op_types(simplified(proto)) == left
+    check_against_onnxruntime(proto)
+
+
 def test_dead_nodes_are_gone():
     nodes = [node("Relu", "x", "y"), node("NoSuchOperator", "x", "dead")]
     proto = make_model(nodes, [value("x", [2])], [value("y", [2])])

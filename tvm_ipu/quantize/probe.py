@@ -18,6 +18,7 @@ from tvm_ipu.base.graph import Array, Graph, Node
 from tvm_ipu.base.ranges import TensorRange
 from tvm_ipu.base.tensor import DType, TensorSpec
 from tvm_ipu.quantize.collect import Runner, Sample
+from tvm_ipu.quantize.ends import measured_tensors
 from tvm_ipu.quantize.grid import activation_grid, weight_grid
 from tvm_ipu.quantize.insert import FLOAT_BITS
 from tvm_ipu.quantize.places import Places
@@ -30,7 +31,7 @@ class Noise:
     """What rounding adds to the outputs.
 
     Attributes:
-        power: Mean over outputs and samples of the squared error, as a share of the squared output.
+        power: Mean over samples and ``measured_tensors`` of the squared error, as a share of the signal.
         means: For each weight: the mean error of the product's result in each output channel.
     """
 
@@ -74,7 +75,7 @@ class Probe:
         self._specs: dict[str, TensorSpec] = dict(graph.tensors)
         self._inputs: list[TensorSpec] = []
         self._means: dict[str, str] = {}
-        self._ends = _ends(graph)
+        self._ends = measured_tensors(graph)
         self._function = run(self._build())
         off = self._settings({}, ())
         self._expected = [self._function({**sample, **off}) for sample in samples]
@@ -197,18 +198,6 @@ class Probe:
         found = self._specs.get(name) or self._graph.spec(name.removesuffix("/float"))
         assert found is not None
         return found.shape
-
-
-def _ends(graph: Graph) -> list[str]:
-    """The outputs; of a concatenation its operands, as large ones hide the noise of small ones."""
-    made = graph.producer()
-    found: dict[str, None] = {}
-    for spec in graph.outputs:
-        node = made.get(spec.name)
-        joined = node is not None and node.op_type == "Concat"
-        operands = [name for name in node.inputs if name in made] if node and joined else []
-        found.update(dict.fromkeys(operands or [spec.name]))
-    return list(found)
 
 
 def _noise(expected: Array, found: Array) -> float:

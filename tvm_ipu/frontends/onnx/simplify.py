@@ -9,7 +9,7 @@ from pathlib import Path
 from onnx import FunctionProto, NodeProto
 
 from tvm_ipu.base.errors import ModelError
-from tvm_ipu.frontends.onnx import rules_control, rules_sequence, rules_static
+from tvm_ipu.frontends.onnx import rules_control, rules_parts, rules_sequence, rules_static
 from tvm_ipu.frontends.onnx.evaluate import find_schema
 from tvm_ipu.frontends.onnx.functions import model_function, schema_function
 from tvm_ipu.frontends.onnx.graph import (
@@ -26,7 +26,12 @@ from tvm_ipu.frontends.onnx.graph import (
 from tvm_ipu.frontends.onnx.load import Source
 from tvm_ipu.frontends.onnx.walker import Rule, Scope, Visit, Walker
 
-RULES: dict[str, Rule] = {**rules_static.RULES, **rules_control.RULES, **rules_sequence.RULES}
+RULES: dict[str, Rule] = {
+    **rules_static.RULES,
+    **rules_parts.RULES,
+    **rules_control.RULES,
+    **rules_sequence.RULES,
+}
 
 Supports = Callable[[str, str], bool]
 """Whether an operator, given by domain and type, shall remain; others are replaced by their function body."""

@@ -106,6 +106,7 @@ class Walker:
 
     Attributes:
         ops: Nodes that remain, in an order of execution.
+        made: Those of them that make tensors, by the tensor's name.
         folder: As given.
     """
 
@@ -117,6 +118,7 @@ class Walker:
         folder: Path,
     ) -> None:
         self.ops: list[Op] = []
+        self.made: dict[str, Op] = {}
         self._rules = rules
         self._expand = expand
         self._names = set(reserved)
@@ -234,6 +236,7 @@ class Walker:
             node.name = scope.prefix + node_label(visit.node)
         outputs = [Tensor(n, *t) if n else None for n, t in zip(node.output, types, strict=True)]
         self.ops.append(Op(node, visit.version, tuple(inputs), tuple(outputs), refused))
+        self.made.update((tensor.name, self.ops[-1]) for tensor in outputs if tensor)
         if len(self.ops) > MAX_OPS:
             raise ModelError(f"the model has more than {MAX_OPS} nodes after its loops are unrolled")
         return outputs
