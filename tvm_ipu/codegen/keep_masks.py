@@ -9,7 +9,6 @@ keeps the loop scalar. Kernels that are made with vectors are not concerned: LLV
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import tvm
@@ -17,6 +16,7 @@ import tvm_ffi
 from tvm import tirx
 from tvm.tirx import Expr
 
+from tvm_ipu.kernels.expressions import contains
 from tvm_ipu.kernels.llvm import OPAQUE
 
 _MODULO = (tirx.FloorMod, tirx.Mod)
@@ -26,7 +26,7 @@ def KeepMasks() -> tvm.transform.Pass:  # noqa: N802 (TVM names its passes like 
     """The pass; its place is after everything that simplifies."""
 
     def run(func: tirx.PrimFunc, _mod: tvm.ir.IRModule, _context: tvm.transform.PassContext) -> tirx.PrimFunc:
-        if not _contains(func.body, _MODULO, _is_mask):
+        if not contains(func.body, _MODULO, _is_mask):
             return func
         return func.with_body(tvm_ffi.structural_mutate(func.body, [(tirx.For, _loop)]))
 
@@ -35,7 +35,7 @@ def KeepMasks() -> tvm.transform.Pass:  # noqa: N802 (TVM names its passes like 
 
 def _loop(loop: tirx.For, mutator: Any) -> tirx.Stmt:
     """The loop, and what it contains, with masks hidden where there are no vectors."""
-    if _contains(loop.body, (tirx.Ramp, tirx.Broadcast)):
+    if contains(loop.body, (tirx.Ramp, tirx.Broadcast)):
         return mutator.default_mutate(loop)
     return tvm_ffi.structural_map(loop, (_MODULO, _opaque))
 
@@ -47,14 +47,3 @@ def _opaque(node: Expr) -> Expr:
 def _is_mask(node: Any) -> bool:
     divisor = int(node.b) if isinstance(node.b, tirx.IntImm) else 0
     return divisor > 1 and divisor & (divisor - 1) == 0 and str(node.ty) == OPAQUE.dtype
-
-
-def _contains(stmt: tirx.Stmt, kinds: tuple[type, ...], test: Callable[[Any], bool] = lambda _: True) -> bool:
-    found = False
-
-    def visit(node: Any) -> None:
-        nonlocal found
-        found = found or test(node)
-
-    tvm_ffi.structural_walk(stmt, (kinds, visit))
-    return found

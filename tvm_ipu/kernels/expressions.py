@@ -86,8 +86,10 @@ def _zero_of(load: ir.TensorLoad) -> Expr:
     return tirx.const(0, str(load.ty))
 
 
-def contains(value: Expr, kinds: tuple[type, ...], test: Callable[[Expr], bool] = lambda node: True) -> bool:
-    """True when a node of one of the types satisfies the test."""
+def contains(
+    value: Expr | tirx.Stmt, kinds: tuple[type, ...], test: Callable[[Expr], bool] = lambda node: True
+) -> bool:
+    """True when a node of one of the types, in an expression or a statement, satisfies the test."""
     found = False
 
     def check(node: Expr) -> None:

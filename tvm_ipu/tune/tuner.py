@@ -35,7 +35,7 @@ from tvm_ipu.tune.records import (
 from tvm_ipu.tune.runner import ImageRunner, Tracker
 from tvm_ipu.tune.search import Limits, Progress, Report, Search
 from tvm_ipu.tune.tasks import Task, find_tasks
-from tvm_ipu.tune.whole import Whole, check_whole
+from tvm_ipu.tune.whole import Bench, Whole, check_whole
 
 WHOLE_TIMEOUT = 300.0
 """Seconds that measuring the whole model may take."""
@@ -138,16 +138,10 @@ def tune(
             gains = [task for task in everything if task.key in records and records[task.key].gain]
             whole = None
             if gains:
-                whole = check_whole(
-                    gains,
-                    models[0],
-                    inputs,
-                    compile_with,
-                    ImageRunner(WHOLE_TIMEOUT, options.tracker),
-                    library,
-                    folder / "whole",
-                    effort.threads,
-                )
+                slow = ImageRunner(WHOLE_TIMEOUT, options.tracker)
+                place = folder / "whole"
+                bench = Bench(models[0], inputs, compile_with, slow, library, place, effort.threads)
+                whole = check_whole(gains, bench)
                 records.update((t.key, _dropped(records[t.key], t)) for t in gains if t.key in whole.dropped)
                 write_records(output, records.values())
         except (KeyboardInterrupt, Exception) as err:

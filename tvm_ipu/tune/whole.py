@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,32 +46,93 @@ Compile = Callable[[Collection[str], Path], list[str]]
 """Compiles the model with the recorded decisions of the tasks with these keys; as ``measure.Build``."""
 
 
-def check_whole(
-    tasks: Sequence[Task],
-    model: Model,
-    inputs: Sequence[np.ndarray[Any, Any]],
-    compile_with: Compile,
-    runner: Runner,
-    library: Path,
-    folder: Path,
-    threads: tuple[int, ...],
-) -> Whole:
-    """Measure the model with and without the tasks' decisions, turn by turn, and drop what does not gain.
+@dataclass(frozen=True)
+class Bench:
+    """Measures the model with some tasks' decisions in turns with the untuned one.
 
-    Args:
-        tasks: Tasks with a decision of their own.
+    Attributes:
         model: The model, for its outputs.
         inputs: Its inputs.
         compile_with: The compiler.
         runner: Runs jobs.
         library: What ``harness.build_harness`` made.
-        folder: Folder for images.
+        folder: Folder for images; made when the first is.
         threads: Numbers of threads to measure with.
+    """
+
+    model: Model
+    inputs: Sequence[np.ndarray[Any, Any]]
+    compile_with: Compile
+    runner: Runner
+    library: Path
+    folder: Path
+    threads: tuple[int, ...]
+
+    @cached_property
+    def own_layers(self) -> list[str]:
+        """The untuned image's layers, one a call."""
+        self.folder.mkdir()
+        return self.compile_with((), self._own)
+
+    @cached_property
+    def _saved(self) -> tuple[str, ...]:
+        return save_arrays(self.folder, "input", self.inputs)
+
+    @property
+    def _own(self) -> Path:
+        return self.folder / "untuned.img"
+
+    @property
+    def _tuned(self) -> Path:
+        return self.folder / "tuned.img"
+
+    def measure(self, keys: Collection[str]) -> tuple[dict[int, tuple[float, float]], dict[int, Layers]]:
+        """Milliseconds of the model, untuned and tuned, and times of its layers, by number of threads.
+
+        Raises:
+            RunError: The images do not run.
+        """
+        own_layers, layers = self.own_layers, self.compile_with(keys, self._tuned)
+        job = Job(
+            library=str(self.library),
+            images=(str(self._own), str(self._tuned)),
+            calls=(len(own_layers), len(layers)),
+            inputs=self._saved,
+            outputs=(),
+            dtypes=tuple(spec.dtype.label for spec in self.model.outputs),
+            sizes=tuple(spec.nbytes for spec in self.model.outputs),
+            threads=self.threads,
+            runs=RUNS,
+            evict=0,
+        )
+        (result,) = (future.result() for future in self.runner.run([write_job(self.folder, job)]))
+        if result.error_msg is not None:
+            raise RunError(f"the tuned model does not run: {result.error_msg}")
+        times = dict(zip(self.threads, read_times(job, result), strict=True))
+        totals = {
+            number: (quickest(own.sum(axis=1)) / 1e6, quickest(tuned.sum(axis=1)) / 1e6)
+            for number, (own, tuned) in times.items()
+        }
+        by_layer = {
+            number: {
+                layer: (_time(own, own_layers, layer), _time(tuned, layers, layer))
+                for layer in set(own_layers)
+            }
+            for number, (own, tuned) in times.items()
+        }
+        return totals, by_layer
+
+
+def check_whole(tasks: Sequence[Task], bench: Bench) -> Whole:
+    """Measure the model with and without the tasks' decisions, turn by turn, and drop what does not gain.
+
+    Args:
+        tasks: Tasks with a decision of their own.
+        bench: Measures the model.
 
     Raises:
         RunError: The images do not run.
     """
-    bench = _Bench(model, inputs, compile_with, runner, library, folder, threads)
     keys = {task.key for task in tasks}
     totals, by_layer = bench.measure(keys)
     seen = [task for task in tasks if not set(bench.own_layers).isdisjoint(task.layers)]
@@ -83,72 +145,6 @@ def check_whole(
     if not kept:
         totals = {number: (untuned, untuned) for number, (untuned, _) in totals.items()}
     return Whole(totals, frozenset(kept), frozenset(keys - kept))
-
-
-class _Bench:
-    """Measures the model with some tasks' decisions in turns with the untuned one.
-
-    Attributes:
-        own_layers: The untuned image's layers, one a call.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        inputs: Sequence[np.ndarray[Any, Any]],
-        compile_with: Compile,
-        runner: Runner,
-        library: Path,
-        folder: Path,
-        threads: tuple[int, ...],
-    ) -> None:
-        """As for ``check_whole``; ``folder`` is made."""
-        folder.mkdir()
-        self._outputs = model.outputs
-        self._inputs = save_arrays(folder, "input", inputs)
-        self._compile_with = compile_with
-        self._runner = runner
-        self._library = library
-        self._folder = folder
-        self._threads = threads
-        self._own, self._tuned = folder / "untuned.img", folder / "tuned.img"
-        self.own_layers = compile_with((), self._own)
-
-    def measure(self, keys: Collection[str]) -> tuple[dict[int, tuple[float, float]], dict[int, Layers]]:
-        """Milliseconds of the model, untuned and tuned, and times of its layers, by number of threads.
-
-        Raises:
-            RunError: The images do not run.
-        """
-        layers = self._compile_with(keys, self._tuned)
-        job = Job(
-            library=str(self._library),
-            images=(str(self._own), str(self._tuned)),
-            calls=(len(self.own_layers), len(layers)),
-            inputs=self._inputs,
-            outputs=(),
-            dtypes=tuple(spec.dtype.label for spec in self._outputs),
-            sizes=tuple(spec.nbytes for spec in self._outputs),
-            threads=self._threads,
-            runs=RUNS,
-            evict=0,
-        )
-        (result,) = (future.result() for future in self._runner.run([write_job(self._folder, job)]))
-        if result.error_msg is not None:
-            raise RunError(f"the tuned model does not run: {result.error_msg}")
-        times = dict(zip(self._threads, read_times(job, result), strict=True))
-        totals = {
-            number: (quickest(own.sum(axis=1)) / 1e6, quickest(tuned.sum(axis=1)) / 1e6)
-            for number, (own, tuned) in times.items()
-        }
-        by_layer = {
-            number: {
-                layer: (_time(own, self.own_layers, layer), _time(tuned, layers, layer))
-                for layer in set(self.own_layers)
-            }
-            for number, (own, tuned) in times.items()
-        }
-        return totals, by_layer
 
 
 def _time(samples: np.ndarray[Any, Any], layers: list[str], layer: str) -> float:
